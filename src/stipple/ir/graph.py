@@ -1,0 +1,353 @@
+"""The graph: nodes in order of creation, each with one or more values.
+
+A node may only use values that exist when it is added, so a graph is acyclic and its node list is a valid
+order of execution. Every node is checked in full when it is added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Union
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stipple.errors import GraphError
+from stipple.ir.attributes import AttrValue
+from stipple.ir.dtype import DType
+from stipple.ir.op import OpDef, lookup
+from stipple.ir.seed import SeedSplatBuilders
+from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
+
+Scalar = Union[int, float, bool]
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,199}\Z")
+
+
+class Value:
+    """One output of a node: a typed edge of the graph.
+
+    Arithmetic and comparison operators build elementwise nodes; Python numbers become constants of the
+    value's dtype. ``==`` compares identity: use :func:`stipple.ir.equal` for an elementwise comparison.
+    """
+
+    __slots__ = ("index", "node", "type")
+
+    def __init__(self, node: Node, index: int, type_: TensorType) -> None:
+        self.node = node
+        self.index = index
+        self.type = type_
+
+    @property
+    def graph(self) -> Graph:
+        return self.node.graph
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def name(self) -> str:
+        """The name in printed graphs: the given one of inputs and parameters, else a number."""
+        given = self.node.attrs.get("name") if self.node.definition.source else None
+        if isinstance(given, str):
+            return given
+        return str(self.node.id) if len(self.node.outputs) == 1 else f"{self.node.id}.{self.index}"
+
+    def __repr__(self) -> str:
+        return f"<%{self.name}: {self.type} from {self.node.op}>"
+
+    def _binary(self, op: str, other: Operandish, swapped: bool = False) -> Value:
+        rhs = self.graph.lift(other, self.dtype)
+        pair = (rhs, self) if swapped else (self, rhs)
+        return self.graph.add(op, pair).outputs[0]
+
+    def __add__(self, other: Operandish) -> Value:
+        return self._binary("add", other)
+
+    def __radd__(self, other: Operandish) -> Value:
+        return self._binary("add", other, swapped=True)
+
+    def __sub__(self, other: Operandish) -> Value:
+        return self._binary("sub", other)
+
+    def __rsub__(self, other: Operandish) -> Value:
+        return self._binary("sub", other, swapped=True)
+
+    def __mul__(self, other: Operandish) -> Value:
+        return self._binary("mul", other)
+
+    def __rmul__(self, other: Operandish) -> Value:
+        return self._binary("mul", other, swapped=True)
+
+    def __truediv__(self, other: Operandish) -> Value:
+        return self._binary("div", other)
+
+    def __rtruediv__(self, other: Operandish) -> Value:
+        return self._binary("div", other, swapped=True)
+
+    def __pow__(self, other: Operandish) -> Value:
+        return self._binary("pow", other)
+
+    def __matmul__(self, other: Value) -> Value:
+        return self._binary("matmul", other)
+
+    def __neg__(self) -> Value:
+        return self.graph.add("neg", [self]).outputs[0]
+
+    def __abs__(self) -> Value:
+        return self.graph.add("abs", [self]).outputs[0]
+
+    def __lt__(self, other: Operandish) -> Value:
+        return self._binary("less", other)
+
+    def __le__(self, other: Operandish) -> Value:
+        return self._binary("less_equal", other)
+
+    def __gt__(self, other: Operandish) -> Value:
+        return self._binary("less", other, swapped=True)
+
+    def __ge__(self, other: Operandish) -> Value:
+        return self._binary("less_equal", other, swapped=True)
+
+    def __bool__(self) -> bool:
+        raise GraphError("a graph value has no truth value while the graph is built; use ir.where")
+
+
+Operandish = Union[Value, int, float, bool]
+
+
+class Node:
+    """One operation: an op, its operands, its attributes, and the values it makes."""
+
+    __slots__ = ("attrs", "definition", "graph", "id", "inputs", "outputs")
+
+    def __init__(
+        self,
+        graph: Graph,
+        id_: int,
+        definition: OpDef,
+        inputs: tuple[Value, ...],
+        attrs: Mapping[str, AttrValue],
+        types: Sequence[TensorType],
+    ) -> None:
+        self.graph = graph
+        self.id = id_
+        self.definition = definition
+        self.inputs = inputs
+        self.attrs = attrs
+        self.outputs = tuple(Value(self, i, t) for i, t in enumerate(types))
+
+    @property
+    def op(self) -> str:
+        return self.definition.name
+
+    def result(self, name: str) -> Value:
+        """The output with this name."""
+        try:
+            return self.outputs[self.definition.results.index(name)]
+        except ValueError:
+            known = ", ".join(self.definition.results)
+            raise GraphError(f"{self.op}: no result {name!r}; it has: {known}") from None
+
+    def operand(self, name: str) -> Value:
+        """The input with this name."""
+        for operand, value in zip(self.definition.operands, self.inputs, strict=False):
+            if operand.name == name:
+                return value
+        raise GraphError(f"{self.op}: no operand {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<node {self.id}: {self.op}>"
+
+
+class Graph(SeedSplatBuilders):
+    """A tensor program. Built by adding nodes; run by :class:`stipple.runtime.Session`.
+
+    ``inputs`` are fed on every run, ``params`` live in the executable, ``outputs`` are what a run returns,
+    and ``updates`` say which value becomes a parameter's next one.
+    """
+
+    def __init__(self, name: str = "graph") -> None:
+        if not _NAME.match(name):
+            raise GraphError(f"graph name: letters, digits and _.-/ expected, got {name!r}")
+        self.name = name
+        self.nodes: list[Node] = []
+        self.inputs: dict[str, Value] = {}
+        self.params: dict[str, Value] = {}
+        self.param_values: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, Value] = {}
+        self.updates: dict[str, Value] = {}
+        self._fresh = 0
+
+    # --- building -----------------------------------------------------------------------------------------
+    def add(
+        self, op: str, inputs: Iterable[Value] = (), attrs: Mapping[str, AttrValue] | None = None
+    ) -> Node:
+        """Add a node. Raises GraphError, naming the op and the argument, if anything does not fit."""
+        definition = lookup(op)
+        if definition.source:
+            raise GraphError(f"{op}: made by Graph.{op}(), not by Graph.add()")
+        return self._append(definition, inputs, attrs or {})
+
+    def _append(self, definition: OpDef, inputs: Iterable[Value], attrs: Mapping[str, AttrValue]) -> Node:
+        operands = tuple(inputs)
+        for i, value in enumerate(operands):
+            where = f"{definition.name}: operand {i}"
+            if not isinstance(value, Value):
+                raise GraphError(f"{where}: expected a graph value, got {type(value).__name__}")
+            if value.graph is not self:
+                raise GraphError(f"{where}: belongs to the graph {value.graph.name!r}, not to {self.name!r}")
+        made = definition.normalise_attrs(attrs)
+        mark = self._fresh
+        try:
+            types = definition.infer_types([v.type for v in operands], made, self.fresh_dim)
+        except GraphError:
+            self._fresh = mark
+            raise
+        node = Node(self, len(self.nodes), definition, operands, MappingProxyType(made), types)
+        self.nodes.append(node)
+        return node
+
+    def fresh_dim(self, base: str) -> Dim:
+        """A new symbol for a dimension that is known only after a node has run."""
+        self._fresh += 1
+        return Dim.of(f"{base}.{self._fresh}")
+
+    def input(self, name: str, shape: ShapeLike, dtype: DType | str = DType.F32) -> Value:
+        """A value that is fed on every run."""
+        value = self._source("input", name, shape, dtype)
+        self.inputs[name] = value
+        return value
+
+    def param(
+        self, name: str, shape: ShapeLike, dtype: DType | str = DType.F32, init: ArrayLike | None = None
+    ) -> Value:
+        """A value that the executable keeps between runs; ``init`` is its first value, stored with the graph."""
+        value = self._source("param", name, shape, dtype)
+        self.params[name] = value
+        if init is not None:
+            self.set_init(name, init)
+        return value
+
+    def set_init(self, name: str, init: ArrayLike) -> None:
+        """Set a parameter's first value. Its shape must fit the parameter's type."""
+        if name not in self.params:
+            raise GraphError(f"param {name!r}: the graph has no such parameter")
+        type_ = self.params[name].type
+        array = np.array(init, dtype=type_.dtype.numpy, order="C")
+        fits = array.ndim == type_.shape.rank and all(
+            d.value is None or d.value == n for d, n in zip(type_.shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise GraphError(f"param {name!r}: init: expected shape {type_.shape}, got {list(array.shape)}")
+        array.setflags(write=False)
+        self.param_values[name] = array
+
+    def _source(self, op: str, name: str, shape: ShapeLike, dtype: DType | str) -> Value:
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise GraphError(f"{op}: name: letters, digits and _.-/ expected, got {name!r}")
+        if name in self.inputs or name in self.params:
+            raise GraphError(f"{op}: the name {name!r} is taken")
+        made = Shape(shape)
+        for symbol in made.symbols:
+            check_user_symbol(symbol)
+        for dim in made:
+            if dim.value is None and dim.symbol is None:
+                raise GraphError(f"{op}: {name!r}: dimensions are ints or plain symbols, got {dim}")
+        attrs = {"name": name, "shape": made, "dtype": DType.of(dtype)}
+        return self._append(lookup(op), (), attrs).outputs[0]
+
+    def constant(self, value: ArrayLike, dtype: DType | str | None = None) -> Value:
+        """A value stored in the graph. Without ``dtype``, NumPy's choice, with float64 kept as f64."""
+        array = np.asarray(value, dtype=None if dtype is None else DType.of(dtype).numpy)
+        if dtype is None and array.dtype == np.int64:
+            array = _narrow_ints(array)
+        return self.add("constant", (), {"value": array}).outputs[0]
+
+    def lift(self, value: Operandish, dtype: DType) -> Value:
+        """The value itself, or a scalar constant of ``dtype`` for a Python number."""
+        if isinstance(value, Value):
+            return value
+        if isinstance(value, (bool, int, float, np.generic)):
+            return self.constant(value, dtype)
+        raise GraphError(f"expected a graph value or a number, got {type(value).__name__}")
+
+    def output(self, name: str, value: Value) -> Value:
+        """Make a value one of the graph's results under a name. Each name is written once."""
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise GraphError(f"output: name: letters, digits and _.-/ expected, got {name!r}")
+        if name in self.outputs:
+            raise GraphError(f"output: {name!r} is already written by %{self.outputs[name].name}")
+        self._own(value, f"output {name!r}")
+        self.outputs[name] = value
+        return value
+
+    def update(self, param: Value, value: Value) -> None:
+        """After each run, ``param`` takes the value ``value``. Each parameter is written once."""
+        self._own(value, "update")
+        self._own(param, "update")
+        name = param.name
+        if self.params.get(name) is not param:
+            raise GraphError(f"update: %{name} is not a parameter of the graph")
+        if name in self.updates:
+            raise GraphError(f"update: parameter {name!r} is already written by %{self.updates[name].name}")
+        if value.type != param.type:
+            raise GraphError(f"update: parameter {name!r}: expected {param.type}, got {value.type}")
+        self.updates[name] = value
+
+    def _own(self, value: Value, where: str) -> None:
+        if not isinstance(value, Value) or value.graph is not self:
+            raise GraphError(f"{where}: the value belongs to another graph")
+
+    # --- reading ------------------------------------------------------------------------------------------
+    @property
+    def roots(self) -> list[Value]:
+        """What a run must produce: outputs, then updates."""
+        return [*self.outputs.values(), *self.updates.values()]
+
+    def live_nodes(self) -> set[int]:
+        """Ids of the nodes that some root depends on."""
+        live: set[int] = {v.node.id for v in self.roots}
+        for node in reversed(self.nodes):
+            if node.id in live:
+                live.update(v.node.id for v in node.inputs)
+        return live
+
+    def uses(self) -> dict[Value, list[Node]]:
+        """The nodes that use each value (a node once per operand)."""
+        found: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                found.setdefault(value, []).append(node)
+        return found
+
+    def count(self, op: str) -> int:
+        """How many nodes have this op."""
+        return sum(node.op == op for node in self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name!r}: {len(self.nodes)} nodes>"
+
+    def __str__(self) -> str:
+        from stipple.ir.printing import to_text
+
+        return to_text(self)
+
+
+def _narrow_ints(array: np.ndarray) -> np.ndarray:
+    narrow = array.astype(np.int32)
+    if not np.array_equal(narrow, array):
+        raise GraphError("constant: integers beyond 32 bits are not supported")
+    return narrow

@@ -1,0 +1,5 @@
+"""Definitions and builders of the ops, one family per module. Importing this fills the registry."""
+
+from stipple.ir.ops import elementwise, image, optim, packing, reduce, splat, structure
+
+__all__ = ["elementwise", "image", "optim", "packing", "reduce", "splat", "structure"]

@@ -1,0 +1,70 @@
+"""Image losses and their gradients. Images are [H, W, C] in [0, 1]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stipple.ir.attributes import Attr
+from stipple.ir.op import OpDef, Operand, VjpContext, register
+from stipple.ir.ops.structure import one
+from stipple.ir.shape import Shape, TensorType
+
+if TYPE_CHECKING:
+    from stipple.ir.graph import Value
+
+_PAIR = (Operand("image", "H W C"), Operand("target", "H W C"))
+_PADDING = Attr(
+    "padding", "str", "same: windows reach over the border into zeros; valid: they do not",
+    default="same", choices=("same", "valid"),
+)
+
+
+def _loss_vjp(g: VjpContext) -> list[Value]:
+    node = g.graph.add(f"{g.node.op}_backward", [*g.inputs, g.cotangent()], g.attrs)
+    return list(node.outputs)
+
+
+for _name, _doc, _attrs in (
+    ("image_l1", "Mean absolute difference of two images, a scalar; gradient 0 where they are equal.", ()),
+    (
+        "image_ssim",
+        "Mean structural similarity of two images over an 11x11 Gaussian window (sigma 1.5), a scalar.",
+        (_PADDING,),
+    ),
+):
+    register(
+        OpDef(
+            _name,
+            _PAIR,
+            ("out",),
+            lambda c: [TensorType(Shape(), c.float_dtype)],
+            _doc,
+            attrs=_attrs,
+            vjp=_loss_vjp,
+        )
+    )
+    register(
+        OpDef(
+            f"{_name}_backward",
+            (*_PAIR, Operand("v_out", "")),
+            ("v_image", "v_target"),
+            lambda c: [c.result("H W C", c.float_dtype)] * 2,
+            f"Gradients of {_name}.",
+            attrs=_attrs,
+        )
+    )
+
+
+def image_l1(image: Value, target: Value) -> Value:
+    """Mean absolute difference of two [H, W, C] images: a scalar."""
+    return one(image.graph, "image_l1", [image, target])
+
+
+def image_ssim(image: Value, target: Value, padding: str = "same") -> Value:
+    """Mean SSIM of two [H, W, C] images in [0, 1]: a scalar, 1 where they are equal.
+
+    Window 11x11, Gaussian with sigma 1.5, C1 = 0.01^2, C2 = 0.03^2, each channel on its own (Wang et al.,
+    2004, with the window and the zero padding that 3DGS trains with). ``padding="valid"`` keeps only windows
+    that lie inside the image, which must then be at least 11x11.
+    """
+    return one(image.graph, "image_ssim", [image, target], padding=padding)

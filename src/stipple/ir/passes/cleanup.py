@@ -1,0 +1,229 @@
+"""Passes that remove what is not needed: dead nodes, repeated nodes, constant work, neutral arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stipple.errors import InputError
+from stipple.ir.attributes import attr_key
+from stipple.ir.graph import Graph, Node, Value
+from stipple.ir.ops.elementwise import square
+from stipple.ir.ops.structure import reshape
+from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild, tally
+
+Evaluate = Callable[[Node, Sequence[np.ndarray]], Sequence[np.ndarray]]
+"""Computes a node's results from its operands' arrays; a backend provides it."""
+
+
+class RemoveDeadNodes:
+    """Drop nodes that no output and no update depends on. Inputs and parameters stay."""
+
+    name = "remove-dead-nodes"
+
+    def run(self, graph: Graph) -> PassResult:
+        live = graph.live_nodes()
+        dead = [n.op for n in graph.nodes if n.id not in live and not n.definition.source]
+        if not dead:
+            return PassResult(graph, 0)
+        made = rebuild(graph, lambda rw, node: None if node.id in live else ())
+        return PassResult(made, len(dead), f"dropped {tally(dead)}")
+
+
+class MergeCommonSubexpressions:
+    """Compute once what several nodes with the same op, operands and attributes would compute."""
+
+    name = "merge-common-subexpressions"
+
+    def run(self, graph: Graph) -> PassResult:
+        seen: dict[Any, Sequence[Value]] = {}
+        merged: list[str] = []
+
+        def visit(rw: Rewriter, node: Node) -> Sequence[Value]:
+            operands = tuple((v.node.id, v.index) for v in rw.operands(node))
+            key = (node.op, operands, tuple((k, attr_key(v)) for k, v in sorted(node.attrs.items())))
+            if key in seen:
+                merged.append(node.op)
+            else:
+                seen[key] = rw.copy(node)
+            return seen[key]
+
+        made = rebuild(graph, visit)
+        return PassResult(made, len(merged), f"merged {tally(merged)}") if merged else PassResult(graph, 0)
+
+
+class FoldConstants:
+    """Compute nodes whose operands are all constants, where the result is small enough to store."""
+
+    name = "fold-constants"
+
+    def __init__(self, evaluate: Evaluate, max_elements: int = 4096) -> None:
+        self.evaluate = evaluate
+        self.max_elements = max_elements
+
+    def run(self, graph: Graph) -> PassResult:
+        folded: list[str] = []
+
+        def visit(rw: Rewriter, node: Node) -> Sequence[Value] | None:
+            results = self._fold(node, rw.operands(node))
+            if results is None:
+                return None
+            folded.append(node.op)
+            return [rw.new.constant(a, v.dtype) for a, v in zip(results, node.outputs, strict=True)]
+
+        made = rebuild(graph, visit)
+        return PassResult(made, len(folded), f"computed {tally(folded)}") if folded else PassResult(graph, 0)
+
+    def _fold(self, node: Node, operands: Sequence[Value]) -> Sequence[np.ndarray] | None:
+        if not operands or not all(self._small(v) for v in (*operands, *node.outputs)):
+            return None
+        arrays = [_constant_array(v) for v in operands]
+        if any(a is None for a in arrays):
+            return None
+        try:
+            return self.evaluate(node, [a for a in arrays if a is not None])
+        except InputError:
+            return None  # the same error, with the node's name, comes when the graph runs
+
+    def _small(self, value: Value) -> bool:
+        size = value.shape.size.value
+        return size is not None and size <= self.max_elements
+
+
+def _constant_array(value: Value) -> np.ndarray | None:
+    """The array of a constant or full of a known shape, else None."""
+    node = value.node
+    if node.op == "constant":
+        array: np.ndarray = node.attrs["value"]
+        return array
+    if node.op == "full" and value.shape.static is not None:
+        return np.full(value.shape.static, node.attrs["value"], dtype=value.dtype.numpy)
+    return None
+
+
+def _uniform(value: Value) -> float | None:
+    """The one number that a constant holds everywhere, or None."""
+    node = value.node
+    if node.op == "full":
+        return float(node.attrs["value"])
+    if node.op == "constant" and node.attrs["value"].size:
+        array = node.attrs["value"]
+        first = array.flat[0]
+        if (array == first).all():
+            return float(first)
+    return None
+
+
+class Simplify:
+    """Algebra that needs no numbers: neutral elements, double negation, chained reshapes and transposes."""
+
+    name = "simplify"
+
+    def run(self, graph: Graph) -> PassResult:
+        total: list[str] = []
+        current = graph
+        while True:
+            changed: list[str] = []
+
+            def visit(rw: Rewriter, node: Node, changed: list[str] = changed) -> Sequence[Value] | None:
+                rule = _RULES.get(node.op)
+                found = rule(node, rw.operands(node)) if rule else None
+                if found is None:
+                    return None
+                changed.append(node.op)
+                return [found]
+
+            made = rebuild(current, visit)
+            if not changed:
+                break
+            current = made
+            total += changed
+        return PassResult(current, len(total), f"simplified {tally(total)}" if total else "")
+
+
+Rule = Callable[[Node, Sequence[Value]], "Value | None"]
+
+
+def _same_type(node: Node, value: Value) -> Value | None:
+    return value if value.type == node.outputs[0].type else None
+
+
+def _neutral(left: float | None, right: float | None) -> Rule:
+    """Rule for a binary op: drop a left or right operand that is the neutral number."""
+
+    def rule(node: Node, operands: Sequence[Value]) -> Value | None:
+        a, b = operands
+        if right is not None and _uniform(b) == right and (kept := _same_type(node, a)) is not None:
+            return kept
+        if left is not None and _uniform(a) == left:
+            return _same_type(node, b)
+        return None
+
+    return rule
+
+
+def _inverse_of(op: str) -> Rule:
+    def rule(node: Node, operands: Sequence[Value]) -> Value | None:
+        inner = operands[0].node
+        return inner.inputs[0] if inner.op == op else None
+
+    return rule
+
+
+def _pow(node: Node, operands: Sequence[Value]) -> Value | None:
+    power = _uniform(operands[1])
+    if power == 1.0:
+        return _same_type(node, operands[0])
+    if power == 2.0 and operands[0].type == node.outputs[0].type:
+        return square(operands[0])
+    return None
+
+
+def _reshape(node: Node, operands: Sequence[Value]) -> Value | None:
+    source = operands[0]
+    if source.node.op == "reshape":
+        return reshape(source.node.inputs[0], node.outputs[0].shape)
+    return _same_type(node, source)
+
+
+def _transpose(node: Node, operands: Sequence[Value]) -> Value | None:
+    source, axes = operands[0], node.attrs["axes"]
+    if axes == tuple(range(len(axes))):
+        return source
+    if source.node.op == "transpose" and tuple(source.node.attrs["axes"][a] for a in axes) == tuple(range(len(axes))):
+        return source.node.inputs[0]
+    return None
+
+
+def _unchanged(node: Node, operands: Sequence[Value]) -> Value | None:
+    return _same_type(node, operands[0])
+
+
+def _single(node: Node, operands: Sequence[Value]) -> Value | None:
+    return operands[0] if len(operands) == 1 else None
+
+
+def _no_axes(node: Node, operands: Sequence[Value]) -> Value | None:
+    return operands[0] if not node.attrs["axes"] else None
+
+
+_RULES: dict[str, Rule] = {
+    "add": _neutral(0.0, 0.0),
+    "sub": _neutral(None, 0.0),
+    "mul": _neutral(1.0, 1.0),
+    "div": _neutral(None, 1.0),
+    "pow": _pow,
+    "neg": _inverse_of("neg"),
+    "logical_not": _inverse_of("logical_not"),
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "broadcast": _unchanged,
+    "narrow": _unchanged,
+    "pad": _unchanged,
+    "cast": _unchanged,
+    "concat": _single,
+    "sum": _no_axes,
+    "mean": _no_axes,
+}

@@ -1,0 +1,19 @@
+"""The runtime: a Session compiles a graph for a device; an Executable runs it."""
+
+from stipple.runtime.backend import Backend, Buffer, Kernel
+from stipple.runtime.executable import Dispatch, Executable, MemoryUse, Timing
+from stipple.runtime.registry import devices, register_device
+from stipple.runtime.session import Session
+
+__all__ = [
+    "Backend",
+    "Buffer",
+    "Dispatch",
+    "Executable",
+    "Kernel",
+    "MemoryUse",
+    "Session",
+    "Timing",
+    "devices",
+    "register_device",
+]

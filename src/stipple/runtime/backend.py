@@ -1,0 +1,74 @@
+"""The backend protocol: all that the runtime asks of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from stipple.errors import UnsupportedOpError
+from stipple.ir.dtype import DType
+from stipple.ir.graph import Node
+
+Buffer = Any
+"""A tensor in a backend's memory; only the backend looks inside."""
+
+
+class Kernel(Protocol):
+    """One node of a graph, ready to run on a device."""
+
+    @property
+    def name(self) -> str:
+        """What runs, for the dispatch report."""
+        ...
+
+    def __call__(
+        self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
+    ) -> Sequence[Buffer]:
+        """Run. ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views.
+        An output may be one of the inputs where the op's definition says so. Returns the buffers that hold the
+        results: the given ones, new ones, or (for views) an input under another shape."""
+        ...
+
+
+class Backend(Protocol):
+    """A device that runs graphs."""
+
+    @property
+    def name(self) -> str:
+        """The device's name for ``Session(name)`` and in reports."""
+        ...
+
+    def kernel(self, node: Node) -> Kernel | None:
+        """The kernel for a node, or None if the backend cannot run it."""
+        ...
+
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> Buffer:
+        """An uninitialised buffer."""
+        ...
+
+    def upload(self, array: np.ndarray, dtype: DType) -> Buffer:
+        """A buffer with a copy of the array."""
+        ...
+
+    def download(self, buffer: Buffer, dtype: DType) -> np.ndarray:
+        """A fresh array with the buffer's contents."""
+        ...
+
+    def shape(self, buffer: Buffer) -> tuple[int, ...]:
+        """A buffer's shape: how sizes that depend on data reach the runtime."""
+        ...
+
+
+def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Run one node on host arrays. All its shapes must be known. Raises what the kernel raises."""
+    kernel = backend.kernel(node)
+    if kernel is None:
+        raise UnsupportedOpError(f"{backend.name}: no kernel for {node.op}")
+    inputs = [backend.upload(a, v.dtype) for a, v in zip(arrays, node.inputs, strict=True)]
+    outputs = [
+        None if node.definition.view else backend.allocate(v.shape.resolve({}), v.dtype) for v in node.outputs
+    ]
+    made = kernel(inputs, outputs, {})
+    return [backend.download(b, v.dtype) for b, v in zip(made, node.outputs, strict=True)]
