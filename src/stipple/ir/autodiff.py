@@ -88,7 +88,11 @@ def _spread(
     if definition.vjp is None:
         raise GraphError(f"grad: op {node.op} (node {node.id}) has no gradient")
     for name, total in zip(definition.results, totals, strict=True):
-        if total is not None and definition.differentiable is not None and name not in definition.differentiable:
+        if (
+            total is not None
+            and definition.differentiable is not None
+            and name not in definition.differentiable
+        ):
             raise GraphError(f"grad: result {name!r} of {node.op} (node {node.id}) carries no gradient")
     made = definition.vjp(VjpContext(node, totals))
     assert len(made) == len(node.inputs), node.op

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Union
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +20,7 @@ from stipple.ir.op import OpDef, lookup
 from stipple.ir.seed import SeedSplatBuilders
 from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
 
-Scalar = Union[int, float, bool]
+Scalar = int | float | bool
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,199}\Z")
 
 
@@ -119,7 +118,7 @@ class Value:
         raise GraphError("a graph value has no truth value while the graph is built; use ir.where")
 
 
-Operandish = Union[Value, int, float, bool]
+Operandish = Value | int | float | bool
 
 
 class Node:
@@ -228,7 +227,7 @@ class Graph(SeedSplatBuilders):
     def param(
         self, name: str, shape: ShapeLike, dtype: DType | str = DType.F32, init: ArrayLike | None = None
     ) -> Value:
-        """A value that the executable keeps between runs; ``init`` is its first value, stored with the graph."""
+        """A value that the executable keeps between runs; ``init``, its first, is stored with the graph."""
         value = self._source("param", name, shape, dtype)
         self.params[name] = value
         if init is not None:

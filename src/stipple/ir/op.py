@@ -161,9 +161,7 @@ class OpDef:
                 raise GraphError(f"{self.name}: needs at least one operand")
         elif len(types) != len(self.operands):
             names = ", ".join(o.name for o in self.operands)
-            raise GraphError(
-                f"{self.name}: takes {len(self.operands)} operands ({names}), got {len(types)}"
-            )
+            raise GraphError(f"{self.name}: takes {len(self.operands)} operands ({names}), got {len(types)}")
         dims: dict[str, Dim] = {}
         bound_by: dict[str, str] = {}
         float_from: tuple[str, DType] | None = None

@@ -6,8 +6,8 @@ name says, in forward and in backward:
 * ``radius_scale`` multiplies every sigma.
 * ``max_anisotropy`` lifts a Gaussian's short axes to its longest divided by this (0: no limit).
 * ``sh_band`` is the highest band of the harmonics that is evaluated.
-* ``alpha_cutoff``, ``max_splat_steps``, ``transmittance_threshold``, ``max_list_entries`` are the attributes of
-  the same names of ``splat_prepare`` and ``splat_rasterize``.
+* ``alpha_cutoff``, ``max_splat_steps``, ``transmittance_threshold``, ``max_list_entries`` are the attributes
+  of the same names of ``splat_prepare`` and ``splat_rasterize``.
 * ``loss_grad_clip`` clamps each element of the incoming image gradient to +-this (0: no clipping).
 
 The colour of a Gaussian is ``colors`` where there are no harmonics; with them it is ``colors`` plus the
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stipple import numerics as nx
 from stipple.errors import GraphError
@@ -82,14 +82,16 @@ class GaussianSplatBackwardParams:
 
     def __post_init__(self) -> None:
         if self.loss_grad_clip < 0:
-            raise GraphError(f"loss_grad_clip: expected a number >= 0 (0: no clipping), got {self.loss_grad_clip}")
+            raise GraphError(
+                f"loss_grad_clip: expected a number >= 0 (0: no clipping), got {self.loss_grad_clip}"
+            )
         if self.max_anisotropy != 0 and self.max_anisotropy < 1:
             raise GraphError(f"max_anisotropy: expected 0 (no limit) or >= 1, got {self.max_anisotropy}")
         if not 0 <= self.sh_band <= nx.MAX_SH_DEGREE:
             raise GraphError(f"sh_band: expected 0 to {nx.MAX_SH_DEGREE}, got {self.sh_band}")
 
 
-SplatParams = Union[GaussianSplatRenderParams, GaussianSplatBackwardParams]
+SplatParams = GaussianSplatRenderParams | GaussianSplatBackwardParams
 
 
 def gaussian_splat_tile_count(width: int, height: int, tile_size: int) -> int:
@@ -121,7 +123,8 @@ def unpack_gaussian_splat_packed_grads(
         made = Shape(shape)
         parts.append(structure.reshape(structure.narrow(packed, 0, start, made.size), made))
         start = start + made.size
-    return GaussianSplatInputs(*parts, meta=packed)
+    positions, scales, rotations, opacities, colors, sh = parts
+    return GaussianSplatInputs(positions, scales, rotations, opacities, colors, sh, meta=packed)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ def _shaped(value: Value, name: str, width: int) -> Value:
         return value
     size = value.shape[0].value
     if size is None or size % width:
-        raise GraphError(f"gaussian_splat: {name}: expected [N, {width}] or a known multiple of {width}, got {value.shape}")
+        raise GraphError(
+            f"gaussian_splat: {name}: expected [N, {width}] or a known multiple of {width}, got {value.shape}"
+        )
     return structure.reshape(value, [size // width, width])
 
 
@@ -160,10 +165,14 @@ def shaped_inputs(inputs: GaussianSplatInputs) -> GaussianSplatInputs:
     if sh.shape.rank == 1:
         rows, size = count.value, sh.shape[0].value
         if rows is None or size is None or size % max(3 * rows, 1):
-            raise GraphError(f"gaussian_splat: sh_coeffs: expected [N, K, 3], got {sh.shape} for {count} Gaussians")
+            raise GraphError(
+                f"gaussian_splat: sh_coeffs: expected [N, K, 3], got {sh.shape} for {count} Gaussians"
+            )
         sh = structure.reshape(sh, [rows, size // (3 * rows) if rows else 0, 3])
     if sh.shape.rank != 3 or sh.shape[0] != count or sh.shape[2] != 3 or sh.shape[1].value is None:
-        raise GraphError(f"gaussian_splat: sh_coeffs: expected [{count}, K, 3] with a known K, got {sh.shape}")
+        raise GraphError(
+            f"gaussian_splat: sh_coeffs: expected [{count}, K, 3] with a known K, got {sh.shape}"
+        )
     return replace(
         inputs,
         positions=positions,
@@ -194,7 +203,9 @@ def _colors(s: GaussianSplatInputs, band: int) -> tuple[Value, int]:
         return s.colors, splat.PASS_THROUGH
     needed = nx.sh_coeff_count(band)
     if given < needed:
-        raise GraphError(f"gaussian_splat: sh_coeffs: sh_band {band} needs {needed} coefficients, got {given}")
+        raise GraphError(
+            f"gaussian_splat: sh_coeffs: sh_band {band} needs {needed} coefficients, got {given}"
+        )
     count = s.sh_coeffs.shape[0]
     offset = (s.colors - nx.SH_OFFSET) / nx.SH_C0
     first = structure.narrow(s.sh_coeffs, 1, 0, 1) + structure.reshape(offset, [count, 1, 3])

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -163,7 +163,7 @@ def _add_node(graph: Graph, entry: Any, tensors: dict[str, np.ndarray], unused: 
     if not isinstance(entry, dict) or not isinstance(entry.get("op"), str):
         raise GraphError("expected an object with an op")
     definition = lookup(entry["op"])
-    attrs: dict[str, AttrValue] = dict(cast("dict[str, AttrValue]", _object(entry, "attrs")))
+    attrs: dict[str, AttrValue] = dict(_object(entry, "attrs"))
     for attr in definition.attrs:
         if attr.kind == "array" and attr.name in attrs:
             key = attrs[attr.name]

@@ -46,7 +46,7 @@ class Dim:
         """Dim for an int, a symbol name, or text such as ``"3*N + 4"``."""
         if isinstance(value, Dim):
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, str)) and not hasattr(value, "__index__"):
+        if isinstance(value, bool) or (not isinstance(value, (int, str)) and not hasattr(value, "__index__")):
             raise GraphError(f"dimension: expected an int or a symbol name, got {value!r}")
         if isinstance(value, str):
             return Dim._parse(value)
@@ -224,7 +224,7 @@ class Shape(tuple[Dim, ...]):
         return "[" + ", ".join(str(d) for d in self) + "]"
 
     def __repr__(self) -> str:
-        return f"Shape({str(self)})"
+        return f"Shape({self!s})"
 
     def __iter__(self) -> Iterator[Dim]:
         return super().__iter__()
@@ -252,7 +252,7 @@ def broadcast_shapes(first: Shape, second: Shape) -> Shape | None:
     for i in range(rank):
         a = first[i - rank + first.rank] if i >= rank - first.rank else one
         b = second[i - rank + second.rank] if i >= rank - second.rank else one
-        if a == b or b == 1:
+        if b in (a, 1):
             dims.append(a)
         elif a == 1:
             dims.append(b)

@@ -26,9 +26,12 @@ class Kernel(Protocol):
     def __call__(
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
     ) -> Sequence[Buffer]:
-        """Run. ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views.
-        An output may be one of the inputs where the op's definition says so. Returns the buffers that hold the
-        results: the given ones, new ones, or (for views) an input under another shape."""
+        """Run the node.
+
+        ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views. An
+        output may be one of the inputs where the op's definition says so. Returns the buffers that hold the
+        results: the given ones where given, else new ones, or (for views) an input under another shape.
+        """
         ...
 
 

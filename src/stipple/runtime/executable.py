@@ -19,7 +19,6 @@ from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
 from stipple.runtime.plan import Plan, Step
 
-
 _Key = tuple[tuple[int, ...], DType]
 """Shape and dtype: buffers are interchangeable where these are equal."""
 _Owned = tuple[_Key, Buffer]
@@ -123,8 +122,8 @@ class Executable:
         """Run the graph once: outputs by name, then parameters take their updates.
 
         ``feeds`` holds an array (NumPy, or anything with DLPack on the CPU) or Python number for each input.
-        With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong name,
-        dtype, shape or value; a run that raises leaves the parameters as they were.
+        With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
+        name, dtype, shape or value; a run that raises leaves the parameters as they were.
         """
         bindings = Bindings()
         buffers = self._sources(feeds or {}, bindings)
@@ -194,6 +193,8 @@ class Executable:
             if number in owned:
                 key, buffer = owned.pop(number)
                 self._give(key, buffer)
+        for value in step.forgotten:
+            buffers.pop(value, None)
 
     def _take(self, key: _Key) -> Buffer:
         free = self._pool.get(key)

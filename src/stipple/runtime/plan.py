@@ -15,12 +15,13 @@ class Step:
     """One node in order of execution.
 
     ``inplace`` maps an output to the operand whose buffer it takes; ``dead`` are the storages that nothing
-    uses after this step.
+    uses after this step, ``forgotten`` the values in them.
     """
 
     node: Node
     inplace: Mapping[int, int]
     dead: tuple[int, ...]
+    forgotten: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ def make_plan(graph: Graph) -> Plan:
     computing = [n for n in graph.nodes if not n.definition.source and n.op != "constant"]
     order = [n for n in computing if n.id not in commits] + [n for n in computing if n.id in commits]
     kept = _kept(graph, storage)
+    members: dict[int, list[Value]] = {}
+    for value, number in storage.items():
+        members.setdefault(number, []).append(value)
     last: dict[int, int] = {}
     for position, node in enumerate(order):
         for value in (*node.inputs, *node.outputs):
             last[storage[value]] = max(last.get(storage[value], -1), position)
     steps = []
     for position, node in enumerate(order):
-        dies = {s for s in {storage[v] for v in (*node.inputs, *node.outputs)} if s not in kept and last[s] == position}
+        touched = {storage[v] for v in (*node.inputs, *node.outputs)}
+        dies = {s for s in touched if s not in kept and last[s] == position}
         if node.id in commits:
             inplace = commits[node.id]
             if any(last[storage[node.inputs[i]]] > position for i in inplace.values()):
@@ -56,7 +61,8 @@ def make_plan(graph: Graph) -> Plan:
         else:
             inplace = _temporaries_in_place(node, storage, dies)
         taken = {storage[node.inputs[i]] for i in inplace.values()}
-        steps.append(Step(node, inplace, tuple(sorted(dies - taken))))
+        forgotten = tuple(v for s in sorted(dies) for v in members[s])
+        steps.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
     return Plan(tuple(steps), storage)
 
 
@@ -101,6 +107,7 @@ def _temporaries_in_place(node: Node, storage: Mapping[Value, int], dies: set[in
         shared = [i for i, v in enumerate(node.inputs) if storage[v] == mine]
         if out in made or mine not in dies or value.type != node.outputs[out].type:
             continue
-        if shared == [operand] or (node.definition.elementwise and all(node.inputs[i].type == value.type for i in shared)):
+        same_view = all(node.inputs[i].type == value.type for i in shared)
+        if shared == [operand] or (node.definition.elementwise and same_view):
             made[out] = operand
     return made

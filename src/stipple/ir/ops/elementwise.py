@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Rule = Callable[[VjpContext, "Value"], "Sequence[Value | None]"]
 
+Unary = Callable[["Value"], "Value"]
+
 
 def _infer_same(c: InferContext) -> list[TensorType]:
     return [c.types[0]]
@@ -86,9 +88,7 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
 def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
     operands = (Operand("a", dtype="any"), Operand("b", dtype="any"))
     register(
-        OpDef(
-            name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True
-        )
+        OpDef(name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True)
     )
 
     def build(a: Operandish, b: Operandish) -> Value:
@@ -114,20 +114,18 @@ def _known(op: str, *operands: Operandish) -> Value:
 
 # --- unary ------------------------------------------------------------------------------------------------
 neg = _unary("neg", "-x", lambda g, ct: [-ct])
-abs_ = _unary("abs", "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.inputs[0])])
-sign = _unary("sign", "-1, 0 or 1.", None)
+abs_: Unary = _unary("abs", "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.inputs[0])])
+sign: Unary = _unary("sign", "-1, 0 or 1.", None)
 floor = _unary("floor", "The largest integer not above x.", None)
 exp = _unary("exp", "e to the power x.", lambda g, ct: [ct * g.outputs[0]])
 log = _unary("log", "The natural logarithm.", lambda g, ct: [ct / g.inputs[0]])
 sqrt = _unary("sqrt", "The square root.", lambda g, ct: [ct * 0.5 / g.outputs[0]])
-square = _unary("square", "x * x", lambda g, ct: [ct * 2.0 * g.inputs[0]])
+square: Unary = _unary("square", "x * x", lambda g, ct: [ct * 2.0 * g.inputs[0]])
 reciprocal = _unary("reciprocal", "1 / x", lambda g, ct: [-ct * square(g.outputs[0])])
-sin = _unary("sin", "The sine of radians.", lambda g, ct: [ct * cos(g.inputs[0])])
-cos = _unary("cos", "The cosine of radians.", lambda g, ct: [-ct * sin(g.inputs[0])])
+sin: Unary = _unary("sin", "The sine of radians.", lambda g, ct: [ct * cos(g.inputs[0])])
+cos: Unary = _unary("cos", "The cosine of radians.", lambda g, ct: [-ct * sin(g.inputs[0])])
 tanh = _unary("tanh", "The hyperbolic tangent.", lambda g, ct: [ct * (1.0 - square(g.outputs[0]))])
-sigmoid = _unary(
-    "sigmoid", "1 / (1 + exp(-x))", lambda g, ct: [ct * g.outputs[0] * (1.0 - g.outputs[0])]
-)
+sigmoid = _unary("sigmoid", "1 / (1 + exp(-x))", lambda g, ct: [ct * g.outputs[0] * (1.0 - g.outputs[0])])
 softplus = _unary("softplus", "log(1 + exp(x))", lambda g, ct: [ct * sigmoid(g.inputs[0])])
 relu = _unary(
     "relu",
@@ -196,16 +194,10 @@ def _tie_rule(first_wins: Callable[[Value, Value], Value]) -> Rule:
 add = _binary("add", "a + b", lambda g, ct: [ct, ct])
 sub = _binary("sub", "a - b", lambda g, ct: [ct, -ct])
 mul = _binary("mul", "a * b", lambda g, ct: [ct * g.inputs[1], ct * g.inputs[0]])
-div = _binary(
-    "div", "a / b", lambda g, ct: [ct / g.inputs[1], -ct * g.outputs[0] / g.inputs[1]]
-)
+div = _binary("div", "a / b", lambda g, ct: [ct / g.inputs[1], -ct * g.outputs[0] / g.inputs[1]])
 pow_ = _binary("pow", "a to the power b; the gradient in b is 0 where a <= 0.", _pow_rule)
-maximum = _binary(
-    "maximum", "The larger; a tie splits the gradient evenly.", _tie_rule(lambda a, b: b < a)
-)
-minimum = _binary(
-    "minimum", "The smaller; a tie splits the gradient evenly.", _tie_rule(lambda a, b: a < b)
-)
+maximum = _binary("maximum", "The larger; a tie splits the gradient evenly.", _tie_rule(lambda a, b: b < a))
+minimum = _binary("minimum", "The smaller; a tie splits the gradient evenly.", _tie_rule(lambda a, b: a < b))
 
 
 # --- where, clamp, cast -----------------------------------------------------------------------------------

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 _PAIR = (Operand("image", "H W C"), Operand("target", "H W C"))
 _PADDING = Attr(
-    "padding", "str", "same: windows reach over the border into zeros; valid: they do not",
-    default="same", choices=("same", "valid"),
+    "padding",
+    "str",
+    "same: windows reach over the border into zeros; valid: they do not",
+    default="same",
+    choices=("same", "valid"),
 )
 
 

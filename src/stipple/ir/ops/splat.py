@@ -125,6 +125,12 @@ _META_PARAMS = (
 META_PARAM_NAMES = tuple(a.name for a in _META_PARAMS)
 """Names of meta[15:23], which must repeat what the graph was built with."""
 
+
+def _vjp_camera(g: VjpContext) -> list[Value]:
+    operands = [g.inputs[0], g.cotangent(0), g.cotangent(1), g.cotangent(2)]
+    return [g.graph.add("splat_camera_backward", operands, g.attrs).outputs[0]]
+
+
 register(
     OpDef(
         "splat_camera",
@@ -139,13 +145,7 @@ register(
         "Camera of a look-at meta: position 3, target 3, up 3, fov_y in degrees, near, far, background 3, "
         "then the render parameters, which must equal the attributes.",
         attrs=_META_PARAMS,
-        vjp=lambda g: [
-            g.graph.add(
-                "splat_camera_backward",
-                [g.inputs[0], g.cotangent(0), g.cotangent(1), g.cotangent(2)],
-                g.attrs,
-            ).outputs[0]
-        ],
+        vjp=_vjp_camera,
         differentiable=frozenset({"viewmat", "intrinsics", "background"}),
     )
 )
@@ -234,7 +234,10 @@ register(
 def _infer_prepare_backward(c: InferContext) -> list[TensorType]:
     channels, conic = _channels(c), CONIC_LENGTH[c.attrs["projection"]]
     count = c.dims["N"]
-    for name, wanted, given in (("v_conics", Dim.of(conic), c.types[10]), ("v_colors", channels, c.types[11])):
+    for name, wanted, given in (
+        ("v_conics", Dim.of(conic), c.types[10]),
+        ("v_colors", channels, c.types[11]),
+    ):
         if tuple(given.shape) != (count, wanted):
             c.fail(f"{name}: expected shape [{count}, {wanted}], got {given.shape}")
     return [*c.types[:5], c.types[5], c.types[6]]
@@ -283,7 +286,9 @@ def _check_prepared(c: InferContext) -> None:
         )
     tiles = tile_count(c.attrs["width"], c.attrs["height"], c.attrs["tile_size"])
     if c.dims["T"] != tiles:
-        c.fail(f"tile_ranges: expected shape [{tiles}, 2] for the image and tile size, got {c.types[6].shape}")
+        c.fail(
+            f"tile_ranges: expected shape [{tiles}, 2] for the image and tile size, got {c.types[6].shape}"
+        )
 
 
 def _image_types(c: InferContext) -> list[TensorType]:
@@ -350,8 +355,8 @@ register(
         ),
         (*(f"v_{n}" for n in _PREPARED_FLOATS), "v_background", "v_means2d_abs"),
         _infer_rasterize_backward,
-        "Gradients of splat_rasterize, and per Gaussian the sum over pixels of the magnitudes of the 2D mean's "
-        "gradient (Ye et al., AbsGS, 2024).",
+        "Gradients of splat_rasterize, and per Gaussian the sum over pixels of the magnitudes of the 2D "
+        "mean's gradient (Ye et al., AbsGS, 2024).",
         attrs=_RASTERIZE,
     )
 )
@@ -372,9 +377,7 @@ def _infer_render(c: InferContext) -> list[TensorType]:
 
 
 def _vjp_render(g: VjpContext) -> list[Value | None]:
-    node = g.graph.add(
-        "splat_render_backward", [*g.inputs, g.cotangent(0), g.cotangent(1)], g.attrs
-    )
+    node = g.graph.add("splat_render_backward", [*g.inputs, g.cotangent(0), g.cotangent(1)], g.attrs)
     by_name = dict(zip(node.definition.results, node.outputs, strict=True))
     return [by_name.get(f"v_{o.name}") for o in _RENDER_OPERANDS]
 
@@ -471,7 +474,9 @@ def splat_camera(meta: Value, **attrs: Any) -> Camera2d:
     return Camera2d(*meta.graph.add("splat_camera", [meta], attrs).outputs)
 
 
-def clip_planes(graph: Graph, near: float = nx.NEAR, far: float = nx.FAR, dtype: DType | str = DType.F32) -> Value:
+def clip_planes(
+    graph: Graph, near: float = nx.NEAR, far: float = nx.FAR, dtype: DType | str = DType.F32
+) -> Value:
     """The constant (near, far) that prepare and render take."""
     return graph.constant([near, far], dtype)
 

@@ -154,9 +154,7 @@ def _infer_narrow(c: InferContext) -> list[TensorType]:
     left = (type_.shape[axis] - start - length).value
     for name, dim in (("start", start.value), ("length", length.value), ("start + length", left)):
         if dim is not None and dim < 0:
-            c.fail(
-                f"{name}: elements {start} to {start + length} do not lie in axis {axis} of {type_.shape}"
-            )
+            c.fail(f"{name}: elements {start} to {start + length} do not lie in axis {axis} of {type_.shape}")
     dims = [*type_.shape[:axis], length, *type_.shape[axis + 1 :]]
     return [TensorType(Shape(dims), type_.dtype)]
 
@@ -353,10 +351,6 @@ def sum_to(x: Value, shape: Shape) -> Value:
     if x.shape == shape:
         return x
     lead = x.shape.rank - shape.rank
-    axes = [
-        i
-        for i in range(x.shape.rank)
-        if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1)
-    ]
+    axes = [i for i in range(x.shape.rank) if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1)]
     summed = one(x.graph, "sum", [x], axes=tuple(axes), keepdims=False) if axes else x
     return reshape(summed, shape)

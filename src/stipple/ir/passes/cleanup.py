@@ -192,7 +192,9 @@ def _transpose(node: Node, operands: Sequence[Value]) -> Value | None:
     source, axes = operands[0], node.attrs["axes"]
     if axes == tuple(range(len(axes))):
         return source
-    if source.node.op == "transpose" and tuple(source.node.attrs["axes"][a] for a in axes) == tuple(range(len(axes))):
+    if source.node.op == "transpose" and tuple(source.node.attrs["axes"][a] for a in axes) == tuple(
+        range(len(axes))
+    ):
         return source.node.inputs[0]
     return None
 

@@ -33,7 +33,9 @@ class LowerRender:
             return _lower_backward(rw.new, rw.operands(node), node)
 
         made = rebuild(graph, visit)
-        return PassResult(made, len(lowered), f"lowered {tally(lowered)}") if lowered else PassResult(graph, 0)
+        return (
+            PassResult(made, len(lowered), f"lowered {tally(lowered)}") if lowered else PassResult(graph, 0)
+        )
 
 
 def _lower_forward(graph: Graph, inputs: Sequence[Value], node: Node) -> tuple[Node, Node]:
@@ -76,7 +78,7 @@ class _Chain:
 
 
 class FuseRender:
-    """Replace prepare + rasterize (and their backwards) by render where nothing else uses what lies between."""
+    """Join prepare + rasterize (and their backwards) into render where nothing else needs what lies between."""
 
     name = "fuse-render"
 

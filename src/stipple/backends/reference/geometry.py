@@ -1,0 +1,158 @@
+"""Rotations, look-at cameras and spherical harmonics, with their derivatives. Plain float64 NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from stipple import numerics as nx
+from stipple.errors import InputError
+from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import META_PARAM_NAMES
+
+Array = np.ndarray
+
+
+# --- quaternions ------------------------------------------------------------------------------------------
+def rotation_matrices(quats: Array) -> Array:
+    """Rotation matrices [n, 3, 3] of unit quaternions wxyz [n, 4]."""
+    w, x, y, z = quats.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def rotation_matrices_backward(quats: Array, v_matrices: Array) -> Array:
+    """Gradient in unit quaternions, given the gradient in their matrices as the formula above reads them."""
+    w, x, y, z = quats.T
+    zero = np.zeros_like(w)
+    by_component = [
+        [[zero, -z, y], [z, zero, -x], [-y, x, zero]],
+        [[zero, y, z], [y, -2 * x, -w], [z, w, -2 * x]],
+        [[-2 * y, x, w], [x, zero, z], [-w, z, -2 * y]],
+        [[-2 * z, -w, x], [w, -2 * z, y], [x, y, zero]],
+    ]
+    jacobian = 2 * np.array(by_component)  # [4, 3, 3, n]
+    return np.asarray(np.einsum("kijn,nij->nk", jacobian, v_matrices))
+
+
+def normalise(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def normalise_backward(vectors: Array, v_unit: Array) -> Array:
+    """Gradient through ``normalise``."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit = vectors / length
+    across = v_unit - unit * np.sum(unit * v_unit, axis=-1, keepdims=True)
+    return np.asarray(across / length)
+
+
+# --- harmonics --------------------------------------------------------------------------------------------
+def sh_basis(directions: Array, degree: int) -> Array:
+    """Basis values [n, K] for unit directions [n, 3]."""
+    x, y, z = directions.T
+    columns = [
+        sum(c * x**i * y**j * z**k for c, i, j, k in terms)
+        for terms in nx.SH_BASIS[: nx.sh_coeff_count(degree)]
+    ]
+    return np.stack([np.broadcast_to(c, x.shape) for c in columns], axis=1)
+
+
+def sh_basis_gradient(directions: Array, degree: int) -> Array:
+    """Derivatives [n, K, 3] of the basis in x, y, z, from the same polynomials."""
+    x, y, z = directions.T
+    made = np.zeros((len(directions), nx.sh_coeff_count(degree), 3))
+    for index, terms in enumerate(nx.SH_BASIS[: nx.sh_coeff_count(degree)]):
+        for c, i, j, k in terms:
+            if i:
+                made[:, index, 0] += c * i * x ** (i - 1) * y**j * z**k
+            if j:
+                made[:, index, 1] += c * j * x**i * y ** (j - 1) * z**k
+            if k:
+                made[:, index, 2] += c * k * x**i * y**j * z ** (k - 1)
+    return made
+
+
+# --- look-at camera ---------------------------------------------------------------------------------------
+class _LookAt(NamedTuple):
+    """Intermediate vectors of a look-at camera; the unnormalised ones are needed for gradients."""
+
+    toward: Array
+    forward: Array
+    side: Array
+    right: Array
+    down: Array
+
+
+def _look_at(meta: Array) -> _LookAt:
+    position, target, up = meta[0:3], meta[3:6], meta[6:9]
+    toward = target - position
+    if not np.linalg.norm(toward) > 0:
+        raise InputError("splat_camera: camera position and target are the same point")
+    forward = normalise(toward)
+    side = np.cross(forward, up)
+    if not np.linalg.norm(side) > 1e-9 * np.linalg.norm(up) or not np.linalg.norm(up) > 0:
+        raise InputError("splat_camera: up is zero or parallel to the view direction")
+    right = normalise(side)
+    return _LookAt(toward, forward, side, right, np.cross(forward, right))
+
+
+def _check_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> None:
+    fov, near, far = meta[9:12]
+    if not 0 < fov < 180:
+        raise InputError(f"splat_camera: fov_y must lie between 0 and 180 degrees, got {fov:g}")
+    if not 0 < near < far:
+        raise InputError(f"splat_camera: expected 0 < near < far, got near {near:g} and far {far:g}")
+    for name, given in zip(META_PARAM_NAMES, meta[15:], strict=True):
+        wanted = float(attrs[name])
+        if abs(given - wanted) > 1e-6 * max(1.0, abs(wanted)):  # meta is float32
+            raise InputError(
+                f"splat_camera: meta says {name} = {given:g}, the graph was built with {wanted:g}"
+            )
+
+
+def camera_from_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> tuple[Array, Array, Array, Array]:
+    """viewmat, intrinsics, background and (near, far) of a look-at meta."""
+    _check_meta(meta, attrs)
+    look = _look_at(meta)
+    rotation = np.stack([look.right, look.down, look.forward])
+    viewmat = np.eye(4)
+    viewmat[:3, :3] = rotation
+    viewmat[:3, 3] = -rotation @ meta[0:3]
+    width, height = attrs["width"], attrs["height"]
+    focal = 0.5 * height / np.tan(0.5 * np.deg2rad(meta[9]))
+    intrinsics = np.array([[focal, 0, 0.5 * width], [0, focal, 0.5 * height], [0, 0, 1]])
+    return viewmat, intrinsics, meta[12:15].copy(), meta[10:12].copy()
+
+
+def camera_from_meta_backward(
+    meta: Array, v_viewmat: Array, v_intrinsics: Array, v_background: Array, attrs: Mapping[str, AttrValue]
+) -> Array:
+    """Gradient in meta: position, target, up, fov_y, background."""
+    look = _look_at(meta)
+    position, up = meta[0:3], meta[6:9]
+    rotation = np.stack([look.right, look.down, look.forward])
+    v_rotation = v_viewmat[:3, :3] - np.outer(v_viewmat[:3, 3], position)
+    v_position = -rotation.T @ v_viewmat[:3, 3]
+    v_right, v_down, v_forward = v_rotation
+    v_forward = v_forward + np.cross(look.right, v_down)
+    v_right = v_right + np.cross(v_down, look.forward)
+    v_side = normalise_backward(look.side, v_right)
+    v_forward = v_forward + np.cross(up, v_side)
+    v_up = np.cross(v_side, look.forward)
+    v_toward = normalise_backward(look.toward, v_forward)
+    half = 0.5 * np.deg2rad(meta[9])
+    d_focal = -0.5 * attrs["height"] / np.sin(half) ** 2 * 0.5 * np.deg2rad(1.0)
+    made = np.zeros_like(meta)
+    made[0:3] = v_position - v_toward
+    made[3:6] = v_toward
+    made[6:9] = v_up
+    made[9] = d_focal * (v_intrinsics[0, 0] + v_intrinsics[1, 1])
+    made[12:15] = v_background
+    return made
