@@ -455,7 +455,7 @@ def _ray_backward(
 def usable_colors(colors: Array, sh_degree: int) -> Array:
     """Which Gaussians have finite colours, as far as they are used."""
     used = colors if sh_degree == PASS_THROUGH else colors[:, : nx.sh_coeff_count(sh_degree)]
-    finite: Array = np.isfinite(used).reshape(len(colors), -1).all(axis=1)
+    finite: Array = np.isfinite(used).all(axis=tuple(range(1, used.ndim)))
     return finite
 
 
