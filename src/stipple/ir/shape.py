@@ -109,6 +109,18 @@ class Dim:
             total += product
         return total
 
+    def substitute(self, values: Mapping[str, Dim]) -> Dim:
+        """The dimension with some symbols replaced."""
+        if not self.symbols & values.keys():
+            return self
+        total = Dim.of(0)
+        for monomial, coefficient in self._terms:
+            product = Dim.of(coefficient)
+            for name in monomial:
+                product = product * values.get(name, name)
+            total = total + product
+        return total
+
     def __add__(self, other: DimLike) -> Dim:
         terms = dict(self._terms)
         for monomial, coefficient in Dim.of(other)._terms:
@@ -166,6 +178,11 @@ class Dim:
         return str(self) if number is None else number
 
 
+def is_generated(symbol: str) -> bool:
+    """Whether a symbol was made by a node, for a size known only after it has run."""
+    return "." in symbol
+
+
 def check_user_symbol(name: str) -> None:
     """Raise GraphError unless ``name`` may be used as a symbol by a caller (no dot: those are generated)."""
     if not _USER_SYMBOL.match(name):
@@ -216,6 +233,10 @@ class Shape(tuple[Dim, ...]):
 
     def resolve(self, bindings: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(d.resolve(bindings) for d in self)
+
+    def substitute(self, values: Mapping[str, Dim]) -> Shape:
+        """The shape with some symbols replaced."""
+        return Shape(d.substitute(values) for d in self) if self.symbols & values.keys() else self
 
     def to_json(self) -> list[int | str]:
         return [d.to_json() for d in self]

@@ -10,7 +10,7 @@ from stipple.errors import GraphError
 from stipple.ir.attributes import attr_key
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.op import REGISTRY
-from stipple.ir.shape import Dim
+from stipple.ir.shape import Dim, is_generated
 
 
 def verify(graph: Graph) -> None:
@@ -98,7 +98,7 @@ def check_symbols(graph: Graph) -> None:
             if node.definition.source:
                 known |= bare
             else:
-                known |= {s for s in bare if "." in s}
+                known |= {s for s in bare if is_generated(s)}
             unbound = value.shape.symbols - known
             if unbound:
                 raise GraphError(

@@ -43,7 +43,7 @@ class MergeCommonSubexpressions:
 
         def visit(rw: Rewriter, node: Node) -> Sequence[Value]:
             operands = tuple((v.node.id, v.index) for v in rw.operands(node))
-            key = (node.op, operands, tuple((k, attr_key(v)) for k, v in sorted(node.attrs.items())))
+            key = (node.op, operands, tuple((k, attr_key(v)) for k, v in sorted(rw.attrs(node).items())))
             if key in seen:
                 merged.append(node.op)
             else:
@@ -129,7 +129,7 @@ class Simplify:
 
             def visit(rw: Rewriter, node: Node, changed: list[str] = changed) -> Sequence[Value] | None:
                 rule = _RULES.get(node.op)
-                found = rule(node, rw.operands(node)) if rule else None
+                found = rule(rw, node) if rule else None
                 if found is None:
                     return None
                 changed.append(node.op)
@@ -143,72 +143,70 @@ class Simplify:
         return PassResult(current, len(total), f"simplified {tally(total)}" if total else "")
 
 
-Rule = Callable[[Node, Sequence[Value]], "Value | None"]
+Rule = Callable[[Rewriter, Node], "Value | None"]
 
 
-def _same_type(node: Node, value: Value) -> Value | None:
-    return value if value.type == node.outputs[0].type else None
+def _same_type(rw: Rewriter, node: Node, value: Value) -> Value | None:
+    return value if value.type == rw.type_of(node.outputs[0]) else None
 
 
 def _neutral(left: float | None, right: float | None) -> Rule:
     """Rule for a binary op: drop a left or right operand that is the neutral number."""
 
-    def rule(node: Node, operands: Sequence[Value]) -> Value | None:
-        a, b = operands
-        if right is not None and _uniform(b) == right and (kept := _same_type(node, a)) is not None:
+    def rule(rw: Rewriter, node: Node) -> Value | None:
+        a, b = rw.operands(node)
+        if right is not None and _uniform(b) == right and (kept := _same_type(rw, node, a)) is not None:
             return kept
         if left is not None and _uniform(a) == left:
-            return _same_type(node, b)
+            return _same_type(rw, node, b)
         return None
 
     return rule
 
 
 def _inverse_of(op: str) -> Rule:
-    def rule(node: Node, operands: Sequence[Value]) -> Value | None:
-        inner = operands[0].node
+    def rule(rw: Rewriter, node: Node) -> Value | None:
+        inner = rw[node.inputs[0]].node
         return inner.inputs[0] if inner.op == op else None
 
     return rule
 
 
-def _pow(node: Node, operands: Sequence[Value]) -> Value | None:
-    power = _uniform(operands[1])
-    if power == 1.0:
-        return _same_type(node, operands[0])
-    if power == 2.0 and operands[0].type == node.outputs[0].type:
-        return square(operands[0])
-    return None
+def _pow(rw: Rewriter, node: Node) -> Value | None:
+    base, power = rw.operands(node)
+    kept = _same_type(rw, node, base)
+    if kept is None or _uniform(power) not in (1.0, 2.0):
+        return None
+    return kept if _uniform(power) == 1.0 else square(kept)
 
 
-def _reshape(node: Node, operands: Sequence[Value]) -> Value | None:
-    source = operands[0]
+def _reshape(rw: Rewriter, node: Node) -> Value | None:
+    source = rw[node.inputs[0]]
     if source.node.op == "reshape":
-        return reshape(source.node.inputs[0], node.outputs[0].shape)
-    return _same_type(node, source)
+        return reshape(source.node.inputs[0], rw.type_of(node.outputs[0]).shape)
+    return _same_type(rw, node, source)
 
 
-def _transpose(node: Node, operands: Sequence[Value]) -> Value | None:
-    source, axes = operands[0], node.attrs["axes"]
-    if axes == tuple(range(len(axes))):
+def _transpose(rw: Rewriter, node: Node) -> Value | None:
+    source, axes = rw[node.inputs[0]], node.attrs["axes"]
+    unmoved = tuple(range(len(axes)))
+    if axes == unmoved:
         return source
-    if source.node.op == "transpose" and tuple(source.node.attrs["axes"][a] for a in axes) == tuple(
-        range(len(axes))
-    ):
+    if source.node.op == "transpose" and tuple(source.node.attrs["axes"][a] for a in axes) == unmoved:
         return source.node.inputs[0]
     return None
 
 
-def _unchanged(node: Node, operands: Sequence[Value]) -> Value | None:
-    return _same_type(node, operands[0])
+def _unchanged(rw: Rewriter, node: Node) -> Value | None:
+    return _same_type(rw, node, rw[node.inputs[0]])
 
 
-def _single(node: Node, operands: Sequence[Value]) -> Value | None:
-    return operands[0] if len(operands) == 1 else None
+def _single(rw: Rewriter, node: Node) -> Value | None:
+    return rw[node.inputs[0]] if len(node.inputs) == 1 else None
 
 
-def _no_axes(node: Node, operands: Sequence[Value]) -> Value | None:
-    return operands[0] if not node.attrs["axes"] else None
+def _no_axes(rw: Rewriter, node: Node) -> Value | None:
+    return rw[node.inputs[0]] if not node.attrs["axes"] else None
 
 
 _RULES: dict[str, Rule] = {

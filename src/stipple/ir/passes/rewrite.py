@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stipple.ir.attributes import AttrValue
 from stipple.ir.graph import Graph, Node, Value
+from stipple.ir.shape import Dim, TensorType, is_generated
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,16 @@ Visit = Callable[["Rewriter", Node], "Sequence[Value] | None"]
 
 
 class Rewriter:
-    """Builds a new graph from an old one. Types are inferred afresh, so shapes follow what was changed."""
+    """Builds a new graph from an old one. Types are inferred afresh, so shapes follow what was changed.
+
+    Symbols that nodes generate get new names on the way; attributes and types that mention one are translated.
+    """
 
     def __init__(self, old: Graph) -> None:
         self.old = old
         self.new = Graph(old.name)
         self.made: dict[Value, Value] = {}
+        self._renamed: dict[str, Dim] = {}
 
     def __getitem__(self, value: Value) -> Value:
         """The new value for an old one."""
@@ -45,17 +51,33 @@ class Rewriter:
     def operands(self, node: Node) -> list[Value]:
         return [self.made[v] for v in node.inputs]
 
+    def attrs(self, node: Node) -> dict[str, AttrValue]:
+        """A node's attributes in terms of the new graph's symbols."""
+        return {
+            a.name: node.attrs[a.name].substitute(self._renamed)
+            if a.kind in ("dim", "shape")
+            else node.attrs[a.name]
+            for a in node.definition.attrs
+        }
+
+    def type_of(self, old: Value) -> TensorType:
+        """An old value's type in terms of the new graph's symbols."""
+        return TensorType(old.shape.substitute(self._renamed), old.dtype)
+
     def copy(self, node: Node) -> Sequence[Value]:
         """The same node in the new graph."""
         if node.definition.source:
             build = self.new.input if node.op == "input" else self.new.param
             return (build(node.attrs["name"], node.attrs["shape"], node.attrs["dtype"]),)
-        return self.new.add(node.op, self.operands(node), node.attrs).outputs
+        return self.new.add(node.op, self.operands(node), self.attrs(node)).outputs
 
     def put(self, node: Node, values: Sequence[Value]) -> None:
         """Say which new values stand for a node's results; fewer than all if the rest is never used."""
         for old, new in zip(node.outputs, values, strict=False):
             self.made[old] = new
+            for before, after in zip(old.shape, new.shape, strict=True):
+                if before.symbol is not None and is_generated(before.symbol):
+                    self._renamed[before.symbol] = after
 
     def finish(self) -> Graph:
         for name, value in self.old.outputs.items():
