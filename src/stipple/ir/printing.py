@@ -95,8 +95,7 @@ def _number(value: object) -> str:
         return str(bool(value)).lower()
     if isinstance(value, (int, np.integer)):
         return str(int(value))
-    assert isinstance(value, (float, np.floating))
-    return f"{float(value):.9g}"
+    return str(value).removesuffix(".0")  # the shortest text that reads back as the same number
 
 
 def _array_text(array: np.ndarray) -> str:

@@ -67,7 +67,7 @@ register(
         attrs=(
             Attr("shape", "shape", required=True),
             Attr("dtype", "dtype", required=True),
-            Attr("value", "float", default=0.0),
+            Attr("value", "float", required=True),
         ),
         vjp=lambda g: [],
     )
