@@ -51,7 +51,7 @@ def set_up() -> None:
 
 def main() -> None:
     """Entry point."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - the one file that an older Python may run
         sys.exit(f"Stipple needs Python 3.10 or newer; this is {sys.version.split()[0]}")
     listing = "\n".join(f"  {name:<6} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(

@@ -19,7 +19,9 @@ class Composite:
     safe: np.ndarray  # pixels that no choice is near to
 
 
-def composite(out: dict[str, np.ndarray], background: np.ndarray, attrs: dict[str, Any], margin: float = 5e-3) -> Composite:
+def composite(
+    out: dict[str, np.ndarray], background: np.ndarray, attrs: dict[str, Any], margin: float = 5e-3
+) -> Composite:
     """Composite the results of prepare, Gaussian by Gaussian over the whole image."""
     height, width = attrs["height"], attrs["width"]
     cutoff = attrs.get("alpha_cutoff", 1 / 255)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from compositor import composite
-
-import stipple.ir as ir
+from stipple import ir
 from stipple.runtime import Executable, Session
 
 OPERANDS = ("means", "quats", "scales", "opacities", "colors", "viewmat", "intrinsics", "background")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scenes import random_scene
 
-import stipple.ir as ir
+from scenes import random_scene
+from stipple import ir
 
 PARAMS = ("means", "quats", "scales", "opacities", "colors")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scenes import declare, prepare_and_rasterize, random_scene
 
-import stipple.ir as ir
+from scenes import declare, prepare_and_rasterize, random_scene
+from stipple import ir
 from stipple.errors import GraphError
 from stipple.ir.op import REGISTRY
 from stipple.runtime import Session
@@ -21,9 +21,19 @@ def graph_with(*shapes: object, dtype: str = "f32") -> tuple[ir.Graph, list[ir.V
 
 def test_operators_build_nodes() -> None:
     graph, (a, b) = graph_with(["N", 3], [3])
-    value = (a * b + 1.0) / 2 - -a**2
+    value = (a * b + 1.0) / 2 - -(a**2)
     assert value.shape == ("N", 3)
-    assert [n.op for n in graph][2:] == ["mul", "constant", "add", "constant", "div", "constant", "pow", "neg", "sub"]
+    assert [n.op for n in graph][2:] == [
+        "mul",
+        "constant",
+        "add",
+        "constant",
+        "div",
+        "constant",
+        "pow",
+        "neg",
+        "sub",
+    ]
     assert (1 - a).node.inputs[1] is a
     assert (a > b).dtype is ir.DType.BOOL
     assert abs(a).node.op == "abs"
@@ -34,17 +44,32 @@ def test_operators_build_nodes() -> None:
 REFUSALS: dict[str, tuple[Callable[[ir.Graph, ir.Value, ir.Value], object], str]] = {
     "shapes": (lambda g, a, b: a + g.input("c", [4]), r"add: shapes \[N, 3\] and \[4\] do not broadcast"),
     "symbols": (lambda g, a, b: a + g.input("c", ["M", 3]), r"add: shapes .* do not broadcast"),
-    "dtypes": (lambda g, a, b: a + g.input("c", [3], "f64"), r"add: .*different dtypes: f32.* and f64|add: b: expected dtype"),
-    "float only": (lambda g, a, b: ir.exp(g.input("c", [3], "i32")), r"exp: x: expected dtype float, got i32\[3\]"),
+    "dtypes": (
+        lambda g, a, b: a + g.input("c", [3], "f64"),
+        r"add: .*different dtypes: f32.* and f64|add: b: expected dtype",
+    ),
+    "float only": (
+        lambda g, a, b: ir.exp(g.input("c", [3], "i32")),
+        r"exp: x: expected dtype float, got i32\[3\]",
+    ),
     "operand count": (lambda g, a, b: g.add("add", [a]), r"add: takes 2 operands \(a, b\), got 1"),
     "unknown op": (lambda g, a, b: g.add("ad", [a]), r"no op is called 'ad'"),
-    "unknown attribute": (lambda g, a, b: g.add("sum", [a], {"axis": (0,)}), r"sum: no attribute 'axis'; it has: axes, keepdims"),
+    "unknown attribute": (
+        lambda g, a, b: g.add("sum", [a], {"axis": (0,)}),
+        r"sum: no attribute 'axis'; it has: axes, keepdims",
+    ),
     "missing attribute": (lambda g, a, b: g.add("sum", [a]), r"sum: axes is required"),
     "axis": (lambda g, a, b: ir.sum(a, 2), r"sum: axes: expected axes of \[N, 3\]"),
-    "reshape": (lambda g, a, b: ir.reshape(a, ["N", 4]), r"reshape: \[N, 3\] has 3\*N elements, \[N, 4\] has 4\*N"),
+    "reshape": (
+        lambda g, a, b: ir.reshape(a, ["N", 4]),
+        r"reshape: \[N, 3\] has 3\*N elements, \[N, 4\] has 4\*N",
+    ),
     "permutation": (lambda g, a, b: ir.transpose(a, [0]), r"transpose: axes: expected a permutation"),
     "narrow": (lambda g, a, b: ir.narrow(a, 1, 2, 2), r"narrow: .* do not lie in axis 1 of \[N, 3\]"),
-    "concat": (lambda g, a, b: ir.concat([a, b]), r"concat: x\[1\]: expected f32\[N, 3\] but for axis 0, got f32\[3\]"),
+    "concat": (
+        lambda g, a, b: ir.concat([a, b]),
+        r"concat: x\[1\]: expected f32\[N, 3\] but for axis 0, got f32\[3\]",
+    ),
     "gather ids": (lambda g, a, b: ir.gather(a, b), r"gather: ids: expected dtype i32, got f32\[3\]"),
     "matmul": (lambda g, a, b: a @ a, r"matmul: b: expected shape \[K, P\] with K = 3 from a, got \[N, 3\]"),
     "other graph": (lambda g, a, b: a + ir.Graph("other").input("z", [3]), r"belongs to the graph 'other'"),
@@ -54,10 +79,16 @@ REFUSALS: dict[str, tuple[Callable[[ir.Graph, ir.Value, ir.Value], object], str]
     "bad name": (lambda g, a, b: g.input("a b", [1]), r"input: name: letters"),
     "bad symbol": (lambda g, a, b: g.input("q", ["E.1"]), r"symbol names are letters"),
     "polynomial input": (lambda g, a, b: g.input("q", ["2*N"]), r"ints or plain symbols"),
-    "update type": (lambda g, a, b: g.update(g.param("p", [3]), a), r"update: parameter 'p': expected f32\[3\], got f32\[N, 3\]"),
+    "update type": (
+        lambda g, a, b: g.update(g.param("p", [3]), a),
+        r"update: parameter 'p': expected f32\[3\], got f32\[N, 3\]",
+    ),
     "update of no param": (lambda g, a, b: g.update(a, a), r"%x0 is not a parameter"),
     "clamp": (lambda g, a, b: ir.clamp(a, 2, 1), r"clamp: low: expected at most high"),
-    "init": (lambda g, a, b: g.param("p", ["N", 3], init=[[1, 2]]), r"param 'p': init: expected shape \[N, 3\], got \[1, 2\]"),
+    "init": (
+        lambda g, a, b: g.param("p", ["N", 3], init=[[1, 2]]),
+        r"param 'p': init: expected shape \[N, 3\], got \[1, 2\]",
+    ),
     "big ints": (lambda g, a, b: g.constant([1 << 40]), r"beyond 32 bits"),
     "bad dtype": (lambda g, a, b: g.constant(np.ones(2, np.complex64)), r"array of f32"),
     "input by add": (lambda g, a, b: g.add("input", []), r"made by Graph.input"),
@@ -75,15 +106,27 @@ def test_builders_refuse_and_say_why(case: str) -> None:
 
 
 SPLAT_REFUSALS = {
-    "unequal N": ({"quats": ["M", 4]}, {}, r"splat_prepare: quats: expected shape \[N, 4\] with N = N from means, got \[M, 4\]"),
+    "unequal N": (
+        {"quats": ["M", 4]},
+        {},
+        r"splat_prepare: quats: expected shape \[N, 4\] with N = N from means, got \[M, 4\]",
+    ),
     "quats width": ({"quats": ["N", 3]}, {}, r"quats: expected shape \[N, 4\]"),
-    "sh coefficients": ({"colors": ["N", 4, 3]}, {"sh_degree": 2}, r"sh_degree 2 needs at least 9 coefficients"),
+    "sh coefficients": (
+        {"colors": ["N", 4, 3]},
+        {"sh_degree": 2},
+        r"sh_degree 2 needs at least 9 coefficients",
+    ),
     "sh rank": ({"colors": ["N", 3]}, {"sh_degree": 0}, r"colors: expected shape \[N, K, C\]"),
     "colors rank": ({"colors": ["N", 1, 3]}, {}, r"colors: expected shape \[N, C\]"),
     "width": ({}, {"width": 0}, r"splat_prepare: width: expected an int >= 1 .*got 0"),
     "cutoff": ({}, {"alpha_cutoff": 1.5}, r"alpha_cutoff: expected a number >= 0 and <= 0.98, got 1.5"),
     "projection": ({}, {"projection": "fisheye"}, r"projection: expected one of ewa, ray, got 'fisheye'"),
-    "antialiased ray": ({}, {"projection": "ray", "antialiased": True}, r"antialiased: needs projection='ewa'"),
+    "antialiased ray": (
+        {},
+        {"projection": "ray", "antialiased": True},
+        r"antialiased: needs projection='ewa'",
+    ),
     "background": ({"background": [4]}, {}, r"background: expected shape \[C\] with C = 3 from colors"),
 }
 
@@ -176,7 +219,7 @@ def test_verify_finds_what_was_tampered_with() -> None:
 
 
 def test_a_symbol_that_nothing_binds_is_refused() -> None:
-    graph, (x,) = graph_with([3])
+    graph, (_x,) = graph_with([3])
     graph.output("y", ir.full(graph, ["M", 2], 1.0))
     with pytest.raises(GraphError, match="gives the symbol M a value"):
         ir.verify(graph)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scenes import OPERANDS, declare, prepare_and_rasterize, random_scene
 
-import stipple.ir as ir
+from scenes import OPERANDS, declare, prepare_and_rasterize, random_scene
+from stipple import ir
 from stipple.ir.passes import (
     FoldConstants,
     FuseElementwise,
@@ -51,7 +51,11 @@ def random_graph(data: st.DataObject) -> ir.Graph:
     """A graph of elementwise, structure and reduction ops with constants, repeats, neutral numbers and nodes
     that nothing uses."""
     graph = ir.Graph("random")
-    pool = [graph.input("x", ["N", 3], "f64"), graph.input("y", ["N", 1], "f64"), graph.param("p", [3], "f64")]
+    pool = [
+        graph.input("x", ["N", 3], "f64"),
+        graph.input("y", ["N", 1], "f64"),
+        graph.param("p", [3], "f64"),
+    ]
     pool.append(graph.constant(np.array([1.0, -2.0, 0.5])))
 
     def pick() -> ir.Value:
@@ -66,7 +70,9 @@ def random_graph(data: st.DataObject) -> ir.Graph:
             made = data.draw(st.sampled_from(BINARY))(value, pick())
         elif kind == 6:
             number = data.draw(st.sampled_from([0.0, 1.0, 2.0, -1.5]))
-            made = data.draw(st.sampled_from([lambda v, k: v + k, lambda v, k: v * k, lambda v, k: v - k]))(value, number)
+            made = data.draw(st.sampled_from([lambda v, k: v + k, lambda v, k: v * k, lambda v, k: v - k]))(
+                value, number
+            )
         elif kind == 7:
             made = ir.sum(value, -1, keepdims=True) if value.shape.rank else value * 1.0
         elif kind == 8:
@@ -226,7 +232,11 @@ def training_graph() -> ir.Graph:
     rendered = ir.splat_render(*(values[n] for n in OPERANDS), **scene.attrs)
     target = graph.input("target", [14, 20, 3], "f64")
     rgb = ir.narrow(rendered.rgba, 2, 0, 3)
-    loss = ir.image_l1(rgb, target) * 0.8 + (1.0 - ir.image_ssim(rgb, target)) * 0.2 + ir.mean(rendered.depth) * 0.01
+    loss = (
+        ir.image_l1(rgb, target) * 0.8
+        + (1.0 - ir.image_ssim(rgb, target)) * 0.2
+        + ir.mean(rendered.depth) * 0.01
+    )
     graph.output("loss", loss)
     for name, value in zip(OPERANDS, ir.grad(graph, loss, [values[n] for n in OPERANDS]), strict=True):
         graph.output(f"v_{name}", value)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import relative_error
 
-import stipple.ir as ir
+from scenes import relative_error
+from stipple import ir
 from stipple.errors import GraphError, InputError, LimitWarning
 from stipple.runtime import Executable, Session
 
@@ -30,7 +30,9 @@ def scene(count: int = 7, coefficients: int = 4, seed: int = 0) -> dict[str, np.
     }
 
 
-def declare(graph: ir.Graph, arrays: dict[str, np.ndarray], params: ir.GaussianSplatRenderParams) -> ir.GaussianSplatInputs:
+def declare(
+    graph: ir.Graph, arrays: dict[str, np.ndarray], params: ir.GaussianSplatRenderParams
+) -> ir.GaussianSplatInputs:
     values = {n: graph.input(n, ["N", *a.shape[1:]], "f64") for n, a in arrays.items()}
     meta = graph.gaussian_splat_render_meta(
         [0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], params
@@ -61,7 +63,9 @@ def weights(params: ir.GaussianSplatRenderParams = RENDER, scale: float = 0.2) -
     return np.clip(np.random.default_rng(9).normal(size=(params.height, params.width, 4)) * scale, -0.9, 0.9)
 
 
-def gradients(arrays: dict[str, np.ndarray], params: ir.GaussianSplatBackwardParams, d_rgba: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def gradients(
+    arrays: dict[str, np.ndarray], params: ir.GaussianSplatBackwardParams, d_rgba: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     given = weights(params.render) if d_rgba is None else d_rgba
     return backward_executable(arrays, params).run({**arrays, "d_rgba": given})
 
@@ -85,7 +89,17 @@ def test_signatures_and_defaults() -> None:
     assert (backward.loss_grad_clip, backward.sh_band, backward.max_anisotropy) == (1.0, 0, 10.0)
     assert backward.render == ir.GaussianSplatRenderParams()
     names = list(inspect.signature(ir.Graph.gaussian_splat_render_meta).parameters)
-    assert names == ["self", "camera_position", "camera_target", "camera_up", "fov_y_degrees", "near", "far", "background", "params"]
+    assert names == [
+        "self",
+        "camera_position",
+        "camera_target",
+        "camera_up",
+        "fov_y_degrees",
+        "near",
+        "far",
+        "background",
+        "params",
+    ]
 
 
 def test_lengths() -> None:
@@ -102,7 +116,9 @@ def test_lengths() -> None:
 def test_meta_order() -> None:
     graph = ir.Graph("meta")
     params = ir.GaussianSplatRenderParams(1, 2, 3, 4.0, 0.5, 6, 0.7, 8)
-    meta = graph.gaussian_splat_render_meta([11, 12, 13], [14, 15, 16], [17, 18, 19], 20, 21, 22, [23, 24, 25], params)
+    meta = graph.gaussian_splat_render_meta(
+        [11, 12, 13], [14, 15, 16], [17, 18, 19], 20, 21, 22, [23, 24, 25], params
+    )
     wanted = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 1, 2, 3, 4, 0.5, 6, 0.7, 8]
     np.testing.assert_array_equal(meta.node.attrs["value"], np.array(wanted, np.float32))
     with pytest.raises(GraphError, match="camera_up: expected 3 numbers"):
@@ -132,7 +148,9 @@ def test_prepare_and_rasterize_composed_equal_render_bit_for_bit(count: int, sym
 
 
 def _meta(graph: ir.Graph) -> ir.Value:
-    meta = graph.gaussian_splat_render_meta([0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], RENDER)
+    meta = graph.gaussian_splat_render_meta(
+        [0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], RENDER
+    )
     return ir.cast(meta, "f64")
 
 
@@ -154,7 +172,9 @@ def test_packed_prepare_round_trips() -> None:
     packed = out["prep"]
     np.testing.assert_array_equal(packed[3:24:4], out["in_opacities"])
     np.testing.assert_array_equal(packed[24:30], out["in_depths"])
-    np.testing.assert_allclose(packed[-11:-3], [24, 20, 16, 1 / 255, 0, 0.01, 6, len(out["in_sorted_ids"])], rtol=1e-7)
+    np.testing.assert_allclose(
+        packed[-11:-3], [24, 20, 16, 1 / 255, 0, 0.01, 6, len(out["in_sorted_ids"])], rtol=1e-7
+    )
     np.testing.assert_allclose(packed[-3:], [0.1, 0.2, 0.3], rtol=1e-7)
     rays = packed[-11 - 24 * 20 * 3 : -11].reshape(20, 24, 3)
     wanted = np.linalg.inv(out["intrinsics"]) @ [5.5, 7.5, 1]
@@ -214,7 +234,14 @@ def test_packed_gradients_round_trip_through_unpack() -> None:
     packed = graph.input("packed", [ir.gaussian_splat_packed_grad_len(5, 4)])
     parts = ir.unpack_gaussian_splat_packed_grads(graph, packed, 5, 4)
     shapes = {n: getattr(parts, n).shape.static for n in FIELDS}
-    assert shapes == {"positions": (5, 3), "scales": (5, 3), "rotations": (5, 4), "opacities": (5,), "colors": (5, 3), "sh_coeffs": (5, 4, 3)}
+    assert shapes == {
+        "positions": (5, 3),
+        "scales": (5, 3),
+        "rotations": (5, 4),
+        "opacities": (5,),
+        "colors": (5, 3),
+        "sh_coeffs": (5, 4, 3),
+    }
     assert parts.meta is packed
     flat = ir.concat([ir.reshape(getattr(parts, n), [getattr(parts, n).shape.size]) for n in FIELDS])
     graph.output("again", flat)
@@ -345,13 +372,17 @@ def test_loss_grad_clip_clamps_each_element() -> None:
     clipped = gradients(arrays, backward(loss_grad_clip=0.25), large)
     by_hand = gradients(arrays, backward(loss_grad_clip=0), np.clip(large, -0.25, 0.25))
     np.testing.assert_array_equal(clipped["packed"], by_hand["packed"])
-    assert not np.array_equal(clipped["packed"], gradients(arrays, backward(loss_grad_clip=0), large)["packed"])
+    assert not np.array_equal(
+        clipped["packed"], gradients(arrays, backward(loss_grad_clip=0), large)["packed"]
+    )
 
 
 def test_sh_band_is_the_highest_that_counts() -> None:
     arrays = scene(coefficients=16)
     low = {**arrays, "sh_coeffs": np.where(np.arange(16)[None, :, None] < 4, arrays["sh_coeffs"], 0)}
-    np.testing.assert_allclose(render(arrays, backward(sh_band=1)), render(low, backward(sh_band=3)), atol=1e-12)
+    np.testing.assert_allclose(
+        render(arrays, backward(sh_band=1)), render(low, backward(sh_band=3)), atol=1e-12
+    )
     assert np.abs(render(arrays, backward(sh_band=1)) - render(arrays, backward(sh_band=2))).max() > 1e-3
     g = gradients(arrays, backward(sh_band=1))
     assert np.all(g["sh_coeffs"][:, 4:] == 0)
@@ -380,7 +411,11 @@ def test_max_anisotropy_lifts_the_short_axes() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"loss_grad_clip": -1}, "loss_grad_clip"), ({"max_anisotropy": 0.5}, "max_anisotropy"), ({"sh_band": 5}, "sh_band")],
+    [
+        ({"loss_grad_clip": -1}, "loss_grad_clip"),
+        ({"max_anisotropy": 0.5}, "max_anisotropy"),
+        ({"sh_band": 5}, "sh_band"),
+    ],
 )
 def test_bad_backward_parameters(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(GraphError, match=message):

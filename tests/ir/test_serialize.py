@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
-from training import training_step
 
-import stipple.ir as ir
+from stipple import ir
 from stipple.errors import FileFormatError
 from stipple.ir.__main__ import main
 from stipple.runtime import Session
+from training import training_step
 
 
 def small_graph() -> ir.Graph:
@@ -106,7 +106,9 @@ np.savez(sys.argv[3], losses=losses, **{n: exe.get_param(n) for n in exe.graph.p
             np.testing.assert_array_equal(out[name], exe.get_param(name))
 
 
-def test_saving_leaves_the_old_file_whole_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_leaves_the_old_file_whole_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "g"
     ir.save(small_graph(), path)
     before = path.read_bytes()
@@ -202,8 +204,18 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_tensors_nobody_uses_and_wrong_parameters_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g"
-    document = {"format": "stipple-graph", "version": 1, "name": "g", "nodes": [], "outputs": {}, "updates": {}}
-    for tensors, message in (({"stray": np.zeros(1)}, "tensors that no node uses: stray"), ({"param/p": np.zeros(1)}, "no such parameter")):
+    document = {
+        "format": "stipple-graph",
+        "version": 1,
+        "name": "g",
+        "nodes": [],
+        "outputs": {},
+        "updates": {},
+    }
+    for tensors, message in (
+        ({"stray": np.zeros(1)}, "tensors that no node uses: stray"),
+        ({"param/p": np.zeros(1)}, "no such parameter"),
+    ):
         path.write_bytes(save_tensors(tensors, {"stipple": json.dumps(document)}))
         with pytest.raises(FileFormatError, match=message):
             ir.load(path)
@@ -245,7 +257,9 @@ def test_fuzzed_bytes(tmp_path: Path, noise: bytes, position: int, drop: int) ->
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(1 << 70), 1 << 70), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -260,7 +274,9 @@ def test_fuzzed_documents(tmp_path: Path, data: st.DataObject) -> None:
     spots: list[tuple[Any, Any]] = []
 
     def collect(value: Any) -> None:
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        items = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
         for key, inner in items:
             spots.append((value, key))
             collect(inner)
@@ -280,7 +296,11 @@ def test_show_prints_a_saved_graph(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "step.safetensors"
     ir.save(training_step()[0], path)
     out = subprocess.run(
-        [sys.executable, "-m", "stipple.ir", "show", str(path)], check=True, timeout=60, capture_output=True, text=True
+        [sys.executable, "-m", "stipple.ir", "show", str(path)],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
     ).stdout
     assert "splat_render(" in out
     assert "updates" in out

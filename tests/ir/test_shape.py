@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stipple.errors import GraphError
-from stipple.ir import DType, Dim, Shape
+from stipple.ir import Dim, DType, Shape
 from stipple.ir.shape import broadcast_shapes
 
 SYMBOLS = ("N", "H", "W")
@@ -46,7 +46,9 @@ def test_equal_polynomials_are_equal() -> None:
     assert (2 * n).symbol is None
 
 
-@pytest.mark.parametrize("bad", ["", "3N", "N M", "a-b", "N ** 2", "*", "1.5", "N" * 300, 1.5, True, None, []])
+@pytest.mark.parametrize(
+    "bad", ["", "3N", "N M", "a-b", "N ** 2", "*", "1.5", "N" * 300, 1.5, True, None, []]
+)
 def test_bad_dimensions(bad: object) -> None:
     with pytest.raises(GraphError, match="dimension"):
         Dim.of(bad)  # type: ignore[arg-type]

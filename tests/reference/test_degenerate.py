@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import OPERANDS, Scene, gradient_executable, random_scene, render
 
+from scenes import OPERANDS, Scene, gradient_executable, random_scene, render
 from stipple.errors import FeedError, InputError
 
 PROJECTIONS = pytest.mark.parametrize("projection", ["ewa", "ray"])
@@ -68,7 +68,9 @@ def test_a_gaussian_that_cannot_be_seen_changes_nothing(case: str, projection: s
     others = gradient_executable(without(scene, 3)).run(without(scene, 3).feeds())
     for name in OPERANDS[:5]:
         assert np.all(gradients[f"v_{name}"][3] == 0)
-        np.testing.assert_allclose(np.delete(gradients[f"v_{name}"], 3, axis=0), others[f"v_{name}"], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            np.delete(gradients[f"v_{name}"], 3, axis=0), others[f"v_{name}"], rtol=1e-9, atol=1e-12
+        )
 
 
 def test_zero_scale_draws_a_pixel_sized_dot_in_ewa_and_nothing_along_a_ray() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import relative_error
 
-import stipple.ir as ir
+from scenes import relative_error
+from stipple import ir
 from stipple.errors import InputError
 from stipple.runtime import Session
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compositor import composite
 from safetensors.numpy import load_file
-from scenes import Scene, declare, intrinsics, prepare_and_rasterize, random_scene, render
 
-import stipple.ir as ir
+from compositor import composite
+from scenes import Scene, declare, intrinsics, prepare_and_rasterize, random_scene, render
+from stipple import ir
 from stipple import numerics as nx
 from stipple.runtime import Session
 
@@ -134,7 +134,9 @@ def test_equal_depths_keep_the_order_of_indices() -> None:
 @pytest.mark.parametrize("options", [{}, {"alpha_cutoff": 0.0}, {"alpha_cutoff": 0.1, "max_splat_steps": 3}])
 def test_against_compositing_without_tiles(projection: str, options: dict[str, float]) -> None:
     for seed in range(3):
-        scene = random_scene(30 + seed, count=25, width=37, height=29, tile_size=8, projection=projection, **options)
+        scene = random_scene(
+            30 + seed, count=25, width=37, height=29, tile_size=8, projection=projection, **options
+        )
         if "max_splat_steps" in options:
             with pytest.warns(match="max_splat_steps"):
                 out = render(scene)
@@ -280,4 +282,6 @@ def test_prepared_values_of_culled_gaussians_are_zero() -> None:
         graph.output(name, getattr(prepared, name))
     graph.output("rgba", _.rgba)
     out = Session("reference").compile(graph).run(scene.feeds())
-    assert all(np.all(out[n][2] == 0) for n in ("means2d", "conics", "colors", "opacities", "depths", "radii"))
+    assert all(
+        np.all(out[n][2] == 0) for n in ("means2d", "conics", "colors", "opacities", "depths", "radii")
+    )

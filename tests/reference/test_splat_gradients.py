@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from scenes import (
     OPERANDS,
     Scene,
@@ -14,7 +15,6 @@ from scenes import (
     relative_error,
     render,
 )
-
 from stipple.errors import LimitWarning
 from stipple.runtime import Session
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training import training_step
 
-import stipple.ir as ir
+from stipple import ir
 from stipple.backends.reference import ReferenceBackend
 from stipple.errors import DeviceError, FeedError, InputError, UnsupportedOpError
 from stipple.runtime import Executable, Session, devices
+from training import training_step
 
 
 def compile_graph(graph: ir.Graph, **options: Any) -> Executable:
@@ -53,7 +53,10 @@ def test_a_new_size_needs_no_new_compile() -> None:
 BAD_FEEDS: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"x": X}, r"feeds: missing shift; the graph takes shift, x"),
     "unknown": ({"x": X, "shift": 0, "z": 1}, r"feeds: unknown z"),
-    "dtype": ({"x": X.astype(np.float64), "shift": 0}, r"feed 'x': expected dtype f32, got float64; convert it with .astype\('float32'\)"),
+    "dtype": (
+        {"x": X.astype(np.float64), "shift": 0},
+        r"feed 'x': expected dtype f32, got float64; convert it with .astype\('float32'\)",
+    ),
     "rank": ({"x": X[0], "shift": 0}, r"feed 'x': expected shape \[N, 3\], got \[3\]"),
     "width": ({"x": X[:, :2], "shift": 0}, r"feed 'x': expected shape \[N, 3\].*got \[2, 2\]"),
     "type": ({"x": object(), "shift": 0}, r"feed 'x': expected f32\[N, 3\] as an array, got object"),
@@ -75,7 +78,9 @@ def test_symbols_must_agree_across_feeds_and_parameters() -> None:
     graph.output("y", p + graph.input("x", ["N"], "f64"))
     exe = compile_graph(graph)
     exe.set_param("p", np.zeros(3))
-    with pytest.raises(FeedError, match=r"feed 'x': expected shape \[N\] with N = 3 from parameter 'p', got \[4\]"):
+    with pytest.raises(
+        FeedError, match=r"feed 'x': expected shape \[N\] with N = 3 from parameter 'p', got \[4\]"
+    ):
         exe.run({"x": np.zeros(4)})
     exe.set_param("p", np.zeros(4))
     assert exe.run({"x": np.zeros(4)})["y"].shape == (4,)
@@ -255,7 +260,9 @@ def test_values_seen_through_views_stay_alive() -> None:
     for _ in range(2):
         out = exe.run({"x": data})
         np.testing.assert_allclose(out["view"], np.exp(data).ravel())
-        np.testing.assert_allclose(out["late"], np.concatenate([np.exp(data).ravel(), np.tanh(np.sin(np.exp(data))).ravel()]))
+        np.testing.assert_allclose(
+            out["late"], np.concatenate([np.exp(data).ravel(), np.tanh(np.sin(np.exp(data))).ravel()])
+        )
 
 
 def test_an_operand_used_twice_is_not_overwritten_early() -> None:
@@ -315,7 +322,9 @@ class Recording(ReferenceBackend):
         class Kernel:
             name = "recorded"
 
-            def __call__(self_, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]) -> Any:  # noqa: N805
+            def __call__(
+                self_, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]
+            ) -> Any:
                 self.runs.append(node.op)
                 return inner(inputs, outputs, dims)
 

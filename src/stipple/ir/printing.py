@@ -11,6 +11,7 @@ from stipple.ir.dtype import DType
 from stipple.ir.graph import Graph, Node, Value
 
 _COLUMN = 78
+_MAX_EDGE_LABELS = 3
 
 
 def to_text(graph: Graph) -> str:
@@ -87,6 +88,8 @@ def _attr_text(value: AttrValue) -> str:
         return _number(value)
     if isinstance(value, DType):
         return value.value
+    if isinstance(value, np.ndarray):
+        return _array_text(value)
     return str(value)
 
 
@@ -128,16 +131,27 @@ def to_dot(graph: Graph) -> str:
         if _is_scalar_constant(node):
             continue
         lines.append(f'  n{node.id} [label="{_dot_label(node)}", fillcolor="{_COLOURS[_family(node)]}"];')
-        for value in node.inputs:
-            if not _is_scalar_constant(value.node):
-                several = len(value.node.outputs) > 1
-                note = f"{value.node.definition.results[value.index]} " if several else ""
-                lines.append(f'  n{value.node.id} -> n{node.id} [label="{note}{value.type}"];')
+        lines.extend(_dot_edges(node))
     for kind, table in (("output", graph.outputs), ("update", graph.updates)):
         for i, (name, value) in enumerate(table.items()):
             lines.append(f'  {kind}{i} [label="{kind} {name}", shape=oval, fillcolor="#ffffff"];')
             lines.append(f'  n{value.node.id} -> {kind}{i} [label="{value.type}"];')
     return "\n".join([*lines, "}"])
+
+
+def _dot_edges(node: Node) -> list[str]:
+    """One arrow from each node whose values this one uses, labelled with them if they are few."""
+    by_source: dict[int, list[str]] = {}
+    for value in dict.fromkeys(node.inputs):
+        if not _is_scalar_constant(value.node):
+            several = len(value.node.outputs) > 1
+            name = f"{value.node.definition.results[value.index]} " if several else ""
+            by_source.setdefault(value.node.id, []).append(f"{name}{value.type}")
+    return [f'  n{source} -> n{node.id} [label="{_few(labels)}"];' for source, labels in by_source.items()]
+
+
+def _few(labels: list[str]) -> str:
+    return "\\n".join(labels) if len(labels) <= _MAX_EDGE_LABELS else f"{len(labels)} values"
 
 
 def _family(node: Node) -> str:

@@ -35,7 +35,8 @@ Visit = Callable[["Rewriter", Node], "Sequence[Value] | None"]
 class Rewriter:
     """Builds a new graph from an old one. Types are inferred afresh, so shapes follow what was changed.
 
-    Symbols that nodes generate get new names on the way; attributes and types that mention one are translated.
+    Symbols that nodes generate get new names on the way; attributes and types that mention one are
+    translated.
     """
 
     def __init__(self, old: Graph) -> None:

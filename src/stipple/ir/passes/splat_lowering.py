@@ -78,7 +78,7 @@ class _Chain:
 
 
 class FuseRender:
-    """Join prepare + rasterize (and their backwards) into render where nothing else needs what lies between."""
+    """Join prepare + rasterize (and their backwards) into render where nothing else needs the rest."""
 
     name = "fuse-render"
 

@@ -1,0 +1,60 @@
+"""Examples and the code in the documentation run as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stipple
+from stipple import ir
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/ir.md"])
+def test_code_on_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/ir.md", "tests/data/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_op_is_on_the_page() -> None:
+    page = (ROOT / "docs/ir.md").read_text()
+    for name in ir.REGISTRY:
+        short = name.removesuffix("_backward").removeprefix("logical_")
+        assert re.search(rf"\b{short}\b", page), name
+
+
+def test_first_picture(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "first_picture.py"
+    out = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=120, capture_output=True, text=True
+    ).stdout
+    assert "splat_rasterize" in out
+    picture = np.asarray(Image.open(tmp_path / "out" / "first_picture.png"), dtype=float)
+    assert picture.shape == (300, 800, 3)
+    color, depth = picture[:, :400], picture[:, 400:]
+    assert np.ptp(color, axis=2).max() > 150, "colourful"
+    assert 0.05 < (depth.max(axis=2) > 0).mean() < 0.6, "an object before an empty background"
+    loaded = ir.load(tmp_path / "out" / "first_picture.safetensors")
+    assert loaded.count("splat_render") == 1
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", stipple.__version__)
