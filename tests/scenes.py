@@ -136,7 +136,7 @@ def render(scene: Scene, device: str = "reference", dtype: str = "f64") -> dict[
 
 
 def loss_weights(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Random weights of a linear loss over rgba and depth; 0 at pixels next to a discrete choice (a Gaussian's
+    """Random weights of a linear loss over rgba and depth; 0 at pixels next to a discrete choice (an
     edge, an early stop, the largest alpha), where a derivative says nothing about the other side."""
     rng = np.random.default_rng(99)
     height, width = scene.attrs["height"], scene.attrs["width"]

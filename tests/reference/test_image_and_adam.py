@@ -68,8 +68,8 @@ def test_gradients_of_image_losses(name: str, attrs: dict[str, str]) -> None:
     rng = np.random.default_rng(3)
     images = {"image": rng.uniform(size=(13, 12, 2)), "target": rng.uniform(size=(13, 12, 2))}
     out = run_loss(name, images["image"], images["target"], **attrs)
-    for which in images:
-        wanted = np.zeros(images[which].size)
+    for which, array in images.items():
+        wanted = np.zeros(array.size)
         for i in range(wanted.size):
             losses = []
             for step in (-1e-5, 1e-5):

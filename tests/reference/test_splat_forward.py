@@ -18,7 +18,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def on_axis(projection: str = "ewa", **changes: object) -> Scene:
-    """One isotropic Gaussian of sigma 0.1 at distance 4 on the axis of a 33 x 33 camera with focal length 40."""
+    """One isotropic Gaussian, sigma 0.1, at distance 4 on the axis of a 33 x 33 camera of focal length 40."""
     scene = Scene(
         {
             "means": np.array([[0.0, 0.0, 4.0]]),

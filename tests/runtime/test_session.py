@@ -33,7 +33,7 @@ def test_devices() -> None:
     assert "reference" in devices()
     assert Session("auto").device in devices()
     assert Session(ReferenceBackend()).device == "reference"
-    with pytest.raises(DeviceError, match="no device 'cuda'; there are: auto, .*reference"):
+    with pytest.raises(DeviceError, match=r"no device 'cuda'; there are: auto, .*reference"):
         Session("cuda")
 
 
@@ -318,14 +318,13 @@ class Recording(ReferenceBackend):
     def kernel(self, node: ir.Node) -> Any:
         inner = super().kernel(node)
         assert inner is not None
+        runs = self.runs
 
         class Kernel:
             name = "recorded"
 
-            def __call__(
-                self_, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]
-            ) -> Any:
-                self.runs.append(node.op)
+            def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]) -> Any:
+                runs.append(node.op)
                 return inner(inputs, outputs, dims)
 
         return Kernel()
