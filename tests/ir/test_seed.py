@@ -226,7 +226,7 @@ def test_packed_gradients_are_the_derivatives(coefficients: int) -> None:
                 moved[name].flat[i] += step
                 losses.append(np.sum(exe.run(moved)["rgba"] * d_rgba))
             wanted[i] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / 12e-6
-        assert relative_error(out[name].ravel(), wanted) < 1e-5, name
+        assert relative_error(out[name].ravel(), wanted) < 1e-6, name
 
 
 def test_packed_gradients_round_trip_through_unpack() -> None:

@@ -21,6 +21,7 @@ from safetensors.numpy import save as save_tensors
 from stipple import ir
 from stipple.errors import FileFormatError
 from stipple.ir.__main__ import main
+from stipple.ir.serialize import MAX_JSON
 from stipple.runtime import Session
 from training import training_step
 
@@ -196,6 +197,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(FileFormatError, match=message):
             ir.load(path)
+    ir.save(small_graph(), path)
+    path.write_bytes(path.read_bytes() + b"more than the header says")
+    with pytest.raises(FileFormatError, match="not a safetensors file"):
+        ir.load(path)
+    path.write_bytes(save_tensors({"a": np.zeros(3)}, {"stipple": " " * (MAX_JSON + 1)}))
+    with pytest.raises(FileFormatError, match="longer than"):
+        ir.load(path)
     with pytest.raises(FileNotFoundError):
         ir.load(tmp_path / "nothing")
     with pytest.raises(OSError, match="directory"):
