@@ -10,7 +10,7 @@ import pytest
 from scenes import look_at, relative_error
 from stipple import ir
 from stipple import numerics as nx
-from stipple.backends.reference.geometry import sh_basis
+from stipple.backends.host.geometry import sh_basis
 from stipple.errors import InputError
 from stipple.runtime import Executable, Session
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stipple.backends.reference import image, splat, tensor
-from stipple.backends.reference.tensor import Compute
+from stipple.backends.host import tensor
+from stipple.backends.host.tensor import Compute
+from stipple.backends.reference import image, splat
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 

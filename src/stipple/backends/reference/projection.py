@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.reference import geometry
+from stipple.backends.host import geometry
 from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import PASS_THROUGH

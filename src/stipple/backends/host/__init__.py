@@ -1,0 +1,1 @@
+"""What the devices that live in host memory share: ops in plain NumPy, generic over the float dtype."""
