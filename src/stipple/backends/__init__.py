@@ -13,3 +13,12 @@ def _reference() -> Backend:
 
 
 register_device("reference", _reference)
+
+
+def _cpu() -> Backend:
+    from stipple.backends.cpu import CpuBackend
+
+    return CpuBackend()
+
+
+register_device("cpu", _cpu)

@@ -204,25 +204,63 @@ def vexp2(typing: Any, a: Any) -> Any:
         value = _constant(_EXP2[0])
         for coefficient in _EXP2[1:]:
             value = builder.call(fma, [value, rest, _constant(coefficient)])
-        # Out-of-range lanes convert to poison; frozen, they are merely arbitrary, and callers mask them.
-        exponent = builder.shl(_freeze(builder, builder.fptosi(whole, _VI)), ir.Constant(_VI, [23] * LANES))
+        # Out-of-range lanes convert to poison; callers mask them, and mand() lets none through.
+        exponent = builder.shl(builder.fptosi(whole, _VI), ir.Constant(_VI, [23] * LANES))
         return builder.bitcast(builder.add(builder.bitcast(value, _VI), exponent), _VF)
 
     return vector(a), generate
 
 
-def _freeze(builder: Any, value: Any) -> Any:
-    """Hold the input in range instead of an LLVM freeze, which llvmlite cannot emit: see vexp2's caller."""
-    return value
+# Polynomial of log2(1 + f) / f on [sqrt(1/2) - 1, sqrt(2) - 1]: log2 to 9e-8.
+_LOG2 = (
+    -0.146205291,
+    0.234212622,
+    -0.248822346,
+    0.287075311,
+    -0.36024192,
+    0.48092404,
+    -0.721352756,
+    1.4426949,
+)
+_SQRT_HALF_BITS = 0x3F3504F3
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def vlog2(typing: Any, a: Any) -> Any:
+    """The binary logarithm of positive normal numbers; other lanes hold anything."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _VI)
+        above = builder.sub(bits, ir.Constant(_VI, [_SQRT_HALF_BITS] * LANES))
+        exponent = builder.ashr(above, ir.Constant(_VI, [23] * LANES))
+        mantissa = builder.sub(bits, builder.shl(exponent, ir.Constant(_VI, [23] * LANES)))
+        rest = builder.fsub(builder.bitcast(mantissa, _VF), _constant(1.0))
+        fma = _declare(builder, f"llvm.fma.v{LANES}f32", _VF, [_VF] * 3)
+        value = _constant(_LOG2[0])
+        for coefficient in _LOG2[1:]:
+            value = builder.call(fma, [value, rest, _constant(coefficient)])
+        return builder.call(fma, [value, rest, builder.sitofp(exponent, _VF)])
+
+    return vector(a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def vsqrt(typing: Any, a: Any) -> Any:
+    """The square root in each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.call(_declare(builder, f"llvm.sqrt.v{LANES}f32", _VF, [_VF]), args)
+
+    return vector(a), generate
 
 
 # --- masks ------------------------------------------------------------------------------------------------
 @intrinsic  # type: ignore[untyped-decorator]
 def mand(typing: Any, a: Any, b: Any) -> Any:
-    """Both."""
+    """Both; b may be poison in lanes where a is not set."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.and_(*args)
+        return builder.select(args[0], args[1], ir.Constant(_VM, [0] * LANES))
 
     return mask(a, b), generate
 

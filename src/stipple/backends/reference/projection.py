@@ -12,7 +12,7 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.host import geometry
-from stipple.errors import InputError
+from stipple.backends.host.camera_check import check_camera
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import PASS_THROUGH
 
@@ -33,15 +33,8 @@ class Camera:
 
     @classmethod
     def of(cls, viewmat: Array, intrinsics: Array, clip: Array, attrs: Mapping[str, AttrValue]) -> Camera:
-        if not np.allclose(viewmat[3], [0, 0, 0, 1]):
-            raise InputError(f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}")
-        if not np.allclose(intrinsics[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
-            raise InputError(f"intrinsics: expected fx 0 cx / 0 fy cy / 0 0 1, got {intrinsics.tolist()}")
+        check_camera(viewmat, intrinsics, clip)
         focal = np.array([intrinsics[0, 0], intrinsics[1, 1]])
-        if not (focal > 0).all():
-            raise InputError(f"intrinsics: focal lengths must be positive, got {focal.tolist()}")
-        if not 0 < clip[0] < clip[1]:
-            raise InputError(f"clip: expected 0 < near < far, got {clip.tolist()}")
         size = np.array([attrs["width"], attrs["height"]], dtype=np.float64)
         return cls(viewmat[:3, :3], viewmat[:3, 3], focal, intrinsics[:2, 2], clip[0], clip[1], size)
 

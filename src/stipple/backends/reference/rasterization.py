@@ -136,7 +136,8 @@ def _evaluate(p: Prepared, i: int, x: Array, y: Array, attrs: Mapping[str, AttrV
         falloff = np.exp(-sigma)
         raw = opacity * falloff
     alpha = np.minimum(raw, nx.MAX_ALPHA)
-    inside = (sigma >= 0) & (sigma <= 0.5 * nx.EXTENT_SIGMA**2)
+    definite = conic[0] > 0 and conic[0] * conic[2] - conic[1] ** 2 > 0
+    inside = definite & (sigma <= 0.5 * nx.EXTENT_SIGMA**2)
     counts = inside & (alpha >= attrs["alpha_cutoff"]) & (alpha > 0)
     return Evaluated(counts, alpha, falloff, raw < nx.MAX_ALPHA, sigma, dx, dy, ratio)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stipple.backends.host import camera, packing
+from stipple.backends.host.camera_check import check_finite
 from stipple.backends.host.tensor import Compute
 from stipple.backends.reference import projection, rasterization
 from stipple.backends.reference.projection import Camera, Gaussians
-from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray
@@ -18,15 +18,8 @@ Attrs = Mapping[str, AttrValue]
 _PREPARE_OPERANDS = 8
 
 
-def _check_finite(what: str, array: Array) -> None:
-    if not np.isfinite(array).all():
-        raise InputError(f"{what} must be finite, got {array.tolist()}")
-
-
 def _scene(x: Sequence[Array], attrs: Attrs) -> tuple[Gaussians, Array, Camera]:
     means, quats, scales, opacities, colors, viewmat, intrinsics, clip = x[:_PREPARE_OPERANDS]
-    for name, array in (("viewmat", viewmat), ("intrinsics", intrinsics), ("clip", clip)):
-        _check_finite(f"splat_prepare: {name}", array)
     return Gaussians(means, quats, scales, opacities), colors, Camera.of(viewmat, intrinsics, clip, attrs)
 
 
@@ -69,7 +62,7 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs) -> list[Array]:
 
 def rasterize(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     """Results of splat_rasterize for its operands."""
-    _check_finite("splat_rasterize: background", x[5])
+    check_finite("splat_rasterize: background", x[5])
     return list(rasterization.rasterize(rasterization.Prepared(*x), attrs))
 
 

@@ -14,7 +14,8 @@ sigma of a Gaussian at the offset (dx, dy) of a pixel centre from its mean:
   that of 3DGUT (Wu et al., "3DGUT: Enabling Distorted Cameras and Secondary Rays in Gaussian Splatting",
   2025), written as a ratio of two quadratics around the projected mean.
 
-Culled Gaussians have radii 0 and zeros everywhere else.
+Culled Gaussians have radii 0 and zeros everywhere else. The rasterizer skips footprints that are no ellipse
+(a <= 0 or a c <= b^2).
 """
 
 from __future__ import annotations

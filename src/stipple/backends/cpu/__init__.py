@@ -1,0 +1,92 @@
+"""The CPU backend: SIMD kernels written in Python, compiled by Numba, on all cores; float32.
+
+Results are the same bits for any number of threads. Kernels are compiled once per machine and cached on disk;
+``STIPPLE_NUM_THREADS`` sets the number of threads, ``STIPPLE_SIMD_WIDTH`` the width of vectors (for tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stipple.backends.cpu import compile as compiling
+from stipple.backends.cpu import splat
+from stipple.backends.cpu.threads import Threads
+from stipple.backends.host import camera, packing, tensor
+from stipple.ir.dtype import DType
+from stipple.ir.graph import Node
+
+Array = np.ndarray
+Splat = Callable[[Sequence[Array], Mapping[str, object], Threads], list[Array]]
+
+_SPLAT: Mapping[str, Splat] = {
+    "splat_prepare": splat.prepare,
+    "splat_prepare_backward": splat.prepare_backward,
+    "splat_rasterize": splat.rasterize,
+    "splat_rasterize_backward": splat.rasterize_backward,
+    "splat_render": splat.render,
+    "splat_render_backward": splat.render_backward,
+}
+_HOST: Mapping[str, tensor.Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
+
+
+@dataclass(frozen=True)
+class CpuKernel:
+    """Runs a node; ``compute`` makes the results, which replace the buffers that the runtime planned."""
+
+    name: str
+    compute: Callable[[Sequence[Array], Mapping[str, int]], Sequence[Array]]
+    owns_outputs: bool = True
+
+    def __call__(
+        self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
+    ) -> Sequence[Array]:
+        made = self.compute(inputs, dims)
+        if self.owns_outputs:
+            return made
+        results = []
+        for array, given in zip(made, outputs, strict=True):
+            if given is None:
+                results.append(array)
+            else:
+                np.copyto(given, array, casting="unsafe")
+                results.append(given)
+        return results
+
+
+class CpuBackend:
+    """The machine's processor. ``threads`` defaults to ``STIPPLE_NUM_THREADS`` or all cores."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = Threads(threads)
+        compiling.warm_up()
+
+    def kernel(self, node: Node) -> CpuKernel | None:
+        if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):
+            return None
+        if node.op in _SPLAT:
+            run = _SPLAT[node.op]
+            return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
+        if node.op in _HOST:
+            compute = _HOST[node.op]
+            return CpuKernel(f"numpy.{node.op}", lambda x, dims: compute(node, x, dims), owns_outputs=False)
+        return None
+
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        return np.empty(shape, dtype=dtype.numpy)
+
+    def upload(self, array: Array, dtype: DType) -> Array:
+        return np.array(array, dtype=dtype.numpy, order="C")
+
+    def download(self, buffer: Array, dtype: DType) -> Array:
+        return np.array(buffer, dtype=dtype.numpy, order="C")
+
+    def shape(self, buffer: Array) -> tuple[int, ...]:
+        return buffer.shape
+
+
+__all__ = ["CpuBackend", "CpuKernel"]

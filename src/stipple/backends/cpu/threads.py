@@ -1,0 +1,63 @@
+"""A small thread pool for kernels that release the GIL.
+
+Work is cut into blocks whose borders do not depend on the number of threads, and every block writes its own
+part of the result: so results are the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from stipple.errors import DeviceError
+
+
+def default_threads() -> int:
+    """``STIPPLE_NUM_THREADS``, or the number of cores that this process may use."""
+    wanted = os.environ.get("STIPPLE_NUM_THREADS")
+    if wanted is not None:
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise DeviceError(f"STIPPLE_NUM_THREADS: expected a number of threads >= 1, got {wanted!r}")
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Threads:
+    """``count`` threads, the calling one included."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = default_threads() if count is None else count
+        if self.count < 1:
+            raise DeviceError(f"threads: expected a number >= 1, got {count}")
+        self._pool = ThreadPoolExecutor(self.count - 1, "stipple") if self.count > 1 else None
+
+    def blocks(self, total: int, block: int, run: Callable[[int, int], object]) -> None:
+        """Call ``run(start, end)`` for each block of ``total`` items, in any order, on all threads."""
+        count = -(-total // block)
+        if self._pool is None or count <= 1:
+            for i in range(count):
+                run(i * block, min((i + 1) * block, total))
+            return
+        ticket = itertools.count()
+
+        def work() -> None:
+            while (i := next(ticket)) < count:
+                run(i * block, min((i + 1) * block, total))
+
+        others = [self._pool.submit(work) for _ in range(min(self.count, count) - 1)]
+        try:
+            work()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+    def spread(self, total: int, run: Callable[[int, int], object], per_thread: int = 1) -> None:
+        """Like ``blocks`` with ``per_thread`` blocks a thread: for items whose results never depend on which
+        block they are in."""
+        parts = max(1, self.count * per_thread if self.count > 1 else 1)
+        self.blocks(total, max(1, -(-total // parts)), run)

@@ -1,0 +1,30 @@
+"""What a camera must be: checked by every host backend before its kernels read it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stipple.errors import InputError
+
+Array = np.ndarray
+
+
+def check_finite(what: str, array: Array) -> None:
+    """Raise InputError if an array holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} must be finite, got {array.tolist()}")
+
+
+def check_camera(viewmat: Array, intrinsics: Array, clip: Array) -> None:
+    """Raise InputError unless these are a pinhole camera without skew and near and far distances."""
+    for name, array in (("viewmat", viewmat), ("intrinsics", intrinsics), ("clip", clip)):
+        check_finite(f"splat_prepare: {name}", array)
+    if not np.allclose(viewmat[3], [0, 0, 0, 1]):
+        raise InputError(f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}")
+    if not np.allclose(intrinsics[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
+        raise InputError(f"intrinsics: expected fx 0 cx / 0 fy cy / 0 0 1, got {intrinsics.tolist()}")
+    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0):
+        focal = [float(intrinsics[0, 0]), float(intrinsics[1, 1])]
+        raise InputError(f"intrinsics: focal lengths must be positive, got {focal}")
+    if not 0 < clip[0] < clip[1]:
+        raise InputError(f"clip: expected 0 < near < far, got {clip.tolist()}")
