@@ -23,6 +23,11 @@ class Kernel(Protocol):
         """What runs, for the dispatch report."""
         ...
 
+    @property
+    def owns_outputs(self) -> bool:
+        """Whether the kernel makes its results itself: the runtime then gives it no buffers to write."""
+        ...
+
     def __call__(
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
     ) -> Sequence[Buffer]:
@@ -71,7 +76,10 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         raise UnsupportedOpError(f"{backend.name}: no kernel for {node.op}")
     inputs = [backend.upload(a, v.dtype) for a, v in zip(arrays, node.inputs, strict=True)]
     outputs = [
-        None if node.definition.view else backend.allocate(v.shape.resolve({}), v.dtype) for v in node.outputs
+        None
+        if node.definition.view or kernel.owns_outputs
+        else backend.allocate(v.shape.resolve({}), v.dtype)
+        for v in node.outputs
     ]
     made = kernel(inputs, outputs, {})
     return [backend.download(b, v.dtype) for b, v in zip(made, node.outputs, strict=True)]

@@ -165,6 +165,8 @@ class Executable:
         timed: bool,
     ) -> None:
         node, storage = step.node, self._plan.storage
+        kernel = self._kernels[node.id]
+        makes_own = kernel.owns_outputs
         inputs = [buffers[v] for v in node.inputs]
         outputs: list[Buffer | None] = []
         for i, value in enumerate(node.outputs):
@@ -174,13 +176,12 @@ class Executable:
                 if taken is not None:
                     owned[storage[value]] = taken
                 self.memory.in_place += 1
-            elif node.definition.view or not value.shape.symbols <= bindings.dims.keys():
+            elif makes_own or node.definition.view or not value.shape.symbols <= bindings.dims.keys():
                 outputs.append(None)
             else:
                 key = (value.shape.resolve(bindings.dims), value.dtype)
                 outputs.append(self._take(key))
                 owned[storage[value]] = (key, outputs[-1])
-        kernel = self._kernels[node.id]
         started = time.perf_counter() if timed else 0.0
         made = kernel(inputs, outputs, bindings.dims)
         if timed:

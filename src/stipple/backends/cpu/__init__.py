@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from stipple.backends.cpu import compile as compiling
-from stipple.backends.cpu import splat
+from stipple.backends.cpu import image, splat
+from stipple.backends.cpu.adam import AdamKernel
+from stipple.backends.cpu.elementwise import ElementwiseKernel, program_of
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera, packing, tensor
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Splat = Callable[[Sequence[Array], Mapping[str, object], Threads], list[Array]]
+Compiled = Callable[[Sequence[Array], Mapping[str, Any], Threads], list[Array]]
 
-_SPLAT: Mapping[str, Splat] = {
+_COMPILED: Mapping[str, Compiled] = {
+    "image_l1": image.l1,
+    "image_l1_backward": image.l1_backward,
+    "image_ssim": image.ssim,
     "splat_prepare": splat.prepare,
     "splat_prepare_backward": splat.prepare_backward,
     "splat_rasterize": splat.rasterize,
@@ -56,6 +63,12 @@ class CpuKernel:
         return results
 
 
+def _used(node: Node) -> list[bool]:
+    """Which results of a node something in its graph uses."""
+    used = {v for n in node.graph.nodes for v in n.inputs} | set(node.graph.roots)
+    return [v in used for v in node.outputs]
+
+
 class CpuBackend:
     """The machine's processor. ``threads`` defaults to ``STIPPLE_NUM_THREADS`` or all cores."""
 
@@ -65,11 +78,20 @@ class CpuBackend:
         self.threads = Threads(threads)
         compiling.warm_up()
 
-    def kernel(self, node: Node) -> CpuKernel | None:
+    def kernel(self, node: Node) -> Kernel | None:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):
             return None
-        if node.op in _SPLAT:
-            run = _SPLAT[node.op]
+        if node.definition.elementwise or node.op == "fused":
+            return ElementwiseKernel(program_of(node), f"blocks.{node.op}", self.threads)
+        if node.op in ("adam", "adam_visible"):
+            return AdamKernel(node, self.threads)
+        if node.op == "image_ssim_backward":
+            wanted = _used(node)
+            return CpuKernel(
+                f"numba.{node.op}", lambda x, dims: image.ssim_backward(x, node.attrs, self.threads, wanted)
+            )
+        if node.op in _COMPILED:
+            run = _COMPILED[node.op]
             return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
         if node.op in _HOST:
             compute = _HOST[node.op]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _BIN_BLOCK = 4096
 
 
 @kernel("i8(i4[:,::1],f4[::1],u4[::1],i4[::1])")
-def compact(radii, depths, keys, ids):  # type: ignore[no-untyped-def]
+def compact(radii, depths, keys, ids):
     """Depth bits and indices of the visible Gaussians; returns how many there are."""
     bits = depths.view(np.uint32)
     n = 0
@@ -39,7 +40,7 @@ def compact(radii, depths, keys, ids):  # type: ignore[no-untyped-def]
 
 
 @kernel("void(i8,i8,u4[::1],u4,i8[::1])")
-def radix_count(start, end, keys, shift, counts):  # type: ignore[no-untyped-def]
+def radix_count(start, end, keys, shift, counts):
     """How often each digit occurs in a block."""
     counts[:] = 0
     for i in range(start, end):
@@ -47,7 +48,7 @@ def radix_count(start, end, keys, shift, counts):  # type: ignore[no-untyped-def
 
 
 @kernel("void(i8,i8,u4[::1],i4[::1],u4,i8[::1],u4[::1],i4[::1])")
-def radix_move(start, end, keys, ids, shift, offsets, out_keys, out_ids):  # type: ignore[no-untyped-def]
+def radix_move(start, end, keys, ids, shift, offsets, out_keys, out_ids):
     """Move a block's items to the places that ``offsets`` counts up, in order."""
     for i in range(start, end):
         key = keys[i]
@@ -56,6 +57,23 @@ def radix_move(start, end, keys, ids, shift, offsets, out_keys, out_ids):  # typ
         offsets[digit] = at + 1
         out_keys[at] = key
         out_ids[at] = ids[i]
+
+
+def _count_block(keys: Array, shift: np.uint32, counts: Array, start: int, end: int) -> None:
+    radix_count(start, end, keys, shift, counts[start // _SORT_BLOCK])
+
+
+def _move_block(
+    keys: Array,
+    ids: Array,
+    shift: np.uint32,
+    starts: Array,
+    out_keys: Array,
+    out_ids: Array,
+    start: int,
+    end: int,
+) -> None:
+    radix_move(start, end, keys, ids, shift, starts[start // _SORT_BLOCK], out_keys, out_ids)
 
 
 def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
@@ -71,7 +89,7 @@ def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
         threads.blocks(
             count,
             _SORT_BLOCK,
-            lambda s, e, k=keys, h=shift: radix_count(s, e, k, h, counts[s // _SORT_BLOCK]),
+            partial(_count_block, keys, shift, counts),
         )
         # Where each block's items with each digit begin: digits in order, and within one the blocks in order.
         ends = np.cumsum(counts.T.ravel())
@@ -79,9 +97,7 @@ def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
         threads.blocks(
             count,
             _SORT_BLOCK,
-            lambda s, e, k=keys, i=ids, h=shift, o=starts, ok=other_keys, oi=other_ids: radix_move(
-                s, e, k, i, h, o[s // _SORT_BLOCK], ok, oi
-            ),
+            partial(_move_block, keys, ids, shift, starts, other_keys, other_ids),
         )
         keys, ids, other_keys, other_ids = other_keys, other_ids, keys, ids
     return ids
@@ -89,31 +105,38 @@ def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
 
 # --- tiles ------------------------------------------------------------------------------------------------
 @inline
-def slab_ends(a, b, c, p, r, k, y0, y1):  # type: ignore[no-untyped-def]
-    """Smallest and largest x at which a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k meets y0 <= y <= y1.
+def ellipse(a, b, c, p, r, k):
+    """What the rows below need of a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k, with a > 0 and a c > b^2.
 
-    Returns (1, 0) where it does not. The region is an ellipse: a > 0 and a c > b^2.
+    Centre, half height, height at which it is widest, and about the centre the middle's slope in y and the
+    two numbers of its half width: x = -slope y +- sqrt(wide - narrowing y^2). Half height is negative if empty.
     """
     det = a * c - b * b
-    cx, cy = (b * r - c * p) / det, (b * p - a * r) / det
+    inverse, per_a = 1.0 / det, 1.0 / a
+    cx, cy = (b * r - c * p) * inverse, (b * p - a * r) * inverse
     top = k - (p * cx + r * cy)
     if not top >= 0.0:
-        return 1.0, 0.0
-    half_y = math.sqrt(a * top / det)
+        return cx, cy, -1.0, 0.0, 0.0, 0.0, 0.0
+    half_y = math.sqrt(a * top * inverse)
+    return cx, cy, half_y, b * half_y / math.sqrt(a * c), b * per_a, top * per_a, det * per_a * per_a
+
+
+@inline
+def slab_ends(shape, y0, y1):
+    """Smallest and largest x at which an ellipse meets y0 <= y <= y1; (1, 0) where it does not."""
+    cx, cy, half_y, tip, slope, wide, narrowing = shape
     low, high = max(y0 - cy, -half_y), min(y1 - cy, half_y)
     if low > high:
         return 1.0, 0.0
-    # About the centre, x = -b y / a +- sqrt(top / a - det y^2 / a^2), and the ellipse is widest at y = -+ tip.
-    tip = b * math.sqrt(top / (c * det))
     y = min(max(-tip, low), high)
-    right = -b * y / a + math.sqrt(max(top / a - det * y * y / (a * a), 0.0))
+    right = -slope * y + math.sqrt(max(wide - narrowing * y * y, 0.0))
     y = min(max(tip, low), high)
-    left = -b * y / a - math.sqrt(max(top / a - det * y * y / (a * a), 0.0))
+    left = -slope * y - math.sqrt(max(wide - narrowing * y * y, 0.0))
     return cx + left, cx + right
 
 
 @kernel("i8(i8,i8,i4[::1],f4[:,::1],f4[:,::1],f4[::1],i4[:,::1],b1,f4,i8,i8,i8,i4[::1],i4[::1])")
-def find_tiles(  # type: ignore[no-untyped-def]
+def find_tiles(
     start, end, order, means2d, conics, opacities, radii, ray, alpha_cutoff, width, height, size, tiles, ranks,
 ):  # fmt: skip
     """Tiles of the Gaussians at ranks start to end, one entry each, by rank; returns the number of entries.
@@ -146,12 +169,13 @@ def find_tiles(  # type: ignore[no-untyped-def]
             c -= k * float(conics[i, 7])
             p, r = -k * float(conics[i, 3]), -k * float(conics[i, 4])
         bounded = a > 0.0 and a * c - b * b > 0.0
+        shape = ellipse(a, b, c, p, r, k) if bounded else (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         for row in range(r0, r1):
             first, last = c0, c1 - 1
             if bounded:
                 y0 = row * size + 0.5 - v
                 y1 = min((row + 1) * size, height) - 0.5 - v
-                left, right = slab_ends(a, b, c, p, r, k, y0, y1)
+                left, right = slab_ends(shape, y0, y1)
                 if left > right:
                     continue
                 # a tile's pixel centres span [column * size + 0.5, (column + 1) * size - 0.5]
@@ -165,7 +189,7 @@ def find_tiles(  # type: ignore[no-untyped-def]
 
 
 @kernel("void(i4[::1],i8,i8[::1])")
-def count_tiles(tiles, count, counts):  # type: ignore[no-untyped-def]
+def count_tiles(tiles, count, counts):
     """How often each tile occurs among a block's entries."""
     counts[:] = 0
     for e in range(count):
@@ -173,7 +197,7 @@ def count_tiles(tiles, count, counts):  # type: ignore[no-untyped-def]
 
 
 @kernel("void(i4[::1],i4[::1],i8,i8[::1],i4[::1])")
-def place_entries(tiles, ids, count, offsets, out):  # type: ignore[no-untyped-def]
+def place_entries(tiles, ids, count, offsets, out):
     """Move a block's entries to the places that ``offsets`` counts up, in order."""
     for e in range(count):
         tile = tiles[e]
@@ -234,7 +258,8 @@ def _limit(found: list[tuple[Array, Array, int]], counts: Array, limit: int) -> 
     if not limit or total <= limit:
         return
     warnings.warn(
-        f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
+        f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, "
+        "the farthest ones",
         LimitWarning,
         stacklevel=2,
     )

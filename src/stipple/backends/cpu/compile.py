@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 # No nnan and no ninf: masked-off lanes and bad input may hold either. No reassoc in scalar code: results must
 # not depend on where the vectoriser's remainder loop begins.
@@ -30,8 +30,8 @@ _KERNELS: dict[str, tuple[Any, tuple[str, ...]]] = {}
 
 
 def inline(function: Function) -> Function:
-    """Decorator for a helper that is compiled into its callers."""
-    made: Function = njit(**{**OPTIONS, "cache": False}, inline="never")(function)
+    """Decorator for a function that is compiled into the kernels that call it."""
+    made: Function = njit(**{**OPTIONS, "cache": False})(function)
     return made
 
 

@@ -17,7 +17,7 @@ MAX_COEFFICIENTS = nx.sh_coeff_count(nx.MAX_SH_DEGREE)
 
 
 @inline
-def direction(means, i, position):  # type: ignore[no-untyped-def]
+def direction(means, i, position):
     """Unit direction from the camera to a Gaussian, and one over the distance."""
     x, y, z = means[i, 0] - position[0], means[i, 1] - position[1], means[i, 2] - position[2]
     scale = ONE / math.sqrt(x * x + y * y + z * z)
@@ -25,7 +25,7 @@ def direction(means, i, position):  # type: ignore[no-untyped-def]
 
 
 @inline
-def cull(i, radii, means2d, conics, opacities, depths):  # type: ignore[no-untyped-def]
+def cull(i, radii, means2d, conics, opacities, depths):
     """Take a Gaussian out: radii 0 and zeros."""
     radii[i, 0] = 0
     radii[i, 1] = 0
@@ -41,7 +41,7 @@ _FOOTPRINTS = "i4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4[:,::1]"
 
 
 @kernel(f"void(i8,i8,f4[:,::1],{_FOOTPRINTS})")
-def copy_colors(start, end, colors, radii, means2d, conics, opacities, depths, out):  # type: ignore[no-untyped-def]
+def copy_colors(start, end, colors, radii, means2d, conics, opacities, depths, out):
     """Colours as they are, for visible Gaussians; one whose colour is not finite is culled."""
     channels = colors.shape[1]
     for i in range(start, end):
@@ -55,9 +55,7 @@ def copy_colors(start, end, colors, radii, means2d, conics, opacities, depths, o
 
 
 @kernel(f"void(i8,i8,f4[:,::1],f4[:,:,::1],f4[::1],i8,{_FOOTPRINTS})")
-def evaluate(  # type: ignore[no-untyped-def]
-    start, end, means, sh, position, degree, radii, means2d, conics, opacities, depths, out
-):
+def evaluate(start, end, means, sh, position, degree, radii, means2d, conics, opacities, depths, out):
     """Harmonics + 0.5, clamped at 0, for visible Gaussians; one whose colour is not finite is culled."""
     channels = sh.shape[2]
     count = (degree + 1) * (degree + 1)
@@ -80,9 +78,7 @@ def evaluate(  # type: ignore[no-untyped-def]
 
 
 @kernel("void(i8,i8,f4[:,::1],f4[:,:,::1],f4[::1],i8,i4[:,::1],f4[:,::1],f4[:,::1],f4[:,:,::1],f8[::1])")
-def evaluate_backward(  # type: ignore[no-untyped-def]
-    start, end, means, sh, position, degree, radii, v_seen, v_means, v_sh, v_cam
-):
+def evaluate_backward(start, end, means, sh, position, degree, radii, v_seen, v_means, v_sh, v_cam):
     """Gradients in the coefficients; in the means, added to ``v_means``; in the camera's position, summed."""
     channels, coefficients = sh.shape[2], sh.shape[1]
     count = (degree + 1) * (degree + 1)

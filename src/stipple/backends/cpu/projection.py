@@ -18,14 +18,14 @@ EXTENT = f4(0.5 * nx.EXTENT_SIGMA**2)
 MIN_RATIO = f4(nx.MIN_COMPENSATION)
 MAX_RADIUS = f4(1 << 30)
 
-# Layout of the camera's parameters: rotation 9, translation 3, fx, fy, cx, cy, near, far, width, height, then the
-# limits of x/z and y/z that the Jacobian follows.
+# Layout of the camera's parameters: rotation 9, translation 3, fx, fy, cx, cy, near, far, width, height, then
+# the limits of x/z and y/z that the Jacobian follows.
 CAMERA_LENGTH = 24
 FX, FY, CX, CY, NEAR, FAR, WIDTH, HEIGHT, LOW_X, LOW_Y, HIGH_X, HIGH_Y = range(12, 24)
 
 
 @inline
-def rotation(w, x, y, z):  # type: ignore[no-untyped-def]
+def rotation(w, x, y, z):
     """Rows of the rotation matrix of a unit quaternion."""
     return (
         ONE - TWO * (y * y + z * z), TWO * (x * y - w * z), TWO * (x * z + w * y),
@@ -35,7 +35,7 @@ def rotation(w, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @inline
-def rotation_backward(w, x, y, z, v):  # type: ignore[no-untyped-def]
+def rotation_backward(w, x, y, z, v):
     """Gradient in a unit quaternion from the gradient in its matrix (9 values, row-major)."""
     v00, v01, v02, v10, v11, v12, v20, v21, v22 = v
     vw = TWO * (x * (v21 - v12) + y * (v02 - v20) + z * (v10 - v01))
@@ -46,7 +46,7 @@ def rotation_backward(w, x, y, z, v):  # type: ignore[no-untyped-def]
 
 
 @inline
-def ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d):  # type: ignore[no-untyped-def]
+def ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d):
     """Projected covariance (before the low-pass): xx, xy, yy."""
     slope_x = min(cam[HIGH_X], max(cam[LOW_X], x / z))
     slope_y = min(cam[HIGH_Y], max(cam[LOW_Y], y / z))
@@ -69,7 +69,7 @@ def ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d):  # type: ignore[no-unt
 
 
 @inline
-def camera_to_unit(rows, s0, s1, s2, cam):  # type: ignore[no-untyped-def]
+def camera_to_unit(rows, s0, s1, s2, cam):
     """diag(1/s) times the Gaussian's axes transposed times the camera's rotation transposed, row-major."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = rows
     i0, i1, i2 = ONE / s0, ONE / s1, ONE / s2
@@ -87,7 +87,7 @@ def camera_to_unit(rows, s0, s1, s2, cam):  # type: ignore[no-untyped-def]
 
 
 @inline
-def extents(a, b, c, p, r, k, u, v, width, height):  # type: ignore[no-untyped-def]
+def extents(a, b, c, p, r, k, u, v, width, height):
     """How far from the mean the region a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k reaches, per axis."""
     det = a * c - b * b
     if not (a > ZERO and det > ZERO):
@@ -101,7 +101,7 @@ def extents(a, b, c, p, r, k, u, v, width, height):  # type: ignore[no-untyped-d
     "void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],b1,b1,f4,f4,"
     "f4[:,::1],f4[:,::1],f4[::1],f4[::1],i4[:,::1])"
 )
-def project(  # type: ignore[no-untyped-def]
+def project(
     start, end, means, quats, scales, opacities, cam, ray, antialiased, eps2d, alpha_cutoff,
     means2d, conics, seen_opacities, depths, radii,
 ):  # fmt: skip
@@ -185,7 +185,7 @@ def project(  # type: ignore[no-untyped-def]
 
 
 @inline
-def ray_terms(m, x, y, z, fx, fy):  # type: ignore[no-untyped-def]
+def ray_terms(m, x, y, z, fx, fy):
     """Camera's centre in the unit frame, change of the ray per pixel in x and in y, and their moments."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     o = (-(m00 * x + m01 * y + m02 * z), -(m10 * x + m11 * y + m12 * z), -(m20 * x + m21 * y + m22 * z))
@@ -195,17 +195,17 @@ def ray_terms(m, x, y, z, fx, fy):  # type: ignore[no-untyped-def]
 
 
 @inline
-def cross(a, b):  # type: ignore[no-untyped-def]
+def cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @inline
-def dot(a, b):  # type: ignore[no-untyped-def]
+def dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @inline
-def ray_conic(m, x, y, z, fx, fy):  # type: ignore[no-untyped-def]
+def ray_conic(m, x, y, z, fx, fy):
     """The eight numbers of a ray footprint."""
     o, cx, cy, nx_, ny_ = ray_terms(m, x, y, z, fx, fy)
     s = z * z / dot(o, o)
@@ -217,7 +217,7 @@ def ray_conic(m, x, y, z, fx, fy):  # type: ignore[no-untyped-def]
 
 
 # --- backward ---------------------------------------------------------------------------------------------
-# Layout of a block's camera gradient: rotation 9, translation 3, fx, fy, cx, cy, then the camera's position 3.
+# Layout of a block's camera gradient: rotation 9, translation 3, fx, fy, cx, cy, the camera's position 3.
 CAMERA_GRADIENT = 19
 
 
@@ -225,7 +225,7 @@ CAMERA_GRADIENT = 19
     "void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],b1,b1,f4,i4[:,::1],"
     "f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1])"
 )
-def project_backward(  # type: ignore[no-untyped-def]
+def project_backward(
     start, end, means, quats, scales, opacities, cam, ray, antialiased, eps2d, radii,
     v_means2d, v_conics, v_opacities, v_depths, o_means, o_quats, o_scales, o_opacities, v_cam,
 ):  # fmt: skip
@@ -302,7 +302,7 @@ def project_backward(  # type: ignore[no-untyped-def]
 
 
 @inline
-def ewa_backward(i, x, y, z, rows, s0, s1, s2, cam, eps2d, antialiased, v_conics, v_comp, v_cam):  # type: ignore[no-untyped-def]
+def ewa_backward(i, x, y, z, rows, s0, s1, s2, cam, eps2d, antialiased, v_conics, v_comp, v_cam):
     """Through the projected covariance: camera-space mean, axes (9), scales (3), and opacity's factor."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = rows
     raw_x, raw_y = x / z, y / z
@@ -394,18 +394,18 @@ def ewa_backward(i, x, y, z, rows, s0, s1, s2, cam, eps2d, antialiased, v_conics
 
 
 @inline
-def axpy(s, a, t, b):  # type: ignore[no-untyped-def]
+def axpy(s, a, t, b):
     """s a + t b"""
     return s * a[0] + t * b[0], s * a[1] + t * b[1], s * a[2] + t * b[2]
 
 
 @inline
-def plus(a, b):  # type: ignore[no-untyped-def]
+def plus(a, b):
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 @inline
-def ray_backward(i, x, y, z, rows, s0, s1, s2, cam, g, v_cam):  # type: ignore[no-untyped-def]
+def ray_backward(i, x, y, z, rows, s0, s1, s2, cam, g, v_cam):
     """Through the ray footprint: camera-space mean, axes (9), scales (3)."""
     m = camera_to_unit(rows, s0, s1, s2, cam)
     fx, fy = cam[FX], cam[FY]
@@ -449,7 +449,9 @@ def ray_backward(i, x, y, z, rows, s0, s1, s2, cam, g, v_cam):  # type: ignore[n
     t1 = plus(axpy(cam[1], g0, cam[4], g1), axpy(cam[7], g2, ZERO, g2))
     t2 = plus(axpy(cam[2], g0, cam[5], g1), axpy(cam[8], g2, ZERO, g2))
     v_rows = (
-        t0[0] * i0, t0[1] * i1, t0[2] * i2, t1[0] * i0, t1[1] * i1, t1[2] * i2, t2[0] * i0, t2[1] * i1, t2[2] * i2,
+        t0[0] * i0, t0[1] * i1, t0[2] * i2,
+        t1[0] * i0, t1[1] * i1, t1[2] * i2,
+        t2[0] * i0, t2[1] * i1, t2[2] * i2,
     )  # fmt: skip
     vs = (
         -(b0[0] * t0[0] + b1[0] * t1[0] + b2[0] * t2[0]) * i0,

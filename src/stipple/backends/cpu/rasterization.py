@@ -1,16 +1,15 @@
-"""Rasterization kernels: blocks of 16 x 16 pixels, a row of pixels per vector (or few), all in registers and L1.
+"""Rasterization kernels: blocks of 16 x 16 pixels, a row of pixels per vector (or few), all in L1.
 
 A tile is one block, or several where it is larger than 16 x 16. Entries are gathered in batches into a small
-buffer on the stack, with what depends on the Gaussian alone computed for many at once: the exponent in powers
-of two, log2 of the opacity, and the rows that the footprint reaches. Then each Gaussian meets only those rows.
+buffer on the stack, with what depends on the Gaussian alone computed for many at once: the exponent in
+powers of two, log2 of the opacity, and the rows that the footprint reaches. Then each Gaussian meets only
+those rows.
 
-Exponents: with x = log2(opacity) - sigma * log2(e), alpha = min(2 ** x, MAX_ALPHA), and a Gaussian counts where
-x is at least the batch's threshold.
+Exponents: with x = log2(opacity) - sigma * log2(e), alpha = min(2 ** x, MAX_ALPHA), and a Gaussian counts
+where x is at least its threshold.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numba.extending import overload
@@ -67,13 +66,13 @@ RGBD = 4
 """Features of the common case, for which kernels are specialised: three channels and depth."""
 
 
-# Sums per tile entry that the backward leaves for the reduction: opacity, then moments of the exponent's gradient,
-# magnitudes, features; for rays, the denominator's moments before the features.
+# Sums per tile entry that the backward leaves for the reduction: opacity, moments of the exponent's gradient,
+# magnitudes, features; for rays also the denominator's moments.
 SUM_V, SUM_X, SUM_Y, SUM_XX, SUM_XY, SUM_YY, SUM_ABS_X, SUM_ABS_Y = range(8)
 
 
 # Variants are chosen by the types of two tuples, so that each is compiled and cached on its own: ``ray`` has
-# length 2 for rays and 1 for ewa, ``fixed`` has length RGBD for three channels and depth and 1 for any number.
+# length 2 for rays and 1 for ewa, ``fixed`` has length RGBD for three channels and depth, 1 for any number.
 _EWA, _RAY = (0,), (0, 0)
 _ANY, _RGBD = (0,), (0,) * RGBD
 
@@ -91,20 +90,20 @@ def _signatures(result: str, arguments: str) -> list[str]:
     ]
 
 
-def feature_planes(fixed, planes):  # type: ignore[no-untyped-def]
+def feature_planes(fixed, planes):
     """One plane of a block's pixels per feature: on the stack where their number is fixed."""
     raise NotImplementedError("compiled code only")
 
 
-@overload(feature_planes)  # type: ignore[untyped-decorator]
-def _feature_planes(fixed, planes):  # type: ignore[no-untyped-def]
+@overload(feature_planes)
+def _feature_planes(fixed, planes):
     if fixed.count == RGBD:
         return lambda fixed, planes: stack_floats(1024)
     return lambda fixed, planes: planes
 
 
 @inline
-def gather(ray, fixed, batch, start, count, ids, means2d, conics, opacities, colors, depths, log_cutoff):  # type: ignore[no-untyped-def]
+def gather(ray, fixed, batch, start, count, ids, means2d, conics, opacities, colors, depths, log_cutoff):
     """Fill a batch with entries start to start + count and compute what is common to all pixels."""
     for j in range(count):
         g = np.intp(sload(ids, start + j))
@@ -161,7 +160,7 @@ def gather(ray, fixed, batch, start, count, ids, means2d, conics, opacities, col
 
 
 @inline
-def rows_of(batch, j, y0, rows):  # type: ignore[no-untyped-def]
+def rows_of(batch, j, y0, rows):
     """First and last row (of ``rows``) of a block that a Gaussian reaches; first > last if none."""
     low, high = sload(batch, ROW_LOW + j) - y0, sload(batch, ROW_HIGH + j) - y0
     first = np.intp(min(max(low, ZERO), f4(ROW)))
@@ -172,7 +171,7 @@ def rows_of(batch, j, y0, rows):  # type: ignore[no-untyped-def]
 
 
 @inline
-def forward_block(  # type: ignore[no-untyped-def]
+def forward_block(
     ray, fixed, start, end, ids, means2d, conics, opacities, colors, depths, background,
     left, top, columns, rows, log_cutoff, threshold, most, planes, rgba, depth, transmittance, last_ids,
 ):  # fmt: skip
@@ -290,11 +289,15 @@ def forward_block(  # type: ignore[no-untyped-def]
 
 
 @kernel(*_signatures("i8", "{prepared},f4[::1],i8,f4,f4,f4,f4[::1],{images}"))
-def forward(  # type: ignore[no-untyped-def]
-    ray, fixed, first_tile, last_tile, ranges, ids, means2d, conics, opacities, colors, depths, background, size,
+def forward(
+    ray, fixed,
+    first_tile, last_tile, ranges, ids, means2d, conics, opacities, colors, depths, background, size,
     log_cutoff, threshold, most, planes, rgba, depth, transmittance, last_ids,
 ):  # fmt: skip
-    """Rasterize tiles first to last (``ray`` and ``fixed`` select the variant by their length); returns the pixels that ``most`` cut short."""
+    """Rasterize tiles first to last; returns the pixels that ``most`` cut short.
+
+    ``ray`` and ``fixed`` select the variant by their length: see ``variant``.
+    """
     height, width = depth.shape
     across = (width + size - 1) // size
     cut = 0
@@ -304,7 +307,8 @@ def forward(  # type: ignore[no-untyped-def]
         for top in range(top0, bottom, ROW):
             for left in range(left0, right, ROW):
                 cut += forward_block(
-                    ray, fixed, np.intp(ranges[tile, 0]), np.intp(ranges[tile, 1]), ids, means2d, conics, opacities, colors,
+                    ray, fixed,
+                    np.intp(ranges[tile, 0]), np.intp(ranges[tile, 1]), ids, means2d, conics, opacities, colors,
                     depths, background, left, top, min(ROW, right - left), min(ROW, bottom - top), log_cutoff,
                     threshold, most, planes, rgba, depth, transmittance, last_ids,
                 )  # fmt: skip
@@ -312,8 +316,9 @@ def forward(  # type: ignore[no-untyped-def]
 
 
 @inline
-def backward_block(  # type: ignore[no-untyped-def]
-    ray, fixed, start, end, ids, means2d, conics, opacities, colors, depths, rgba, depth, transmittance, last_ids,
+def backward_block(
+    ray, fixed,
+    start, end, ids, means2d, conics, opacities, colors, depths, rgba, depth, transmittance, last_ids,
     v_rgba, v_depth, left, top, columns, rows, log_cutoff, want_abs, again, planes, slots,
 ):  # fmt: skip
     """Sums per entry of the block at (left, top); added to what is there if ``again``."""
@@ -491,8 +496,9 @@ def backward_block(  # type: ignore[no-untyped-def]
 
 
 @kernel(*_signatures("void", "{prepared},{images},f4[:,:,::1],f4[:,::1],i8,f4,b1,f4[::1],f4[:,::1]"))
-def backward(  # type: ignore[no-untyped-def]
-    ray, fixed, first_tile, last_tile, ranges, ids, means2d, conics, opacities, colors, depths, rgba, depth, transmittance,
+def backward(
+    ray, fixed,
+    first_tile, last_tile, ranges, ids, means2d, conics, opacities, colors, depths, rgba, depth, transmittance,
     last_ids, v_rgba, v_depth, size, log_cutoff, want_abs, planes, slots,
 ):  # fmt: skip
     """Sums for the entries of tiles first to last, into ``slots`` [E, stride]."""
@@ -505,9 +511,11 @@ def backward(  # type: ignore[no-untyped-def]
         for top in range(top0, bottom, ROW):
             for left in range(left0, right, ROW):
                 backward_block(
-                    ray, fixed, np.intp(ranges[tile, 0]), np.intp(ranges[tile, 1]), ids, means2d, conics, opacities, colors,
+                    ray, fixed,
+                    np.intp(ranges[tile, 0]), np.intp(ranges[tile, 1]), ids, means2d, conics, opacities, colors,
                     depths, rgba, depth, transmittance, last_ids, v_rgba, v_depth, left, top,
-                    min(ROW, right - left), min(ROW, bottom - top), log_cutoff, want_abs, again, planes, slots,
+                    min(ROW, right - left), min(ROW, bottom - top), log_cutoff, want_abs, again,
+                        planes, slots,
                 )  # fmt: skip
                 again = True
 
@@ -522,4 +530,4 @@ def slot_length(projection: str, features: int) -> int:
     moments = 14 if projection == "ray" else 8
     if features == RGBD:
         return 24 if projection == "ray" else 12
-    return moments + features
+    return -(-(moments + features) // 4) * 4  # in whole groups of the reduction

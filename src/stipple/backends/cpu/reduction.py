@@ -1,7 +1,7 @@
 """From sums per tile entry to gradients per Gaussian.
 
-Every thread takes a range of Gaussians, walks over all entries in order and adds up its own: no atomics, and the
-same order of additions for any number of threads.
+Every task takes a few columns of the sums (and, with many threads, a range of Gaussians) and walks over all
+entries in order: no atomics, and the same order of additions for any number of threads.
 """
 
 from __future__ import annotations
@@ -21,25 +21,37 @@ from stipple.backends.cpu.rasterization import (
     SUM_Y,
     SUM_YY,
 )
+from stipple.backends.cpu.threads import Threads
 
+Array = np.ndarray
 f4 = np.float32
 ZERO, HALF, TWO = f4(0), f4(0.5), f4(2)
 
 
-@kernel(
-    "void(i8,i8,i4[::1],f4[:,::1],f4[:,::1],f4[::1],f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4[:,::1])"
-)
-def reduce_entries(  # type: ignore[no-untyped-def]
-    start, end, ids, slots, conics, opacities, v_means2d, v_conics, v_colors, v_opacities, v_depths, v_abs
-):
-    """Gradients of Gaussians start to end from the sums of all their entries."""
+COLUMNS = 4
+"""Sums are added up in groups of this many columns; a task takes one or more groups."""
+
+
+@kernel("void(i8,i8,i8,i8,i4[::1],f4[:,::1],f4[:,::1])")
+def add_entries(first, last, start, end, ids, slots, sums):
+    """Add columns first to last of all entries to the sums of Gaussians start to end, in order."""
     stride = slots.shape[1]
-    sums = np.zeros((end - start, stride), np.float32)
+    source, target = slots.reshape(-1), sums.reshape(-1)
+    everything = start == 0 and end == len(sums)
     for e in range(len(ids)):
-        g = np.intp(ids[e]) - start
-        if 0 <= g < end - start:
-            for k in range(stride):
-                sums[g, k] += slots[e, k]
+        g = np.intp(ids[e])
+        if everything or start <= g < end:
+            for column in range(first, last, COLUMNS):
+                i, o = e * stride + column, g * stride + column
+                target[o] += source[i]
+                target[o + 1] += source[i + 1]
+                target[o + 2] += source[i + 2]
+                target[o + 3] += source[i + 3]
+
+
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[::1],f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4[:,::1])")
+def finish(start, end, sums, conics, opacities, v_means2d, v_conics, v_colors, v_opacities, v_depths, v_abs):
+    """Gradients of Gaussians start to end from their summed entries."""
     channels = v_colors.shape[1]
     ray = conics.shape[1] == 8
     features, ratios = 8, 0
@@ -47,7 +59,7 @@ def reduce_entries(  # type: ignore[no-untyped-def]
         fixed = channels + 1 == RGBD
         features, ratios = (8, 16) if fixed else (14, 8)
     for i in range(start, end):
-        s = sums[i - start]
+        s = sums[i]
         a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
         v_opacities[i] = s[SUM_V] / opacities[i] if opacities[i] > ZERO else ZERO
         v_conics[i, 0] = -HALF * s[SUM_XX]
@@ -79,3 +91,24 @@ def reduce_entries(  # type: ignore[no-untyped-def]
         for k in range(channels):
             v_colors[i, k] = s[features + k]
         v_depths[i] = s[features + channels]
+
+
+def reduce_entries(
+    ids: Array, slots: Array, conics: Array, opacities: Array, made: list[Array], threads: Threads
+) -> None:
+    """Fill gradients of means2d, conics, colors, opacities, depths and the magnitudes of means2d's."""
+    count, stride = len(conics), slots.shape[1]
+    sums = np.zeros((count, stride), np.float32)
+    groups = min(stride // COLUMNS, threads.count)
+    cuts = [stride // COLUMNS * i // groups * COLUMNS for i in range(groups + 1)]
+    ranges = -(-threads.count // groups)
+    step = -(-max(count, 1) // ranges)
+
+    def add(start: int, end: int) -> None:
+        for task in range(start, end):
+            part, group = divmod(task, groups)
+            where = (part * step, min((part + 1) * step, count))
+            add_entries(cuts[group], cuts[group + 1], *where, ids, slots, sums)
+
+    threads.blocks(groups * ranges, 1, add)
+    threads.spread(count, lambda s, e: finish(s, e, sums, conics, opacities, *made))

@@ -14,8 +14,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.extending import intrinsic, models, register_model
+from numba.core import cgutils, extending, types
+from numba.core.extending import models, register_model
 
 ROW = 16
 """Pixels in a row of a tile: a vector, or a few."""
@@ -42,14 +42,17 @@ _VF, _VI, _VM = (ir.VectorType(t, LANES) for t in (_F32, _I32, _I1))
 _FLAGS = ("nsz", "arcp", "contract", "afn", "reassoc")  # neither nnan nor ninf: see above
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+intrinsic: Any = extending.intrinsic  # its functions exist in compiled code only, whatever their stubs say
+
+
+class _Vector(types.Type):
     """LANES float32 values."""
 
     def __init__(self) -> None:
         super().__init__(name=f"Vector{LANES}")
 
 
-class _Mask(types.Type):  # type: ignore[misc]
+class _Mask(types.Type):
     """LANES booleans."""
 
     def __init__(self) -> None:
@@ -60,13 +63,13 @@ vector, mask = _Vector(), _Mask()
 
 
 @register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Any) -> None:
         super().__init__(manager, fe_type, _VF)
 
 
 @register_model(_Mask)
-class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
+class _MaskModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Any) -> None:
         super().__init__(manager, fe_type, _VM)
 
@@ -98,7 +101,7 @@ def _is_number(t: Any) -> bool:
 
 
 def _arithmetic(op: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def function(typing: Any, a: Any, b: Any) -> Any:
         if not (_is_number(a) and _is_number(b)):
             return None
@@ -113,7 +116,7 @@ def _arithmetic(op: str) -> Any:
 
 
 def _comparison(op: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def function(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x, y = _vectors(context, builder, signature, args)
@@ -129,7 +132,7 @@ vadd, vsub, vmul, vdiv = (_arithmetic(op) for op in ("fadd", "fsub", "fmul", "fd
 vge, vgt, vlt, vle = (_comparison(op) for op in (">=", ">", "<", "<="))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vset(typing: Any, a: Any) -> Any:
     """A scalar in every lane."""
 
@@ -139,7 +142,7 @@ def vset(typing: Any, a: Any) -> Any:
     return vector(a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def viota(typing: Any) -> Any:
     """0, 1, 2, ... in the lanes."""
 
@@ -149,7 +152,7 @@ def viota(typing: Any) -> Any:
     return vector(), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vfma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c"""
 
@@ -160,7 +163,7 @@ def vfma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return vector(a, b, c), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vmin(typing: Any, a: Any, b: Any) -> Any:
     """The smaller in each lane; b where a is NaN."""
 
@@ -171,7 +174,7 @@ def vmin(typing: Any, a: Any, b: Any) -> Any:
     return vector(a, b), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vabs(typing: Any, a: Any) -> Any:
     """The magnitude in each lane."""
 
@@ -192,7 +195,7 @@ _EXP2 = (
 )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vexp2(typing: Any, a: Any) -> Any:
     """2 ** a for -126 <= a < 128, by a polynomial and the exponent's bits; other lanes hold anything."""
 
@@ -225,7 +228,7 @@ _LOG2 = (
 _SQRT_HALF_BITS = 0x3F3504F3
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vlog2(typing: Any, a: Any) -> Any:
     """The binary logarithm of positive normal numbers; other lanes hold anything."""
 
@@ -244,7 +247,7 @@ def vlog2(typing: Any, a: Any) -> Any:
     return vector(a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vsqrt(typing: Any, a: Any) -> Any:
     """The square root in each lane."""
 
@@ -255,7 +258,7 @@ def vsqrt(typing: Any, a: Any) -> Any:
 
 
 # --- masks ------------------------------------------------------------------------------------------------
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def mand(typing: Any, a: Any, b: Any) -> Any:
     """Both; b may be poison in lanes where a is not set."""
 
@@ -265,7 +268,7 @@ def mand(typing: Any, a: Any, b: Any) -> Any:
     return mask(a, b), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def many(typing: Any, a: Any) -> Any:
     """Whether any lane is set."""
     bits = ir.IntType(LANES)
@@ -276,7 +279,7 @@ def many(typing: Any, a: Any) -> Any:
     return types.boolean(a), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vsel(typing: Any, m: Any, a: Any, b: Any) -> Any:
     """a where the mask is set, else b."""
 
@@ -303,7 +306,7 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any
     return builder.gep(base, [index]), alignment
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vload(typing: Any, a: Any, i: Any) -> Any:
     """LANES values from element i on."""
 
@@ -314,7 +317,7 @@ def vload(typing: Any, a: Any, i: Any) -> Any:
     return vector(a, i), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vstore(typing: Any, a: Any, i: Any, v: Any) -> Any:
     """Store LANES values from element i on."""
 
@@ -329,7 +332,7 @@ def vstore(typing: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, i, v), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sload(typing: Any, a: Any, i: Any) -> Any:
     """One element, without Python's negative indices."""
 
@@ -339,7 +342,7 @@ def sload(typing: Any, a: Any, i: Any) -> Any:
     return a.dtype(a, i), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sstore(typing: Any, a: Any, i: Any, v: Any) -> Any:
     """Store one element."""
 
@@ -351,7 +354,7 @@ def sstore(typing: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, i, v), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def stack_floats(typing: Any, count: Any) -> Any:
     """A buffer of a literal number of float32 values on the stack, aligned for vectors, uninitialised."""
     if not isinstance(count, types.IntegerLiteral):
@@ -388,7 +391,7 @@ def _sum_all(builder: Any, values: list[Any]) -> list[Any]:
     return values
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_sums(typing: Any, a: Any, i: Any, values: Any) -> Any:
     """Store the sums of the lanes of a tuple of vectors as consecutive elements from i on.
 
@@ -409,7 +412,7 @@ def store_sums(typing: Any, a: Any, i: Any, values: Any) -> Any:
     return types.void(a, i, values), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def vsum(typing: Any, a: Any) -> Any:
     """The sum of the lanes, in a fixed order."""
 

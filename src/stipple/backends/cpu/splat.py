@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from stipple import numerics as nx
 from stipple.backends.cpu import binning, harmonics, projection, rasterization, reduction
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host.camera_check import check_camera, check_finite
@@ -22,8 +25,6 @@ _OPERANDS = 8
 
 def _camera_vector(viewmat: Array, intrinsics: Array, clip: Array, attrs: Attrs) -> Array:
     """The camera as the projection kernels take it."""
-    from stipple import numerics as nx
-
     check_camera(viewmat, intrinsics, clip)
     focal, center = intrinsics[[0, 1], [0, 1]].astype(np.float64), intrinsics[:2, 2].astype(np.float64)
     size = np.array([attrs["width"], attrs["height"]], np.float64)
@@ -54,9 +55,23 @@ def prepare(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
 
     def run(start: int, end: int) -> None:
         projection.project(
-            start, end, means, quats, scales, opacities, camera, ray, attrs["antialiased"], eps2d, cutoff,
-            means2d, conics, seen, depths, radii,
-        )  # fmt: skip
+            start,
+            end,
+            means,
+            quats,
+            scales,
+            opacities,
+            camera,
+            ray,
+            attrs["antialiased"],
+            eps2d,
+            cutoff,
+            means2d,
+            conics,
+            seen,
+            depths,
+            radii,
+        )
         if degree == PASS_THROUGH:
             harmonics.copy_colors(start, end, colors, radii, means2d, conics, seen, depths, out_colors)
         else:
@@ -84,9 +99,24 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list
     def run(start: int, end: int) -> None:
         v_cam = sums[start // _BLOCK]
         projection.project_backward(
-            start, end, means, quats, scales, opacities, camera, ray, attrs["antialiased"], eps2d, radii,
-            v_means2d, v_conics, v_opacities, v_depths, *made, v_cam,
-        )  # fmt: skip
+            start,
+            end,
+            means,
+            quats,
+            scales,
+            opacities,
+            camera,
+            ray,
+            attrs["antialiased"],
+            eps2d,
+            radii,
+            v_means2d,
+            v_conics,
+            v_opacities,
+            v_depths,
+            *made,
+            v_cam,
+        )
         if degree != PASS_THROUGH:
             harmonics.evaluate_backward(
                 start, end, means, colors, position, degree, radii, v_colors, made[0], o_colors, v_cam
@@ -109,9 +139,9 @@ def _camera_gradient(total: Array, camera: Array) -> tuple[Array, Array]:
 
 
 # --- rasterize --------------------------------------------------------------------------------------------
-def _log_cutoff(attrs: Attrs) -> np.float32:
+def _log_cutoff(attrs: Attrs) -> Any:
     cutoff = attrs["alpha_cutoff"]
-    return np.float32(np.log2(cutoff)) if cutoff > 0 else np.float32(-1e9)
+    return np.float32(math.log2(cutoff) if cutoff > 0 else -1e9)
 
 
 def _planes(features: int) -> Array:
@@ -121,7 +151,7 @@ def _planes(features: int) -> Array:
 
 def check_prepared(means2d: Array, ranges: Array, ids: Array) -> None:
     """Raise InputError if an index points outside; kernels read without checks."""
-    if len(ids) and not (0 <= ids.min() and ids.max() < len(means2d)):
+    if len(ids) and not (ids.min() >= 0 and ids.max() < len(means2d)):
         raise InputError(f"splat_rasterize: sorted_ids must lie in 0 to {len(means2d) - 1}")
     start, end = ranges[:, 0], ranges[:, 1]
     if not ((start >= 0) & (start <= end) & (end <= len(ids))).all():
@@ -164,7 +194,7 @@ def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]
                 depth,
                 transmittance,
                 last_ids,
-            )  # fmt: skip
+            )
         )
 
     threads.spread(len(ranges), run, per_thread=16)
@@ -180,29 +210,50 @@ def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]
 
 def rasterize_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
     """Gradients of splat_rasterize's float operands, and the 2D means' absolute gradient."""
-    means2d, conics, colors, opacities, depths, background, ranges, ids = x[:8]
+    means2d, conics, colors, opacities, depths, _, ranges, ids = x[:8]
     rgba, depth, transmittance, last_ids, v_rgba, v_depth = x[8:]
     check_prepared(means2d, ranges, ids)
     features = colors.shape[1] + 1
     ray, fixed = rasterization.variant(attrs["projection"], features)
-    slots = np.empty((len(ids), rasterization.slot_length(attrs["projection"], features)), np.float32)
+    slots = threads.scratch("slots", (len(ids), rasterization.slot_length(attrs["projection"], features)))
 
     def run(start: int, end: int) -> None:
         rasterization.backward(
-            ray, fixed, start, end, ranges, ids, means2d, conics, opacities, colors, depths, rgba, depth,
-            transmittance, last_ids, v_rgba, v_depth, attrs["tile_size"], _log_cutoff(attrs), True,
-            _planes(features), slots,
-        )  # fmt: skip
+            ray,
+            fixed,
+            start,
+            end,
+            ranges,
+            ids,
+            means2d,
+            conics,
+            opacities,
+            colors,
+            depths,
+            rgba,
+            depth,
+            transmittance,
+            last_ids,
+            v_rgba,
+            v_depth,
+            attrs["tile_size"],
+            _log_cutoff(attrs),
+            True,
+            _planes(features),
+            slots,
+        )
 
     threads.spread(len(ranges), run, per_thread=16)
     made = [np.empty_like(a) for a in (means2d, conics, colors, opacities, depths, means2d)]
 
-    def reduce(start: int, end: int) -> None:
-        reduction.reduce_entries(start, end, ids, slots, conics, opacities, *made)
+    reduction.reduce_entries(ids, slots, conics, opacities, made, threads)
+    return [*made[:5], _background_gradient(v_rgba, transmittance), made[5]]
 
-    threads.spread(len(means2d), reduce)
-    v_background = np.einsum("hwc,hw->c", v_rgba[:, :, :-1], transmittance, dtype=np.float64)
-    return [*made[:5], v_background.astype(np.float32), made[5]]
+
+def _background_gradient(v_rgba: Array, transmittance: Array) -> Array:
+    """The image's gradient weighted by what light is left, summed row by row in float64."""
+    rows = np.matmul(transmittance[:, None, :], v_rgba[:, :, :-1])
+    return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64), np.float32)
 
 
 # --- fused ------------------------------------------------------------------------------------------------

@@ -7,9 +7,13 @@ part of the result: so results are the same bits for any number of threads.
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+
+import numpy as np
 
 from stipple.errors import DeviceError
 
@@ -34,6 +38,21 @@ class Threads:
         if self.count < 1:
             raise DeviceError(f"threads: expected a number >= 1, got {count}")
         self._pool = ThreadPoolExecutor(self.count - 1, "stipple") if self.count > 1 else None
+
+        self._local = threading.local()
+
+    def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """An uninitialised float32 array that the next call with this name, on this thread, may reuse.
+
+        Large buffers that live only within a kernel's call stay mapped this way: fresh pages cost more than
+        filling them.
+        """
+        size = math.prod(shape)
+        held: np.ndarray | None = getattr(self._local, name, None)
+        if held is None or held.size < size:
+            held = np.empty(size + size // 8, np.float32)
+            setattr(self._local, name, held)
+        return held[:size].reshape(shape)
 
     def blocks(self, total: int, block: int, run: Callable[[int, int], object]) -> None:
         """Call ``run(start, end)`` for each block of ``total`` items, in any order, on all threads."""

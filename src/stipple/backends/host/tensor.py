@@ -18,7 +18,7 @@ Compute = Callable[[Node, Sequence[Array], Dims], Sequence[Array]]
 
 # --- elementwise ------------------------------------------------------------------------------------------
 def _sigmoid(x: Array) -> Array:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 _ELEMENTWISE: dict[str, Callable[..., Array]] = {
@@ -54,7 +54,7 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 }
 
 
-def _compute_elementwise(op: str, attrs: Mapping[str, AttrValue], x: Sequence[Array]) -> Array:
+def compute_elementwise(op: str, attrs: Mapping[str, AttrValue], x: Sequence[Array]) -> Array:
     with np.errstate(all="ignore"):  # infinities and NaN are values here
         if op == "clamp":
             return np.asarray(np.clip(x[0], attrs["low"], attrs["high"]))
@@ -74,13 +74,13 @@ def _cast(x: Array, dtype: str) -> Array:
 
 
 def _elementwise(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    return [_compute_elementwise(node.op, node.attrs, x)]
+    return [compute_elementwise(node.op, node.attrs, x)]
 
 
 def _fused(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
     values = list(x)
     for step in node.attrs["program"]:
-        values.append(_compute_elementwise(step[0], step_attrs(step), [values[r] for r in step[1]]))
+        values.append(compute_elementwise(step[0], step_attrs(step), [values[r] for r in step[1]]))
     return [values[-1]]
 
 
@@ -159,15 +159,25 @@ def _mean(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 
 # --- optimiser --------------------------------------------------------------------------------------------
-def _adam(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    param, grad, m, v, lr, step = x
-    beta1, beta2, eps = node.attrs["beta1"], node.attrs["beta2"], node.attrs["eps"]
+def adam_factors(node: Node, step: Array) -> tuple[float, float]:
+    """1 - beta1^step and 1 - beta2^step, which undo the moments' start at zero."""
     if step < 1:
-        raise InputError(f"adam: step counts from 1, got {float(step):g}")
-    m = beta1 * m + (1 - beta1) * grad
-    v = beta2 * v + (1 - beta2) * grad * grad
-    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
-    return [param - lr * m_hat / (np.sqrt(v_hat) + eps), m, v]
+        raise InputError(f"{node.op}: step counts from 1, got {float(step):g}")
+    return 1 - node.attrs["beta1"] ** float(step), 1 - node.attrs["beta2"] ** float(step)
+
+
+def _adam(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
+    param, grad, m, v, lr, step = x[:6]
+    beta1, beta2, eps = node.attrs["beta1"], node.attrs["beta2"], node.attrs["eps"]
+    factor1, factor2 = adam_factors(node, step)
+    next_m = beta1 * m + (1 - beta1) * grad
+    next_v = beta2 * v + (1 - beta2) * grad * grad
+    next_param = param - lr * (next_m / factor1) / (np.sqrt(next_v / factor2) + eps)
+    made = [next_param, next_m, next_v]
+    if node.op == "adam_visible":
+        mask = x[6].reshape(-1, *[1] * (param.ndim - 1))
+        made = [np.where(mask, new, old) for new, old in zip(made, (param, m, v), strict=True)]
+    return made
 
 
 KERNELS: dict[str, Compute] = {
@@ -189,4 +199,5 @@ KERNELS: dict[str, Compute] = {
     "reduce_min": _extreme(np.min),
     "matmul": lambda node, x, dims: [x[0] @ x[1]],
     "adam": _adam,
+    "adam_visible": _adam,
 }

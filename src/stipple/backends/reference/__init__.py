@@ -31,6 +31,7 @@ class ReferenceKernel:
 
     node: Node
     compute: Compute
+    owns_outputs: bool = False
 
     @property
     def name(self) -> str:

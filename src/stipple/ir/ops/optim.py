@@ -20,25 +20,47 @@ def _infer_adam(c: InferContext) -> list[TensorType]:
     return [param] * 3
 
 
+_OPERANDS = (
+    Operand("param"),
+    Operand("grad"),
+    Operand("m"),
+    Operand("v"),
+    Operand("lr", "", finite=True),
+    Operand("step", "", finite=True),
+)
+_ATTRS = (
+    Attr("beta1", "float", default=0.9, minimum=0.0, maximum=0.9999999),
+    Attr("beta2", "float", default=0.999, minimum=0.0, maximum=0.9999999),
+    Attr("eps", "float", default=1e-15, minimum=0.0, open_minimum=True),
+)
+
+
+def _infer_visible(c: InferContext) -> list[TensorType]:
+    param, mask = c.types[0], c.types[6]
+    if param.shape.rank < 1 or tuple(mask.shape) != param.shape[:1]:
+        c.fail(f"visible: expected one bool for each row of {param}, got {mask}")
+    return _infer_adam(c)
+
+
 register(
     OpDef(
         "adam",
-        (
-            Operand("param"),
-            Operand("grad"),
-            Operand("m"),
-            Operand("v"),
-            Operand("lr", "", finite=True),
-            Operand("step", "", finite=True),
-        ),
+        _OPERANDS,
         ("param", "m", "v"),
         _infer_adam,
         "One Adam update with bias correction. step counts from 1.",
-        attrs=(
-            Attr("beta1", "float", default=0.9, minimum=0.0, maximum=0.9999999),
-            Attr("beta2", "float", default=0.999, minimum=0.0, maximum=0.9999999),
-            Attr("eps", "float", default=1e-15, minimum=0.0, open_minimum=True),
-        ),
+        attrs=_ATTRS,
+        inplace={0: 0, 1: 2, 2: 3},
+    )
+)
+register(
+    OpDef(
+        "adam_visible",
+        (*_OPERANDS, Operand("visible", dtype="bool")),
+        ("param", "m", "v"),
+        _infer_visible,
+        "An Adam update of the rows that a mask names; the others keep their values and moments.",
+        attrs=_ATTRS,
         inplace={0: 0, 1: 2, 2: 3},
     )
 )
@@ -62,13 +84,19 @@ def adam(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-15,
+    visible: Value | None = None,
 ) -> AdamUpdate:
     """One Adam update (Kingma and Ba, 2015): param - lr * m_hat / (sqrt(v_hat) + eps).
 
     ``grad``, ``m``, ``v`` have the type of ``param``; ``lr`` and ``step`` are scalars of its dtype, ``step``
-    counting from 1. The defaults are those 3DGS trains with.
+    counting from 1. The defaults are those 3DGS trains with. With ``visible`` [N] bool, only those
+    rows change.
     """
     graph = param.graph
     inputs = [param, grad, m, v, graph.lift(lr, param.dtype), graph.lift(step, param.dtype)]
-    node = graph.add("adam", inputs, {"beta1": beta1, "beta2": beta2, "eps": eps})
+    attrs = {"beta1": beta1, "beta2": beta2, "eps": eps}
+    if visible is None:
+        node = graph.add("adam", inputs, attrs)
+    else:
+        node = graph.add("adam_visible", [*inputs, visible], attrs)
     return AdamUpdate(*node.outputs)

@@ -1,0 +1,69 @@
+"""The fused Adam update: one pass over parameters and moments, in place where the runtime allows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stipple.backends.cpu.compile import kernel
+from stipple.backends.cpu.threads import Threads
+from stipple.backends.host.tensor import adam_factors
+from stipple.ir.graph import Node
+
+Array = np.ndarray
+f4 = np.float32
+ONE = f4(1)
+_BLOCK = 32768
+
+
+@kernel("void(i8,i8,f4[::1],f4[::1],f4[::1],f4[::1],f4,f4,f4,f4,f4,b1[::1],i8,f4[::1],f4[::1],f4[::1])")
+def update(start, end, param, grad, m, v, beta1, beta2, rate, scale, eps, visible, width, o_param, o_m, o_v):
+    """Update elements start to end; with ``visible``, only those of rows (of ``width``) that it names.
+
+    ``rate`` is lr / (1 - beta1^step), ``scale`` 1 / (1 - beta2^step).
+    """
+    for i in range(start, end):
+        if len(visible) and not visible[i // width]:
+            o_param[i], o_m[i], o_v[i] = param[i], m[i], v[i]
+            continue
+        g = grad[i]
+        next_m = beta1 * m[i] + (ONE - beta1) * g
+        next_v = beta2 * v[i] + (ONE - beta2) * g * g
+        o_param[i] = param[i] - rate * next_m / (math.sqrt(next_v * scale) + eps)
+        o_m[i] = next_m
+        o_v[i] = next_v
+
+
+@dataclass(frozen=True)
+class AdamKernel:
+    """Runs an adam or adam_visible node."""
+
+    node: Node
+    threads: Threads
+    owns_outputs: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"numba.{self.node.op}"
+
+    def __call__(
+        self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
+    ) -> Sequence[Array]:
+        param, grad, m, v, lr, step = inputs[:6]
+        attrs = self.node.attrs
+        factor1, factor2 = adam_factors(self.node, step)
+        masked = len(inputs) == 7
+        visible = inputs[6] if masked else np.empty(0, np.bool_)
+        width = max(1, param.size // max(1, len(visible))) if masked else 1
+        results = [np.empty_like(param) if o is None else o for o in outputs]
+        flat = [a.reshape(-1) for a in (param, grad, m, v)]
+        out = [a.reshape(-1) for a in results]
+        numbers = (attrs["beta1"], attrs["beta2"], float(lr) / factor1, 1 / factor2, attrs["eps"])
+        scalars = [np.float32(n) for n in numbers]
+        self.threads.blocks(
+            param.size, _BLOCK, lambda s, e: update(s, e, *flat, *scalars, visible, width, *out)
+        )
+        return results

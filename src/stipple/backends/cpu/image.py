@@ -1,0 +1,239 @@
+"""Image losses: L1 and windowed SSIM with gradients, on all threads.
+
+The window is separable: rows are blurred first, with channels interleaved as they are, then columns. Sums are
+taken row by row in float64, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stipple import numerics as nx
+from stipple.backends.cpu.compile import kernel
+from stipple.backends.cpu.threads import Threads
+from stipple.errors import InputError
+from stipple.ir.attributes import AttrValue
+
+Array = np.ndarray
+f4 = np.float32
+ZERO, ONE, TWO = f4(0), f4(1), f4(2)
+C1, C2 = f4(nx.SSIM_C1), f4(nx.SSIM_C2)
+TAPS, MARGIN = nx.SSIM_WINDOW, nx.SSIM_WINDOW // 2
+_ROWS = 16
+
+
+def _window() -> Array:
+    offsets = np.arange(TAPS) - MARGIN
+    window = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
+    return np.asarray(window / window.sum(), np.float32)
+
+
+WINDOW = _window()
+
+
+# --- L1 ---------------------------------------------------------------------------------------------------
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f8[::1])")
+def l1_rows(start, end, image, target, sums):
+    """Sum of absolute differences of each row."""
+    for y in range(start, end):
+        total = 0.0
+        for i in range(image.shape[1]):
+            total += abs(image[y, i] - target[y, i])
+        sums[y] = total
+
+
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4,f4[:,::1],f4[:,::1])")
+def l1_rows_backward(start, end, image, target, scale, v_image, v_target):
+    """Sign of each difference times ``scale``."""
+    for y in range(start, end):
+        for i in range(image.shape[1]):
+            d = image[y, i] - target[y, i]
+            v = scale if d > ZERO else (-scale if d < ZERO else ZERO)
+            v_image[y, i] = v
+            v_target[y, i] = -v
+
+
+def _rows(image: Array) -> Array:
+    """[H, W, C] as rows [H, W * C]."""
+    return image.reshape(image.shape[0], -1)
+
+
+def l1(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+    """Result of image_l1."""
+    image, target = x
+    sums = np.zeros(image.shape[0])
+    threads.blocks(len(sums), _ROWS, lambda s, e: l1_rows(s, e, _rows(image), _rows(target), sums))
+    return [np.asarray(sums.sum() / max(image.size, 1), np.float32)]
+
+
+def l1_backward(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+    """Results of image_l1_backward."""
+    image, target, v_out = x
+    scale = np.float32(float(v_out) / max(image.size, 1))
+    made = [np.empty_like(image), np.empty_like(image)]
+    rows = [_rows(a) for a in (image, target, *made)]
+    threads.blocks(
+        len(image), _ROWS, lambda s, e: l1_rows_backward(s, e, rows[0], rows[1], scale, rows[2], rows[3])
+    )
+    return made
+
+
+# --- SSIM -------------------------------------------------------------------------------------------------
+@kernel("void(i8,i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1])")
+def blur_moments(start, end, channels, image, target, out):
+    """Blur rows of a, b, a a, b b and a b, with zeros beyond the border."""
+    width = image.shape[1]
+    pad = MARGIN * channels
+    rows = np.zeros((5, width + 2 * pad), np.float32)
+    for y in range(start, end):
+        for i in range(width):
+            a, b = image[y, i], target[y, i]
+            rows[0, pad + i] = a
+            rows[1, pad + i] = b
+            rows[2, pad + i] = a * a
+            rows[3, pad + i] = b * b
+            rows[4, pad + i] = a * b
+        for q in range(5):
+            for i in range(width):
+                out[q, y, i] = WINDOW[0] * rows[q, i]
+            for t in range(1, TAPS):
+                weight, shift = WINDOW[t], t * channels
+                for i in range(width):
+                    out[q, y, i] += weight * rows[q, i + shift]
+
+
+@kernel("void(i8,i8,i8,i8,f4[:,:,::1],f8[::1],f4,f4[:,:,::1])")
+def ssim_rows(start, end, channels, margin, moments, sums, scale, slopes):
+    """Blur columns, sum SSIM over windows at least ``margin`` inside, and (if there is room) its slopes.
+
+    ``slopes`` are the gradients, times ``scale``, in the mean of a, the mean of a a and the mean of a b.
+    """
+    height, width = moments.shape[1], moments.shape[2]
+    rows = np.zeros((5, width), np.float32)
+    for y in range(start, end):
+        sums[y] = 0.0
+        inside = margin <= y < height - margin
+        if not inside:
+            for q in range(len(slopes)):
+                slopes[q, y, :] = ZERO
+            continue
+        rows[:] = ZERO
+        for t in range(TAPS):
+            row = y + t - MARGIN
+            if 0 <= row < height:
+                weight = WINDOW[t]
+                for q in range(5):
+                    for i in range(width):
+                        rows[q, i] += weight * moments[q, row, i]
+        total = 0.0
+        first, last = margin * channels, width - margin * channels
+        for q in range(len(slopes)):
+            slopes[q, y, :] = ZERO
+        for i in range(first, last):
+            m1, m2 = rows[0, i], rows[1, i]
+            s11, s22, s12 = rows[2, i] - m1 * m1, rows[3, i] - m2 * m2, rows[4, i] - m1 * m2
+            light, shape = TWO * m1 * m2 + C1, TWO * s12 + C2
+            light_norm, shape_norm = m1 * m1 + m2 * m2 + C1, s11 + s22 + C2
+            inverse = ONE / (light_norm * shape_norm)
+            value = light * shape * inverse
+            total += value
+            if len(slopes):
+                v12 = scale * TWO * light * inverse
+                v11 = -scale * value / shape_norm
+                v1 = scale * (TWO * m2 * shape * inverse - TWO * m1 * value / light_norm)
+                slopes[0, y, i] = v1 - TWO * m1 * v11 - m2 * v12
+                slopes[1, y, i] = v11
+                slopes[2, y, i] = v12
+        sums[y] = total
+
+
+@kernel("void(i8,i8,i8,f4[:,:,::1],f4[:,:,::1])")
+def blur_slopes(start, end, channels, slopes, out):
+    """Blur rows of the three slopes."""
+    width = slopes.shape[2]
+    pad = MARGIN * channels
+    row = np.zeros(width + 2 * pad, np.float32)
+    for y in range(start, end):
+        for q in range(3):
+            row[pad : pad + width] = slopes[q, y]
+            for i in range(width):
+                out[q, y, i] = WINDOW[0] * row[i]
+            for t in range(1, TAPS):
+                weight, shift = WINDOW[t], t * channels
+                for i in range(width):
+                    out[q, y, i] += weight * row[i + shift]
+
+
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1],f4[:,::1])")
+def ssim_gradient_rows(start, end, image, other, slopes, out):
+    """Blur columns of the slopes and combine them into the gradient in ``image``."""
+    height, width = image.shape
+    rows = np.zeros((3, width), np.float32)
+    for y in range(start, end):
+        rows[:] = ZERO
+        for t in range(TAPS):
+            row = y + t - MARGIN
+            if 0 <= row < height:
+                weight = WINDOW[t]
+                for q in range(3):
+                    for i in range(width):
+                        rows[q, i] += weight * slopes[q, row, i]
+        for i in range(width):
+            out[y, i] = rows[0, i] + TWO * image[y, i] * rows[1, i] + other[y, i] * rows[2, i]
+
+
+def _ssim(
+    image: Array, target: Array, padding: str, scale: float, with_slopes: bool, threads: Threads
+) -> tuple[float, Array]:
+    """Mean SSIM, and its slopes times ``scale``."""
+    height, width, channels = image.shape
+    margin = MARGIN if padding == "valid" else 0
+    if margin and min(height, width) < TAPS:
+        raise InputError(
+            f"image_ssim: padding 'valid' needs an image of at least {TAPS} x {TAPS}, got {width} x {height}"
+        )
+    count = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
+    moments = threads.scratch("moments", (5, height, width * channels))
+    slopes = threads.scratch("slopes", (3 if with_slopes else 0, height, width * channels))
+    sums = np.zeros(height)
+    a, b = _rows(image), _rows(target)
+    each = np.float32(scale / count)
+    threads.blocks(height, _ROWS, lambda s, e: blur_moments(s, e, channels, a, b, moments))
+    threads.blocks(height, _ROWS, lambda s, e: ssim_rows(s, e, channels, margin, moments, sums, each, slopes))
+    return (float(sums.sum() / count) if image.size else 1.0), slopes
+
+
+def ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+    """Result of image_ssim."""
+    value, _ = _ssim(x[0], x[1], attrs["padding"], 0.0, False, threads)
+    return [np.asarray(value, np.float32)]
+
+
+def ssim_backward(
+    x: Sequence[Array],
+    attrs: Mapping[str, AttrValue],
+    threads: Threads,
+    wanted: Sequence[bool] = (True, True),
+) -> list[Array]:
+    """Results of image_ssim_backward; zeros where one is not wanted."""
+    image, target, v_out = x
+    made = []
+    for first, second, needed in ((image, target, wanted[0]), (target, image, wanted[1])):
+        gradient = np.zeros_like(image)
+        if needed:
+            _, slopes = _ssim(first, second, attrs["padding"], float(v_out), True, threads)
+            blurred = threads.scratch("blurred", slopes.shape)
+            _combine(_rows(first), _rows(second), slopes, blurred, image.shape[2], _rows(gradient), threads)
+        made.append(gradient)
+    return made
+
+
+def _combine(
+    image: Array, other: Array, slopes: Array, blurred: Array, channels: int, out: Array, threads: Threads
+) -> None:
+    """The gradient in ``image`` from the slopes, by way of ``blurred``."""
+    rows = len(image)
+    threads.blocks(rows, _ROWS, lambda s, e: blur_slopes(s, e, channels, slopes, blurred))
+    threads.blocks(rows, _ROWS, lambda s, e: ssim_gradient_rows(s, e, image, other, blurred, out))
