@@ -43,9 +43,7 @@ def build() -> ir.Graph:
     scales = graph.input("scales", ["N", 3])
     opacities = graph.input("opacities", ["N"])
     colors = graph.input("colors", ["N", 3])
-    params = ir.GaussianSplatRenderParams(
-        WIDTH, HEIGHT, radius_scale=1.0, max_splat_steps=0, max_list_entries=0
-    )
+    params = ir.GaussianSplatRenderParams(WIDTH, HEIGHT, radius_scale=1.0, max_splat_steps=0, max_list_entries=0)
     meta = graph.gaussian_splat_render_meta(
         camera_position=[2.0, 4.0, -9.0],
         camera_target=[0.0, -0.2, 0.0],
@@ -96,9 +94,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     picture(out["rgba"], out["depth"]).save(folder / "first_picture.png")
     ir.save(graph, folder / "first_picture.safetensors")
-    print(
-        f"\nSaved {folder / 'first_picture.png'}: colour beside depth, {WIDTH} x {HEIGHT}, {COUNT} Gaussians."
-    )
+    print(f"\nSaved {folder / 'first_picture.png'}: colour beside depth, {WIDTH} x {HEIGHT}, {COUNT} Gaussians.")
     print(f"Look at the graph: python -m stipple.ir show {folder / 'first_picture.safetensors'}")
 
 

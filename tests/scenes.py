@@ -110,9 +110,7 @@ def split_attrs(attrs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return splat.select_attrs(splat.PREPARE_ATTRS, attrs), splat.select_attrs(splat.RASTERIZE_ATTRS, attrs)
 
 
-def prepare_and_rasterize(
-    values: dict[str, ir.Value], attrs: dict[str, Any]
-) -> tuple[ir.Prepared, ir.Rasterized]:
+def prepare_and_rasterize(values: dict[str, ir.Value], attrs: dict[str, Any]) -> tuple[ir.Prepared, ir.Rasterized]:
     """The decomposed render of declared operands."""
     for_prepare, for_rasterize = split_attrs(attrs)
     operands = [values[name] for name in OPERANDS[:7]]

@@ -232,11 +232,7 @@ def training_graph() -> ir.Graph:
     rendered = ir.splat_render(*(values[n] for n in OPERANDS), **scene.attrs)
     target = graph.input("target", [14, 20, 3], "f64")
     rgb = ir.narrow(rendered.rgba, 2, 0, 3)
-    loss = (
-        ir.image_l1(rgb, target) * 0.8
-        + (1.0 - ir.image_ssim(rgb, target)) * 0.2
-        + ir.mean(rendered.depth) * 0.01
-    )
+    loss = ir.image_l1(rgb, target) * 0.8 + (1.0 - ir.image_ssim(rgb, target)) * 0.2 + ir.mean(rendered.depth) * 0.01
     graph.output("loss", loss)
     for name, value in zip(OPERANDS, ir.grad(graph, loss, [values[n] for n in OPERANDS]), strict=True):
         graph.output(f"v_{name}", value)

@@ -116,9 +116,7 @@ def test_lengths() -> None:
 def test_meta_order() -> None:
     graph = ir.Graph("meta")
     params = ir.GaussianSplatRenderParams(1, 2, 3, 4.0, 0.5, 6, 0.7, 8)
-    meta = graph.gaussian_splat_render_meta(
-        [11, 12, 13], [14, 15, 16], [17, 18, 19], 20, 21, 22, [23, 24, 25], params
-    )
+    meta = graph.gaussian_splat_render_meta([11, 12, 13], [14, 15, 16], [17, 18, 19], 20, 21, 22, [23, 24, 25], params)
     wanted = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 1, 2, 3, 4, 0.5, 6, 0.7, 8]
     np.testing.assert_array_equal(meta.node.attrs["value"], np.array(wanted, np.float32))
     with pytest.raises(GraphError, match="camera_up: expected 3 numbers"):
@@ -172,9 +170,7 @@ def test_packed_prepare_round_trips() -> None:
     packed = out["prep"]
     np.testing.assert_array_equal(packed[3:24:4], out["in_opacities"])
     np.testing.assert_array_equal(packed[24:30], out["in_depths"])
-    np.testing.assert_allclose(
-        packed[-11:-3], [24, 20, 16, 1 / 255, 0, 0.01, 6, len(out["in_sorted_ids"])], rtol=1e-7
-    )
+    np.testing.assert_allclose(packed[-11:-3], [24, 20, 16, 1 / 255, 0, 0.01, 6, len(out["in_sorted_ids"])], rtol=1e-7)
     np.testing.assert_allclose(packed[-3:], [0.1, 0.2, 0.3], rtol=1e-7)
     rays = packed[-11 - 24 * 20 * 3 : -11].reshape(20, 24, 3)
     wanted = np.linalg.inv(out["intrinsics"]) @ [5.5, 7.5, 1]
@@ -372,17 +368,13 @@ def test_loss_grad_clip_clamps_each_element() -> None:
     clipped = gradients(arrays, backward(loss_grad_clip=0.25), large)
     by_hand = gradients(arrays, backward(loss_grad_clip=0), np.clip(large, -0.25, 0.25))
     np.testing.assert_array_equal(clipped["packed"], by_hand["packed"])
-    assert not np.array_equal(
-        clipped["packed"], gradients(arrays, backward(loss_grad_clip=0), large)["packed"]
-    )
+    assert not np.array_equal(clipped["packed"], gradients(arrays, backward(loss_grad_clip=0), large)["packed"])
 
 
 def test_sh_band_is_the_highest_that_counts() -> None:
     arrays = scene(coefficients=16)
     low = {**arrays, "sh_coeffs": np.where(np.arange(16)[None, :, None] < 4, arrays["sh_coeffs"], 0)}
-    np.testing.assert_allclose(
-        render(arrays, backward(sh_band=1)), render(low, backward(sh_band=3)), atol=1e-12
-    )
+    np.testing.assert_allclose(render(arrays, backward(sh_band=1)), render(low, backward(sh_band=3)), atol=1e-12)
     assert np.abs(render(arrays, backward(sh_band=1)) - render(arrays, backward(sh_band=2))).max() > 1e-3
     g = gradients(arrays, backward(sh_band=1))
     assert np.all(g["sh_coeffs"][:, 4:] == 0)

@@ -107,9 +107,7 @@ np.savez(sys.argv[3], losses=losses, **{n: exe.get_param(n) for n in exe.graph.p
             np.testing.assert_array_equal(out[name], exe.get_param(name))
 
 
-def test_saving_leaves_the_old_file_whole_when_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saving_leaves_the_old_file_whole_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "g"
     ir.save(small_graph(), path)
     before = path.read_bytes()
@@ -265,9 +263,7 @@ def test_fuzzed_bytes(tmp_path: Path, noise: bytes, position: int, drop: int) ->
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(1 << 70), 1 << 70), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
     max_leaves=6,
 )
 
@@ -282,9 +278,7 @@ def test_fuzzed_documents(tmp_path: Path, data: st.DataObject) -> None:
     spots: list[tuple[Any, Any]] = []
 
     def collect(value: Any) -> None:
-        items = (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        )
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, inner in items:
             spots.append((value, key))
             collect(inner)

@@ -46,9 +46,7 @@ def test_equal_polynomials_are_equal() -> None:
     assert (2 * n).symbol is None
 
 
-@pytest.mark.parametrize(
-    "bad", ["", "3N", "N M", "a-b", "N ** 2", "*", "1.5", "N" * 300, 1.5, True, None, []]
-)
+@pytest.mark.parametrize("bad", ["", "3N", "N M", "a-b", "N ** 2", "*", "1.5", "N" * 300, 1.5, True, None, []])
 def test_bad_dimensions(bad: object) -> None:
     with pytest.raises(GraphError, match="dimension"):
         Dim.of(bad)  # type: ignore[arg-type]

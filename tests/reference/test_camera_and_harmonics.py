@@ -26,8 +26,7 @@ def camera_executable(with_gradient: bool = False) -> Executable:
     if with_gradient:
         rng = np.random.default_rng(0)
         weighted = [
-            ir.sum(v * graph.constant(rng.normal(size=v.shape.static)))
-            for v in (camera[0], camera[1], camera[2])
+            ir.sum(v * graph.constant(rng.normal(size=v.shape.static))) for v in (camera[0], camera[1], camera[2])
         ]
         loss = weighted[0] + weighted[1] * 0.01 + weighted[2]
         graph.output("loss", loss)
@@ -66,9 +65,7 @@ def test_camera_of_the_meta_is_the_look_at_written_by_hand() -> None:
     assert str(meta.dtype.value) == "f32"
     np.testing.assert_allclose(meta.node.attrs["value"], meta_array(), rtol=1e-6)
     out = camera_executable().run({"meta": meta_array()})
-    np.testing.assert_allclose(
-        out["viewmat"], look_at([1, -2, 3], [0.3, 0.5, -0.2], [0.1, 0.9, 0.2]), atol=1e-14
-    )
+    np.testing.assert_allclose(out["viewmat"], look_at([1, -2, 3], [0.3, 0.5, -0.2], [0.1, 0.9, 0.2]), atol=1e-14)
     focal = 24 / np.tan(np.deg2rad(25))
     np.testing.assert_allclose(out["intrinsics"], [[focal, 0, 32], [0, focal, 24], [0, 0, 1]], rtol=1e-14)
     assert out["clip"].tolist() == [0.1, 100]

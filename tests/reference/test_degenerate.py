@@ -137,9 +137,7 @@ def test_thousands_on_one_pixel(projection: str) -> None:
 @PROJECTIONS
 def test_a_gaussian_around_the_camera_covers_the_image(projection: str) -> None:
     scene = random_scene(46, count=1, projection=projection)
-    scene = scene.with_(
-        means=camera_point(scene, [0, 0, 0.5])[None], scales=[[3.0, 3.0, 3.0]], opacities=[0.5]
-    )
+    scene = scene.with_(means=camera_point(scene, [0, 0, 0.5])[None], scales=[[3.0, 3.0, 3.0]], opacities=[0.5])
     out = render(scene)
     assert out["rgba"][..., 3].min() > 0.3
     assert len(out["sorted_ids"]) == len(out["tile_ranges"])

@@ -134,9 +134,7 @@ def test_equal_depths_keep_the_order_of_indices() -> None:
 @pytest.mark.parametrize("options", [{}, {"alpha_cutoff": 0.0}, {"alpha_cutoff": 0.1, "max_splat_steps": 3}])
 def test_against_compositing_without_tiles(projection: str, options: dict[str, float]) -> None:
     for seed in range(3):
-        scene = random_scene(
-            30 + seed, count=25, width=37, height=29, tile_size=8, projection=projection, **options
-        )
+        scene = random_scene(30 + seed, count=25, width=37, height=29, tile_size=8, projection=projection, **options)
         if "max_splat_steps" in options:
             with pytest.warns(match="max_splat_steps"):
                 out = render(scene)
@@ -164,9 +162,7 @@ def test_binning_is_exact(projection: str) -> None:
     out = render(scene)
     x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(40) + 0.5)
     entries = {
-        (tile, int(i))
-        for tile, (start, end) in enumerate(out["tile_ranges"])
-        for i in out["sorted_ids"][start:end]
+        (tile, int(i)) for tile, (start, end) in enumerate(out["tile_ranges"]) for i in out["sorted_ids"][start:end]
     }
     wanted = set()
     for i in np.flatnonzero(out["radii"][:, 0]):
@@ -282,6 +278,4 @@ def test_prepared_values_of_culled_gaussians_are_zero() -> None:
         graph.output(name, getattr(prepared, name))
     graph.output("rgba", _.rgba)
     out = Session("reference").compile(graph).run(scene.feeds())
-    assert all(
-        np.all(out[n][2] == 0) for n in ("means2d", "conics", "colors", "opacities", "depths", "radii")
-    )
+    assert all(np.all(out[n][2] == 0) for n in ("means2d", "conics", "colors", "opacities", "depths", "radii"))

@@ -78,9 +78,7 @@ def test_symbols_must_agree_across_feeds_and_parameters() -> None:
     graph.output("y", p + graph.input("x", ["N"], "f64"))
     exe = compile_graph(graph)
     exe.set_param("p", np.zeros(3))
-    with pytest.raises(
-        FeedError, match=r"feed 'x': expected shape \[N\] with N = 3 from parameter 'p', got \[4\]"
-    ):
+    with pytest.raises(FeedError, match=r"feed 'x': expected shape \[N\] with N = 3 from parameter 'p', got \[4\]"):
         exe.run({"x": np.zeros(4)})
     exe.set_param("p", np.zeros(4))
     assert exe.run({"x": np.zeros(4)})["y"].shape == (4,)

@@ -43,9 +43,7 @@ class Attr:
             made = _NORMALISERS[self.kind](value)
         except (TypeError, ValueError, OverflowError, GraphError) as error:
             detail = f" ({error})" if isinstance(error, GraphError) else ""
-            raise GraphError(
-                f"{op}: {self.name}: expected {self.expected()}, got {value!r}{detail}"
-            ) from None
+            raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {value!r}{detail}") from None
         if not self._in_range(made):
             raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {value!r}")
         return made
@@ -67,9 +65,7 @@ class Attr:
             return value in self.choices
         if self.kind not in ("int", "float"):
             return True
-        if self.minimum is not None and (
-            value < self.minimum or (self.open_minimum and value == self.minimum)
-        ):
+        if self.minimum is not None and (value < self.minimum or (self.open_minimum and value == self.minimum)):
             return False
         return self.maximum is None or value <= self.maximum
 

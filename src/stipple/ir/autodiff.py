@@ -78,9 +78,7 @@ def _total(parts: list[Value]) -> Value | None:
     return total
 
 
-def _spread(
-    node: Node, totals: list[Value | None], leading: list[int], arrived: dict[Value, list[Value]]
-) -> None:
+def _spread(node: Node, totals: list[Value | None], leading: list[int], arrived: dict[Value, list[Value]]) -> None:
     """Send a node's cotangents to the operands (by position) that lead to ``wrt``."""
     if not leading:
         return
@@ -88,11 +86,7 @@ def _spread(
     if definition.vjp is None:
         raise GraphError(f"grad: op {node.op} (node {node.id}) has no gradient")
     for name, total in zip(definition.results, totals, strict=True):
-        if (
-            total is not None
-            and definition.differentiable is not None
-            and name not in definition.differentiable
-        ):
+        if total is not None and definition.differentiable is not None and name not in definition.differentiable:
             raise GraphError(f"grad: result {name!r} of {node.op} (node {node.id}) carries no gradient")
     made = definition.vjp(VjpContext(node, totals))
     assert len(made) == len(node.inputs), node.op

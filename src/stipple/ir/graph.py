@@ -185,9 +185,7 @@ class Graph(SeedSplatBuilders):
         self._fresh = 0
 
     # --- building -----------------------------------------------------------------------------------------
-    def add(
-        self, op: str, inputs: Iterable[Value] = (), attrs: Mapping[str, AttrValue] | None = None
-    ) -> Node:
+    def add(self, op: str, inputs: Iterable[Value] = (), attrs: Mapping[str, AttrValue] | None = None) -> Node:
         """Add a node. Raises GraphError, naming the op and the argument, if anything does not fit."""
         definition = lookup(op)
         if definition.source:

@@ -172,8 +172,7 @@ class OpDef:
             if given.dtype.is_float:
                 if float_from is not None and float_from[1] is not given.dtype and operand.dtype == "float":
                     raise GraphError(
-                        f"{self.name}: {name}: expected dtype {float_from[1].value} as {float_from[0]} has, "
-                        f"got {given}"
+                        f"{self.name}: {name}: expected dtype {float_from[1].value} as {float_from[0]} has, got {given}"
                     )
                 float_from = float_from or (name, given.dtype)
             if operand.shape is not None:
@@ -221,8 +220,7 @@ def _match(
                 break
     if not fits:
         reasons = [
-            f"{t} = {attrs[t]}" if t in attrs else f"{t} = {dims[t]} from {bound_by[t]}"
-            for t in dict.fromkeys(known)
+            f"{t} = {attrs[t]}" if t in attrs else f"{t} = {dims[t]} from {bound_by[t]}" for t in dict.fromkeys(known)
         ]
         where = f" with {', '.join(reasons)}" if reasons else ""
         raise GraphError(f"{op}: {name}: expected shape [{', '.join(tokens)}]{where}, got {given.shape}")

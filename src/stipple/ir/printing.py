@@ -74,9 +74,7 @@ def attrs_text(node: Node) -> list[str]:
     return shown
 
 
-def _step_text(
-    index: int, operands: int, step: tuple[str, tuple[int, ...], tuple[tuple[str, AttrValue], ...]]
-) -> str:
+def _step_text(index: int, operands: int, step: tuple[str, tuple[int, ...], tuple[tuple[str, AttrValue], ...]]) -> str:
     op, refs, attrs = step
     named = [f"x{r}" if r < operands else f"t{r - operands}" for r in refs]
     settings = [f"{k}={v}" for k, v in attrs]

@@ -82,9 +82,7 @@ class GaussianSplatBackwardParams:
 
     def __post_init__(self) -> None:
         if self.loss_grad_clip < 0:
-            raise GraphError(
-                f"loss_grad_clip: expected a number >= 0 (0: no clipping), got {self.loss_grad_clip}"
-            )
+            raise GraphError(f"loss_grad_clip: expected a number >= 0 (0: no clipping), got {self.loss_grad_clip}")
         if self.max_anisotropy != 0 and self.max_anisotropy < 1:
             raise GraphError(f"max_anisotropy: expected 0 (no limit) or >= 1, got {self.max_anisotropy}")
         if not 0 <= self.sh_band <= nx.MAX_SH_DEGREE:
@@ -99,9 +97,7 @@ def gaussian_splat_tile_count(width: int, height: int, tile_size: int) -> int:
     return splat.tile_count(width, height, tile_size)
 
 
-def gaussian_splat_prep_packed_len(
-    count: int, max_list_entries: int, width: int, height: int, tile_size: int
-) -> int:
+def gaussian_splat_prep_packed_len(count: int, max_list_entries: int, width: int, height: int, tile_size: int) -> int:
     """Floats in a packed prepare buffer (layout: ``stipple.ir.ops.packing``)."""
     tail = packing.packed_tail(width, height, tile_size, max_list_entries)
     return max(count, 1) * packing.FLOATS_PER_GAUSSIAN + tail
@@ -165,14 +161,10 @@ def shaped_inputs(inputs: GaussianSplatInputs) -> GaussianSplatInputs:
     if sh.shape.rank == 1:
         rows, size = count.value, sh.shape[0].value
         if rows is None or size is None or size % max(3 * rows, 1):
-            raise GraphError(
-                f"gaussian_splat: sh_coeffs: expected [N, K, 3], got {sh.shape} for {count} Gaussians"
-            )
+            raise GraphError(f"gaussian_splat: sh_coeffs: expected [N, K, 3], got {sh.shape} for {count} Gaussians")
         sh = structure.reshape(sh, [rows, size // (3 * rows) if rows else 0, 3])
     if sh.shape.rank != 3 or sh.shape[0] != count or sh.shape[2] != 3 or sh.shape[1].value is None:
-        raise GraphError(
-            f"gaussian_splat: sh_coeffs: expected [{count}, K, 3] with a known K, got {sh.shape}"
-        )
+        raise GraphError(f"gaussian_splat: sh_coeffs: expected [{count}, K, 3] with a known K, got {sh.shape}")
     return replace(
         inputs,
         positions=positions,
@@ -203,9 +195,7 @@ def _colors(s: GaussianSplatInputs, band: int) -> tuple[Value, int]:
         return s.colors, splat.PASS_THROUGH
     needed = nx.sh_coeff_count(band)
     if given < needed:
-        raise GraphError(
-            f"gaussian_splat: sh_coeffs: sh_band {band} needs {needed} coefficients, got {given}"
-        )
+        raise GraphError(f"gaussian_splat: sh_coeffs: sh_band {band} needs {needed} coefficients, got {given}")
     count = s.sh_coeffs.shape[0]
     offset = (s.colors - nx.SH_OFFSET) / nx.SH_C0
     first = structure.narrow(s.sh_coeffs, 1, 0, 1) + structure.reshape(offset, [count, 1, 3])
@@ -277,9 +267,7 @@ class SeedSplatBuilders:
         )
         operands = [p.means2d, p.conics, p.colors, p.opacities, p.depths, p.tile_ranges, p.sorted_ids]
         attrs["max_list_entries"] = made.render.max_list_entries
-        node = cast("Graph", self).add(
-            "splat_pack_prepared", [*operands, camera.intrinsics, camera.background], attrs
-        )
+        node = cast("Graph", self).add("splat_pack_prepared", [*operands, camera.intrinsics, camera.background], attrs)
         return node.outputs[0]
 
     def gaussian_splat_rasterize(self, prep: Value, meta: Value, params: SplatParams) -> Value:

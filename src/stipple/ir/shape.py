@@ -68,9 +68,7 @@ class Dim:
                 elif _SYMBOL.match(factor):
                     symbols.append(factor)
                 else:
-                    raise GraphError(
-                        f"dimension: expected an int, a symbol or text like '3*N + 4', got {text!r}"
-                    )
+                    raise GraphError(f"dimension: expected an int, a symbol or text like '3*N + 4', got {text!r}")
             key = tuple(sorted(symbols))
             terms[key] = terms.get(key, 0) + coefficient
         return Dim(terms)

@@ -36,9 +36,7 @@ def verify(graph: Graph) -> None:
         types = node.definition.infer_types([v.type for v in node.inputs], node.attrs, fresh)
         if types != tuple(v.type for v in node.outputs):
             stored = ", ".join(str(v.type) for v in node.outputs)
-            raise GraphError(
-                f"{where}: stored types {stored} are not the inferred {', '.join(map(str, types))}"
-            )
+            raise GraphError(f"{where}: stored types {stored} are not the inferred {', '.join(map(str, types))}")
     _check_sources(graph)
     _check_roots(graph)
     check_symbols(graph)

@@ -76,9 +76,7 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         raise UnsupportedOpError(f"{backend.name}: no kernel for {node.op}")
     inputs = [backend.upload(a, v.dtype) for a, v in zip(arrays, node.inputs, strict=True)]
     outputs = [
-        None
-        if node.definition.view or kernel.owns_outputs
-        else backend.allocate(v.shape.resolve({}), v.dtype)
+        None if node.definition.view or kernel.owns_outputs else backend.allocate(v.shape.resolve({}), v.dtype)
         for v in node.outputs
     ]
     made = kernel(inputs, outputs, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from stipple.ir.graph import Node
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Compiled = Callable[[Sequence[Array], Mapping[str, Any], Threads], list[Array]]
+Compiled = Callable[..., list[Array]]
 
 _COMPILED: Mapping[str, Compiled] = {
     "image_l1": image.l1,
     "image_l1_backward": image.l1_backward,
     "image_ssim": image.ssim,
+    "image_ssim_backward": image.ssim_backward,
     "splat_prepare": splat.prepare,
     "splat_prepare_backward": splat.prepare_backward,
     "splat_rasterize": splat.rasterize,
@@ -36,6 +37,7 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_render": splat.render,
     "splat_render_backward": splat.render_backward,
 }
+_LAZY = ("image_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
 _HOST: Mapping[str, tensor.Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
 
 
@@ -85,13 +87,10 @@ class CpuBackend:
             return ElementwiseKernel(program_of(node), f"blocks.{node.op}", self.threads)
         if node.op in ("adam", "adam_visible"):
             return AdamKernel(node, self.threads)
-        if node.op == "image_ssim_backward":
-            wanted = _used(node)
-            return CpuKernel(
-                f"numba.{node.op}", lambda x, dims: image.ssim_backward(x, node.attrs, self.threads, wanted)
-            )
         if node.op in _COMPILED:
             run = _COMPILED[node.op]
+            if node.op in _LAZY:  # some results cost extra: only if something uses them
+                run = partial(run, used=_used(node))
             return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
         if node.op in _HOST:
             compute = _HOST[node.op]

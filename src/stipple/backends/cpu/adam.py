@@ -63,7 +63,5 @@ class AdamKernel:
         out = [a.reshape(-1) for a in results]
         numbers = (attrs["beta1"], attrs["beta2"], float(lr) / factor1, 1 / factor2, attrs["eps"])
         scalars = [np.float32(n) for n in numbers]
-        self.threads.blocks(
-            param.size, _BLOCK, lambda s, e: update(s, e, *flat, *scalars, visible, width, *out)
-        )
+        self.threads.blocks(param.size, _BLOCK, lambda s, e: update(s, e, *flat, *scalars, visible, width, *out))
         return results

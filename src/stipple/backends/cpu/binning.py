@@ -258,8 +258,7 @@ def _limit(found: list[tuple[Array, Array, int]], counts: Array, limit: int) -> 
     if not limit or total <= limit:
         return
     warnings.warn(
-        f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, "
-        "the farthest ones",
+        f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
         LimitWarning,
         stacklevel=2,
     )

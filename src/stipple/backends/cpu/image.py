@@ -74,9 +74,7 @@ def l1_backward(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Thr
     scale = np.float32(float(v_out) / max(image.size, 1))
     made = [np.empty_like(image), np.empty_like(image)]
     rows = [_rows(a) for a in (image, target, *made)]
-    threads.blocks(
-        len(image), _ROWS, lambda s, e: l1_rows_backward(s, e, rows[0], rows[1], scale, rows[2], rows[3])
-    )
+    threads.blocks(len(image), _ROWS, lambda s, e: l1_rows_backward(s, e, rows[0], rows[1], scale, rows[2], rows[3]))
     return made
 
 
@@ -215,12 +213,12 @@ def ssim_backward(
     x: Sequence[Array],
     attrs: Mapping[str, AttrValue],
     threads: Threads,
-    wanted: Sequence[bool] = (True, True),
+    used: Sequence[bool] = (True, True),
 ) -> list[Array]:
-    """Results of image_ssim_backward; zeros where one is not wanted."""
+    """Results of image_ssim_backward; zeros where one is not used."""
     image, target, v_out = x
     made = []
-    for first, second, needed in ((image, target, wanted[0]), (target, image, wanted[1])):
+    for first, second, needed in ((image, target, used[0]), (target, image, used[1])):
         gradient = np.zeros_like(image)
         if needed:
             _, slopes = _ssim(first, second, attrs["padding"], float(v_out), True, threads)

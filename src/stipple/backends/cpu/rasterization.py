@@ -84,9 +84,7 @@ def _signatures(result: str, arguments: str) -> list[str]:
         images="f4[:,:,::1],f4[:,::1],f4[:,::1],i4[:,::1]",
     )
     return [
-        f"{result}(UniTuple(i8,{ray}),UniTuple(i8,{fixed}),i8,i8,{filled})"
-        for ray in (1, 2)
-        for fixed in (1, RGBD)
+        f"{result}(UniTuple(i8,{ray}),UniTuple(i8,{fixed}),i8,i8,{filled})" for ray in (1, 2) for fixed in (1, RGBD)
     ]
 
 
@@ -325,9 +323,7 @@ def backward_block(
     nc = RGBD if len(fixed) == RGBD else colors.shape[1] + 1
     stride = slots.shape[1]
     batch = stack_floats(1408)
-    light = stack_floats(
-        1024
-    )  # T, light still to come times its gradient, last entry, weights of one Gaussian
+    light = stack_floats(1024)  # T, light still to come times its gradient, last entry, weights of one Gaussian
     own = stack_floats(48)
     grads = feature_planes(fixed, planes)
     for i in range(0, PIXELS, LANES):
@@ -483,9 +479,7 @@ def backward_block(
                     for r in range(first, last + 1):
                         for h in range(VECTORS):
                             i = r * ROW + h * LANES
-                            total_k = vfma(
-                                vload(light, 3 * PIXELS + i), vload(grads, k * PIXELS + i), total_k
-                            )
+                            total_k = vfma(vload(light, 3 * PIXELS + i), vload(grads, k * PIXELS + i), total_k)
                     at_k = base + at_features + k
                     sstore(S, at_k, sload(S, at_k) + vsum(total_k))
         at += BATCH

@@ -200,16 +200,17 @@ def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]
     threads.spread(len(ranges), run, per_thread=16)
     if sum(cuts):
         warnings.warn(
-            f"splat_rasterize: max_splat_steps = {attrs['max_splat_steps']} cut {sum(cuts)} of "
-            f"{height * width} pixels",
+            f"splat_rasterize: max_splat_steps = {attrs['max_splat_steps']} cut {sum(cuts)} of {height * width} pixels",
             LimitWarning,
             stacklevel=2,
         )
     return [rgba, depth, transmittance, last_ids]
 
 
-def rasterize_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
-    """Gradients of splat_rasterize's float operands, and the 2D means' absolute gradient."""
+def rasterize_backward(
+    x: Sequence[Array], attrs: Attrs, threads: Threads, used: Sequence[bool] = (True,)
+) -> list[Array]:
+    """Gradients of splat_rasterize's float operands, and the 2D means' absolute one (zeros if that is not used)."""
     means2d, conics, colors, opacities, depths, _, ranges, ids = x[:8]
     rgba, depth, transmittance, last_ids, v_rgba, v_depth = x[8:]
     check_prepared(means2d, ranges, ids)
@@ -238,7 +239,7 @@ def rasterize_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> li
             v_depth,
             attrs["tile_size"],
             _log_cutoff(attrs),
-            True,
+            used[-1],
             _planes(features),
             slots,
         )
@@ -263,11 +264,12 @@ def render(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
     return rasterize([*made[:5], x[_OPERANDS], *made[6:]], attrs, threads)[:2]
 
 
-def render_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
+def render_backward(x: Sequence[Array], attrs: Attrs, threads: Threads, used: Sequence[bool] = (True,)) -> list[Array]:
     """Gradients of splat_render's operands, and of the 2D means."""
     made = prepare(x, attrs, threads)
     operands = [*made[:5], x[_OPERANDS], *made[6:]]
     v_rgba, v_depth = x[-2:]
-    v = rasterize_backward([*operands, *rasterize(operands, attrs, threads), v_rgba, v_depth], attrs, threads)
+    images = rasterize(operands, attrs, threads)
+    v = rasterize_backward([*operands, *images, v_rgba, v_depth], attrs, threads, used)
     back = prepare_backward([*x[:_OPERANDS], made[5], *v[:5]], attrs, threads)
     return [*back, v[5], v[0], v[6]]

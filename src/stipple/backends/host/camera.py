@@ -49,9 +49,7 @@ def _check_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> None:
     for name, given in zip(META_PARAM_NAMES, meta[15:], strict=True):
         wanted = float(attrs[name])
         if abs(given - wanted) > 1e-6 * max(1.0, abs(wanted)):  # meta is float32
-            raise InputError(
-                f"splat_camera: meta says {name} = {given:g}, the graph was built with {wanted:g}"
-            )
+            raise InputError(f"splat_camera: meta says {name} = {given:g}, the graph was built with {wanted:g}")
 
 
 def camera_from_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> tuple[Array, Array, Array, Array]:

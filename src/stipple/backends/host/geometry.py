@@ -52,8 +52,7 @@ def sh_basis(directions: Array, degree: int) -> Array:
     """Basis values [n, K] for unit directions [n, 3]."""
     x, y, z = directions.T
     columns = [
-        sum(c * x**i * y**j * z**k for c, i, j, k in terms)
-        for terms in nx.SH_BASIS[: nx.sh_coeff_count(degree)]
+        sum(c * x**i * y**j * z**k for c, i, j, k in terms) for terms in nx.SH_BASIS[: nx.sh_coeff_count(degree)]
     ]
     return np.stack([np.broadcast_to(c, x.shape) for c in columns], axis=1)
 

@@ -22,9 +22,7 @@ def pack(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     means2d, conics, colors, opacities, depths, ranges, ids, intrinsics, background = x
     limit, count = attrs["max_list_entries"], len(means2d)
     if len(ids) > limit:
-        raise InputError(
-            f"splat_pack_prepared: {len(ids)} tile entries do not fit max_list_entries = {limit}"
-        )
+        raise InputError(f"splat_pack_prepared: {len(ids)} tile entries do not fit max_list_entries = {limit}")
     rows = max(count, 1)
     k = np.zeros((count, 8))
     k[:, : conics.shape[1]] = conics
@@ -64,17 +62,12 @@ def unpack(x: Sequence[Array], attrs: Attrs) -> list[Array]:
         if given != attrs[name]:
             raise InputError(f"splat_unpack_prepared: packed with {name} = {given:g}, not {attrs[name]}")
     count, used = int(params[6]), int(params[7])
-    if (
-        max(count, 1) != rows
-        or not 0 <= used <= attrs["max_list_entries"]
-        or attrs["count"] not in (-1, count)
-    ):
+    if max(count, 1) != rows or not 0 <= used <= attrs["max_list_entries"] or attrs["count"] not in (-1, count):
         raise InputError(f"splat_unpack_prepared: the buffer claims {count} Gaussians and {used} entries")
     widths = (4, 1, 3, 3, 4)
     cuts = np.cumsum([rows * w for w in widths])
     rgba, depths, first, middle, last = (
-        b.reshape(rows, w)[:count]
-        for b, w in zip(np.split(packed[: cuts[-1]], cuts[:-1]), widths, strict=True)
+        b.reshape(rows, w)[:count] for b, w in zip(np.split(packed[: cuts[-1]], cuts[:-1]), widths, strict=True)
     )
     conics = np.column_stack([first[:, 2], middle, last])[:, : CONIC_LENGTH[attrs["projection"]]]
     ids_start = cuts[-1]

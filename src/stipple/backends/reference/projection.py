@@ -301,9 +301,7 @@ def support_quadratics(conics: Array, reach: Array, projection: str) -> Array:
     return np.column_stack([a - k * e, b - k * f, c - k * g, -k * p, -k * q, k])
 
 
-def _extents(
-    conics: Array, reach: Array, means2d: Array, camera: Camera, projection: str
-) -> tuple[Array, Array]:
+def _extents(conics: Array, reach: Array, means2d: Array, camera: Camera, projection: str) -> tuple[Array, Array]:
     """Offsets from the mean between which a Gaussian counts, per axis. A region that is no ellipse (the
     Gaussian reaches the camera's plane) extends over the whole image and beyond."""
     a, b, c, p, r, k = support_quadratics(conics, reach, projection).T

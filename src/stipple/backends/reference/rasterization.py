@@ -97,15 +97,11 @@ class Prepared:
 
     def check(self) -> None:
         """Raise InputError if an index points outside; nothing is read out of bounds."""
-        if len(self.sorted_ids) and not (
-            0 <= self.sorted_ids.min() <= self.sorted_ids.max() < len(self.means2d)
-        ):
+        if len(self.sorted_ids) and not (0 <= self.sorted_ids.min() <= self.sorted_ids.max() < len(self.means2d)):
             raise InputError(f"splat_rasterize: sorted_ids must lie in 0 to {len(self.means2d) - 1}")
         start, end = self.tile_ranges[:, 0], self.tile_ranges[:, 1]
         if not ((start >= 0) & (start <= end) & (end <= len(self.sorted_ids))).all():
-            raise InputError(
-                f"splat_rasterize: tile_ranges must lie in 0 to {len(self.sorted_ids)}, ascending"
-            )
+            raise InputError(f"splat_rasterize: tile_ranges must lie in 0 to {len(self.sorted_ids)}, ascending")
 
 
 @dataclass

@@ -87,9 +87,7 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
 
 def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
     operands = (Operand("a", dtype="any"), Operand("b", dtype="any"))
-    register(
-        OpDef(name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True)
-    )
+    register(OpDef(name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True))
 
     def build(a: Operandish, b: Operandish) -> Value:
         return _two(name, a, b)

@@ -287,9 +287,7 @@ def _check_prepared(c: InferContext) -> None:
         )
     tiles = tile_count(c.attrs["width"], c.attrs["height"], c.attrs["tile_size"])
     if c.dims["T"] != tiles:
-        c.fail(
-            f"tile_ranges: expected shape [{tiles}, 2] for the image and tile size, got {c.types[6].shape}"
-        )
+        c.fail(f"tile_ranges: expected shape [{tiles}, 2] for the image and tile size, got {c.types[6].shape}")
 
 
 def _image_types(c: InferContext) -> list[TensorType]:
@@ -475,9 +473,7 @@ def splat_camera(meta: Value, **attrs: Any) -> Camera2d:
     return Camera2d(*meta.graph.add("splat_camera", [meta], attrs).outputs)
 
 
-def clip_planes(
-    graph: Graph, near: float = nx.NEAR, far: float = nx.FAR, dtype: DType | str = DType.F32
-) -> Value:
+def clip_planes(graph: Graph, near: float = nx.NEAR, far: float = nx.FAR, dtype: DType | str = DType.F32) -> Value:
     """The constant (near, far) that prepare and render take."""
     return graph.constant([near, far], dtype)
 

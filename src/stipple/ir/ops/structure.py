@@ -196,9 +196,7 @@ register(
         _infer_pad,
         "Zeros put before and after along one axis.",
         attrs=(_AXIS, Attr("before", "dim", default=0), Attr("after", "dim", default=0)),
-        vjp=lambda g: [
-            narrow(g.cotangent(), g.attrs["axis"], g.attrs["before"], g.inputs[0].shape[g.attrs["axis"]])
-        ],
+        vjp=lambda g: [narrow(g.cotangent(), g.attrs["axis"], g.attrs["before"], g.inputs[0].shape[g.attrs["axis"]])],
     )
 )
 

@@ -51,9 +51,7 @@ class PassManager:
             result = step.run(graph)
             if result.changes:
                 verify(result.graph)
-            self.records.append(
-                PassRecord(step.name, result.changes, len(graph), len(result.graph), result.detail)
-            )
+            self.records.append(PassRecord(step.name, result.changes, len(graph), len(result.graph), result.detail))
             graph = result.graph
         return graph
 

@@ -55,9 +55,7 @@ class Rewriter:
     def attrs(self, node: Node) -> dict[str, AttrValue]:
         """A node's attributes in terms of the new graph's symbols."""
         return {
-            a.name: node.attrs[a.name].substitute(self._renamed)
-            if a.kind in ("dim", "shape")
-            else node.attrs[a.name]
+            a.name: node.attrs[a.name].substitute(self._renamed) if a.kind in ("dim", "shape") else node.attrs[a.name]
             for a in node.definition.attrs
         }
 

@@ -33,16 +33,12 @@ class LowerRender:
             return _lower_backward(rw.new, rw.operands(node), node)
 
         made = rebuild(graph, visit)
-        return (
-            PassResult(made, len(lowered), f"lowered {tally(lowered)}") if lowered else PassResult(graph, 0)
-        )
+        return PassResult(made, len(lowered), f"lowered {tally(lowered)}") if lowered else PassResult(graph, 0)
 
 
 def _lower_forward(graph: Graph, inputs: Sequence[Value], node: Node) -> tuple[Node, Node]:
     """The prepare and rasterize nodes of a render with these operands."""
-    prepare = graph.add(
-        "splat_prepare", inputs[:_PREPARE_INPUTS], splat.select_attrs(splat.PREPARE_ATTRS, node.attrs)
-    )
+    prepare = graph.add("splat_prepare", inputs[:_PREPARE_INPUTS], splat.select_attrs(splat.PREPARE_ATTRS, node.attrs))
     means2d, conics, colors, opacities, depths, _, ranges, ids = prepare.outputs
     rasterize = graph.add(
         "splat_rasterize",

@@ -1,0 +1,136 @@
+"""A renderer in the style that SLAM programs use: one camera with R and t, colour and depth, and per-Gaussian
+records of what was drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stipple.errors import InputError
+from stipple.render import rasterization
+from stipple.render import render as render_scene
+from stipple.scene import Camera, Gaussians
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class DiffCamera:
+    """A pinhole camera: focal lengths and principal point in pixels, size, rotation ``R`` [3, 3] and translation
+    ``t`` [3] from world to camera (+x right, +y down, +z forward)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    R: ArrayLike
+    t: ArrayLike
+
+    def camera(self) -> Camera:
+        """The same camera, checked."""
+        viewmat = np.eye(4)
+        rotation, translation = np.asarray(self.R, float), np.asarray(self.t, float)
+        if rotation.shape != (3, 3) or translation.shape != (3,):
+            raise InputError(f"R, t: expected [3, 3] and [3], got {rotation.shape} and {translation.shape}")
+        viewmat[:3, :3], viewmat[:3, 3] = rotation, translation
+        return Camera(self.width, self.height, self.fx, self.fy, self.cx, self.cy, viewmat)
+
+
+class TrainableGaussians(Gaussians):
+    """A scene (see :class:`stipple.scene.Gaussians`) under the name that SLAM code knows."""
+
+
+class SplatOutput(NamedTuple):
+    """color [H, W, 3] and depth [H, W] (expected camera z; 0 where nothing is)."""
+
+    color: Array
+    depth: Array
+
+
+@dataclass(frozen=True, eq=False)
+class SplatRecord:
+    """One visible Gaussian: its index, pixel (u, v), 2D covariance [2, 2], camera z, opacity, colour [3], and the
+    box of tiles it may touch as (first column, first row, last column + 1, last row + 1)."""
+
+    index: int
+    u: float
+    v: float
+    covariance: Array
+    z: float
+    opacity: float
+    color: Array
+    tiles: tuple[int, int, int, int]
+
+
+class DiffSplatRenderer:
+    """Renders scenes for one device over one background colour."""
+
+    def __init__(self, background: ArrayLike = (0.0, 0.0, 0.0), device: str = "auto") -> None:
+        self.background = np.asarray(background, np.float32)
+        self.device = device
+
+    def render(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
+        """Colour and depth."""
+        return self.render_with_intermediates(gaussians, camera, records=False)[0]
+
+    def render_inference(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
+        """The same image, with nothing kept for gradients."""
+        image = render_scene(gaussians, camera.camera(), self.background, device=self.device)
+        return SplatOutput(image.color, image.depth)
+
+    def render_with_intermediates(
+        self, gaussians: Gaussians, camera: DiffCamera, records: bool = True
+    ) -> tuple[SplatOutput, list[SplatRecord]]:
+        """Colour and depth, and one record per visible Gaussian in order of depth."""
+        view = camera.camera()
+        colors, _, meta = rasterization(
+            gaussians.means,
+            gaussians.quats,
+            gaussians.scales,
+            gaussians.opacities,
+            gaussians.sh,
+            view.viewmat[None],
+            view.intrinsics[None],
+            view.width,
+            view.height,
+            near_plane=view.near,
+            far_plane=view.far,
+            sh_degree=gaussians.sh_degree,
+            backgrounds=self.background[None],
+            render_mode="RGB+ED",
+            device=self.device,
+        )
+        output = SplatOutput(colors[0, ..., :3], colors[0, ..., 3])
+        return output, self._records(meta) if records else []
+
+    @staticmethod
+    def _records(meta: dict[str, Array]) -> list[SplatRecord]:
+        size, across, down = meta["tile_size"], meta["tile_width"], meta["tile_height"]
+        means2d, conics, depths = meta["means2d"][0], meta["conics"][0].astype(float), meta["depths"][0]
+        radii, opacities, seen = meta["radii"][0], meta["opacities"][0], meta["seen_colors"][0]
+        visible = np.flatnonzero(radii[:, 0] > 0)
+        made = []
+        for i in visible[np.argsort(depths[visible], kind="stable")]:
+            a, b, c = conics[i]
+            covariance = np.array([[c, -b], [-b, a]]) / (a * c - b * b)
+            low = np.clip(np.floor((means2d[i] - radii[i]) / size), 0, [across, down]).astype(int)
+            high = np.clip(np.ceil((means2d[i] + radii[i]) / size), 0, [across, down]).astype(int)
+            box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+            made.append(
+                SplatRecord(
+                    int(i),
+                    float(means2d[i, 0]),
+                    float(means2d[i, 1]),
+                    covariance,
+                    float(depths[i]),
+                    float(opacities[i]),
+                    seen[i],
+                    box,
+                )
+            )
+        return made
