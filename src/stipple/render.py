@@ -162,7 +162,7 @@ def render(
         scene.sh.shape[1],
         _attrs(camera.width, camera.height, degree, projection=projection, antialiased=antialiased),
     )
-    feeds = {
+    feeds: dict[str, Any] = {
         "means": scene.means,
         "quats": scene.quats,
         "scales": scene.scales,
@@ -342,7 +342,7 @@ class _Call:
             _Signature(a["device"], channels, coefficients, attrs),
         )
 
-    def feeds(self, camera: int) -> dict[str, Array]:
+    def feeds(self, camera: int) -> dict[str, Any]:
         """The operands of one view."""
         colors = self.gaussians["colors"]
         return {

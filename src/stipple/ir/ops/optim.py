@@ -95,8 +95,5 @@ def adam(
     graph = param.graph
     inputs = [param, grad, m, v, graph.lift(lr, param.dtype), graph.lift(step, param.dtype)]
     attrs = {"beta1": beta1, "beta2": beta2, "eps": eps}
-    if visible is None:
-        node = graph.add("adam", inputs, attrs)
-    else:
-        node = graph.add("adam_visible", [*inputs, visible], attrs)
+    node = graph.add("adam", inputs, attrs) if visible is None else graph.add("adam_visible", [*inputs, visible], attrs)
     return AdamUpdate(*node.outputs)

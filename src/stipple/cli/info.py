@@ -1,0 +1,56 @@
+"""``stipple info``: what a scene file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+_BAR = 40
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+def info(file: str) -> None:
+    """Show what FILE, a splat PLY, holds: counts, bounds, harmonics, and how opacities and sizes spread."""
+    from stipple.formats import load_ply
+
+    scene = load_ply(file)
+    console = Console()
+    table = Table(show_header=False, box=None)
+    low, high = scene.bounds()
+    near, far = scene.bounds(0.95)
+    finite = scene.finite
+    rows = {
+        "file": f"{file}, {Path(file).stat().st_size / 1e6:.1f} MB",
+        "Gaussians": f"{scene.count:,}",
+        "harmonics": f"degree {scene.sh_degree} ({scene.sh.shape[1]} coefficients a channel)",
+        "bounds": f"{_vector(low)} to {_vector(high)}",
+        "95 % of means": f"{_vector(near)} to {_vector(far)}",
+        "not finite": f"{int((~finite).sum()):,} (never drawn)" if not finite.all() else "none",
+    }
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/bold]", value)
+    console.print(table)
+    if scene.count:
+        _histogram(console, "opacity", scene.opacities[finite], np.linspace(0, 1, 11))
+        sizes = np.log10(np.maximum(scene.scales[finite].max(axis=1), 1e-12)) if finite.any() else np.zeros(0)
+        _histogram(console, "largest sigma, log10", sizes, None)
+
+
+def _vector(values: np.ndarray) -> str:
+    return "(" + ", ".join(f"{v:.3g}" for v in values) + ")"
+
+
+def _histogram(console: Console, title: str, values: np.ndarray, edges: np.ndarray | None) -> None:
+    """Bars in the terminal."""
+    if not len(values):
+        return
+    counts, edges = np.histogram(values, bins=10 if edges is None else edges)
+    console.print(f"\n[bold]{title}[/bold]")
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+        bar = "█" * round(_BAR * count / max(counts.max(), 1))
+        console.print(f"  {low:6.2f} to {high:5.2f}  {bar:<{_BAR}} {count:,}", highlight=False)

@@ -1,0 +1,236 @@
+"""Measurements of the CPU backend's stages, for ``stipple bench`` and ``benchmarks/``.
+
+Times are the best of several runs in one process. The scalar loop is compiled by the same compiler with the same
+precision: one pixel after the other, one Gaussian after the other, as CPU renderers commonly do it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from rich.console import Console
+from rich.table import Table
+
+from stipple import numerics as nx
+from stipple.errors import DeviceError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scene and a view to measure."""
+
+    name: str
+    operands: list[Array]  # of splat_prepare
+    attrs: dict[str, Any]
+
+
+def _attrs(width: int, height: int, sh_degree: int = -1) -> dict[str, Any]:
+    return {
+        "width": width, "height": height, "tile_size": nx.TILE_SIZE, "alpha_cutoff": nx.ALPHA_CUTOFF,
+        "projection": "ewa", "sh_degree": sh_degree, "eps2d": nx.EPS2D, "antialiased": False, "max_list_entries": 0,
+        "transmittance_threshold": nx.TRANSMITTANCE_THRESHOLD, "max_splat_steps": 0,
+    }  # fmt: skip
+
+
+_CLIP = np.array([nx.NEAR, nx.FAR], np.float32)
+
+
+def slam_case(count: int, width: int, height: int, focal: float) -> Case:
+    """Isotropic Gaussians of log scale -3.5 in a box before the camera, opacities from 0.3 to 0.9."""
+    rng = np.random.default_rng(0)
+    f4 = np.float32
+    means = rng.uniform([-1, -0.8, 2], [1, 0.8, 6], (count, 3)).astype(f4)
+    quats = np.tile(f4([1, 0, 0, 0]), (count, 1))  # type: ignore[arg-type]
+    scales = np.full((count, 3), math.exp(-3.5), f4)
+    opacities = rng.uniform(0.3, 0.9, count).astype(f4)
+    colors = rng.uniform(0, 1, (count, 3)).astype(f4)
+    intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], f4)
+    operands = [means, quats, scales, opacities, colors, np.eye(4, dtype=f4), intrinsics, _CLIP]
+    return Case(f"{count:,} Gaussians, {width}x{height}", operands, _attrs(width, height))
+
+
+def ply_case(path: str, width: int = 1280, height: int = 720) -> Case:
+    """A scene from a file, seen from where ``stipple render`` sees it."""
+    from stipple.cli.render import first_camera
+    from stipple.formats import load_ply
+
+    scene = load_ply(path)
+    options = {"size": (width, height), "fov": 50.0, "position": None, "target": None, "up": (0, -1, 0)}
+    camera = first_camera(scene, options)
+    operands = [scene.means, scene.quats, scene.scales, scene.opacities, scene.sh]
+    matrices = [camera.viewmat.astype(np.float32), camera.intrinsics.astype(np.float32)]
+    name = f"{os.path.basename(path)}, {scene.count:,} Gaussians, {width}x{height}"
+    return Case(name, [*operands, *matrices, _CLIP], _attrs(width, height, scene.sh_degree))
+
+
+# --- the peer ---------------------------------------------------------------------------------------------
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})  # type: ignore[untyped-decorator]
+def scalar_loop(ranges, ids, means2d, conics, colors, opacities, depths, size, image):  # type: ignore[no-untyped-def]
+    """Composite pixel by pixel, Gaussian by Gaussian."""
+    height, width = image.shape[:2]
+    across = (width + size - 1) // size
+    for y in range(height):
+        for x in range(width):
+            tile = (y // size) * across + x // size
+            light, r, g, b, d = np.float32(1), np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for e in range(ranges[tile, 0], ranges[tile, 1]):
+                i = ids[e]
+                dx = np.float32(x) + np.float32(0.5) - means2d[i, 0]
+                dy = np.float32(y) + np.float32(0.5) - means2d[i, 1]
+                power = np.float32(0.5) * (conics[i, 0] * dx * dx + conics[i, 2] * dy * dy) + conics[i, 1] * dx * dy
+                alpha = min(np.float32(0.99), opacities[i] * math.exp(-power))
+                if alpha < np.float32(1 / 255):
+                    continue
+                after = light * (np.float32(1) - alpha)
+                if after <= np.float32(1e-4):
+                    break
+                weight = alpha * light
+                r += weight * colors[i, 0]
+                g += weight * colors[i, 1]
+                b += weight * colors[i, 2]
+                d += weight * depths[i]
+                light = after
+            image[y, x, 0], image[y, x, 1], image[y, x, 2] = r, g, b
+            image[y, x, 3], image[y, x, 4] = np.float32(1) - light, d
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+def best_of(run: Callable[[], object], seconds: float = 1.0, least: int = 3) -> float:
+    """The shortest time of a call in milliseconds, over at least ``least`` calls and about ``seconds``."""
+    run()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or (time.perf_counter() < end and len(times) < 200):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times) * 1e3
+
+
+def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
+    """Milliseconds of every stage and of whole frames."""
+    from stipple.backends.cpu import binning, splat
+    from stipple.backends.cpu.threads import Threads
+
+    pool, attrs, x = Threads(threads), case.attrs, case.operands
+    made = splat.prepare(x, attrs, pool)
+    background = np.zeros(made[2].shape[1], np.float32)
+    operands = [*made[:5], background, *made[6:]]
+    images = splat.rasterize(operands, attrs, pool)
+    rng = np.random.default_rng(1)
+    v_rgba = rng.normal(size=images[0].shape).astype(np.float32)
+    v_depth = rng.normal(size=images[1].shape).astype(np.float32)
+    arriving = [*operands, *images, v_rgba, v_depth]
+    v = splat.rasterize_backward(arriving, attrs, pool, (False,))
+    order = binning.depth_order(made[5], made[4], pool)
+
+    def forward() -> Any:
+        p = splat.prepare(x, attrs, pool)
+        o = [*p[:5], background, *p[6:]]
+        return p, o, splat.rasterize(o, attrs, pool)
+
+    def both() -> None:
+        p, o, i = forward()
+        g = splat.rasterize_backward([*o, *i, v_rgba, v_depth], attrs, pool, (False,))
+        splat.prepare_backward([*x, p[5], *g[:5]], attrs, pool)
+
+    prepare = best_of(lambda: splat.prepare(x, attrs, pool))
+    sort = best_of(lambda: binning.depth_order(made[5], made[4], pool), 0.3)
+    bins = best_of(lambda: binning.bin_into_tiles(order, made[0], made[1], made[3], made[5], attrs, pool), 0.5)
+    result: dict[str, Any] = {
+        "scene": case.name,
+        "threads": threads,
+        "visible": int((made[5][:, 0] > 0).sum()),
+        "tile_entries": len(made[7]),
+        "project_ms": prepare - sort - bins,
+        "sort_ms": sort,
+        "bin_ms": bins,
+        "rasterize_ms": best_of(lambda: splat.rasterize(operands, attrs, pool)),
+        "rasterize_backward_ms": best_of(lambda: splat.rasterize_backward(arriving, attrs, pool, (False,))),
+        "project_backward_ms": best_of(lambda: splat.prepare_backward([*x, made[5], *v[:5]], attrs, pool), 0.5),
+        "forward_ms": best_of(forward),
+        "forward_backward_ms": best_of(both),
+    }
+    if with_scalar:
+        image = np.empty((attrs["height"], attrs["width"], 5), np.float32)
+        fields = (made[6], made[7], made[0], made[1], made[2], made[3], made[4], attrs["tile_size"], image)
+        scalar = best_of(lambda: scalar_loop(*fields), 0.5, 2)
+        result["scalar_loop_ms"] = scalar
+        result["scalar_over_rasterize"] = scalar / result["rasterize_ms"]
+        result["scalar_difference"] = float(np.abs(image[..., :3] - images[0][..., :3]).mean())
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    from stipple.backends.cpu.simd import LANES
+    from stipple.backends.cpu.threads import default_threads
+
+    return {
+        "processor": _processor(),
+        "threads": default_threads(),
+        "lanes": LANES,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def run(
+    quick: bool, scene: str | None, device: str, console: Console, more: list[Case] | None = None
+) -> dict[str, Any]:
+    """Measure all cases with 1 thread and with all."""
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"bench measures the device 'cpu'; --device {device} is not measured yet")
+    from stipple.backends.cpu import CpuBackend
+
+    threads = CpuBackend().threads.count
+    cases = [slam_case(10_000, 640, 480, 500.0)]
+    if not quick:
+        cases.append(slam_case(100_000, 1920, 1080, 500.0))
+    cases += more or []
+    if scene:
+        cases.append(ply_case(scene))
+    rows = []
+    for case in cases:
+        for count in sorted({1, threads}):
+            console.print(f"measuring {case.name}, {count} threads ...", highlight=False)
+            rows.append(measure_case(case, count, with_scalar=count == 1 and case.operands[4].shape[-1] == 3))
+    return {"machine": machine(), "rows": rows}
+
+
+def table(measured: dict[str, Any]) -> Table:
+    """The figures for people, in milliseconds."""
+    m = measured["machine"]
+    made = Table(title=f"{m['processor']}, {m['threads']} threads, {m['lanes']} lanes; milliseconds, best of several")
+    columns = {
+        "scene": "scene", "threads": "threads", "project_ms": "project", "sort_ms": "sort", "bin_ms": "bin",
+        "rasterize_ms": "rasterize", "forward_ms": "frame", "rasterize_backward_ms": "raster. back",
+        "project_backward_ms": "proj. back", "forward_backward_ms": "fwd + back", "scalar_over_rasterize": "scalar loop",
+    }  # fmt: skip
+    for key, title in columns.items():
+        made.add_column(title, justify="left" if key == "scene" else "right")
+    for row in measured["rows"]:
+        cells = []
+        for key in columns:
+            value = row.get(key)
+            text = f"{value:.2f}" if isinstance(value, float) else str(value)
+            cells.append("" if value is None else f"{value:.0f} x" if key == "scalar_over_rasterize" else text)
+        made.add_row(*cells)
+    return made

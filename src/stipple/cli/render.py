@@ -1,0 +1,185 @@
+"""``stipple render``: pictures and turns of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from stipple.cli.options import Size, Vector, device_options
+from stipple.errors import InputError
+from stipple.scene import Camera, Gaussians
+
+_VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+_PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+@click.command()
+@click.argument("scene", type=click.Path(dir_okay=False))
+@click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
+@click.option("--size", type=Size(), default="1280x720", show_default=True, help="Pixels.")
+@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=50.0, show_default=True,
+              help="Vertical field of view in degrees.")  # fmt: skip
+@click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
+@click.option("--look-at", "target", type=Vector(), help="Point in the middle of the picture; the scene's by default.")
+@click.option("--up", type=Vector(), default="0,-1,0", show_default=True, help="Towards the top of the picture.")
+@click.option("--orbit", type=click.IntRange(1), help="Turn around the target in this many frames (a video: 120).")
+@click.option(
+    "--fps", type=click.FloatRange(1, 240), default=30.0, show_default=True, help="Frames a second of a video."
+)
+@click.option("--background", type=Vector(), default="0,0,0", show_default=True, help="Red, green, blue from 0 to 1.")
+@click.option(
+    "--depth", "depth_file", type=click.Path(dir_okay=False), help="Also write depth: a 16-bit PNG, near is bright."
+)
+@click.option("--alpha", "alpha_file", type=click.Path(dir_okay=False), help="Also write alpha as a grey picture.")
+@click.option("--sh-degree", type=click.IntRange(0, 4), help="Use no more bands of harmonics than this.")
+@click.option("--antialiased", is_flag=True, help="For scenes trained with antialiasing.")
+@click.option("--projection", type=click.Choice(["ewa", "ray"]), default="ewa", show_default=True,
+              help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
+@device_options
+def render(scene: str, output: str, **options: Any) -> None:
+    """Render SCENE, a splat PLY, to a picture, a folder of frames, or a video.
+
+    \b
+    stipple render scene.ply -o picture.png
+    stipple render scene.ply -o picture.png --from 0,1,-3 --look-at 0,1,0 --size 1920x1080
+    stipple render scene.ply -o frames/ --orbit 60
+    stipple render scene.ply -o turn.mp4
+    """
+    from stipple.formats import load_ply
+
+    gaussians = load_ply(scene)
+    if not gaussians.count:
+        raise InputError(f"{scene}: the scene holds no Gaussians")
+    target = Path(output)
+    video = target.suffix.lower() in _VIDEO
+    frames = options["orbit"] or (120 if video else 1)
+    folder = not video and (options["orbit"] is not None or output.endswith("/") or target.is_dir())
+    if not (video or folder or target.suffix.lower() in _PICTURE):
+        raise click.BadParameter(
+            f"{output}: expected a picture ({', '.join(_PICTURE)}), a video ({', '.join(_VIDEO)}), or a folder with --orbit",
+            param_hint="-o",
+        )
+    cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
+    console = Console(stderr=True)
+    with _writer(target, video, folder, options["fps"]) as write:
+        steps: Any = range(frames)
+        if frames > 1:
+            steps = track(steps, description="Rendering", console=console)
+        for i in steps:
+            write(i, *_draw(gaussians, cameras[i], options))
+        last = _draw_extras(gaussians, cameras[0], options)
+    console.print(f"Wrote {output}" + (f" ({frames} frames)" if frames > 1 else "") + "".join(f", {f}" for f in last))
+
+
+def framing(scene: Gaussians) -> tuple[np.ndarray, float]:
+    """Middle and radius of where most of a scene is."""
+    low, high = scene.bounds(0.95)
+    radius = 0.5 * float(np.linalg.norm(high - low))
+    return (low + high) / 2, radius if radius > 0 else 1.0
+
+
+def first_camera(scene: Gaussians, options: dict[str, Any]) -> Camera:
+    """The camera of the first frame: as told, or one that frames the scene from -z."""
+    width, height = options["size"]
+    center, radius = framing(scene)
+    target = np.array(options["target"]) if options["target"] is not None else center
+    camera = Camera.from_fov(width, height, options["fov"])
+    position = options["position"]
+    if position is None:
+        narrow = np.arctan(min(1.0, width / height) * np.tan(np.deg2rad(options["fov"]) / 2))
+        position = target - np.array([0, 0, radius / np.sin(narrow)])
+    return camera.look_at(position, target, options["up"])
+
+
+def orbit(camera: Camera, options: dict[str, Any], scene: Gaussians, frames: int) -> list[Camera]:
+    """The camera turned around the target about the up axis, one whole turn."""
+    center, _ = framing(scene)
+    target = np.array(options["target"]) if options["target"] is not None else center
+    up = np.asarray(options["up"], float)
+    axis = up / np.linalg.norm(up)
+    arm = camera.position - target
+    made = []
+    for i in range(frames):
+        angle = 2 * np.pi * i / frames
+        turned = arm * np.cos(angle) + np.cross(axis, arm) * np.sin(angle) + axis * (axis @ arm) * (1 - np.cos(angle))
+        made.append(camera.look_at(target + turned, target, up) if i else camera)
+    return made
+
+
+def _image(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> Any:
+    from stipple.render import render as render_image
+
+    return render_image(
+        scene,
+        camera,
+        options["background"],
+        sh_degree=options["sh_degree"],
+        antialiased=options["antialiased"],
+        projection=options["projection"],
+        device=options["device"],
+    )
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _draw(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> tuple[np.ndarray]:
+    return (_bytes(_image(scene, camera, options).color),)
+
+
+def _draw_extras(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> list[str]:
+    """Depth and alpha of the first frame, where asked for."""
+    from PIL import Image
+
+    wanted = [f for f in (options["depth_file"], options["alpha_file"]) if f]
+    if not wanted:
+        return []
+    image = _image(scene, camera, options)
+    if options["alpha_file"]:
+        Image.fromarray(_bytes(image.alpha)).save(options["alpha_file"])
+    if options["depth_file"]:
+        seen = image.alpha > 0.5
+        shade = np.zeros(image.depth.shape)
+        if seen.any():
+            near, far = image.depth[seen].min(), image.depth[seen].max()
+            shade[seen] = 1 - 0.95 * (image.depth[seen] - near) / max(far - near, 1e-12)
+        Image.fromarray((shade * 65535 + 0.5).astype(np.uint16)).save(options["depth_file"])
+    return wanted
+
+
+@contextmanager
+def _writer(target: Path, video: bool, folder: bool, fps: float) -> Iterator[Any]:
+    """A function that takes a frame's number and its pixels."""
+    from PIL import Image
+
+    if video:
+        import imageio.v2 as imageio
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
+        more = {} if target.suffix.lower() == ".gif" else {"macro_block_size": 2}
+        try:
+            with imageio.get_writer(temporary, fps=fps, **more) as file:
+                yield lambda i, pixels: file.append_data(pixels)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    elif folder:
+        target.mkdir(parents=True, exist_ok=True)
+        yield lambda i, pixels: Image.fromarray(pixels).save(target / f"{i:04d}.png")
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
+        try:
+            yield lambda i, pixels: Image.fromarray(pixels).save(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""PlayCanvas' compressed PLY: 256 Gaussians a chunk, each packed into four 32-bit words.
+
+The layout is that of PlayCanvas' open format (SuperSplat and splat-transform write it): positions 11-10-11 bits
+and log scales 11-10-11 bits between the chunk's bounds, rotations as the three smallest of four components in
+2-10-10-10 bits, colours and opacity 8 bits each (colours between the chunk's bounds where it has them),
+harmonics 8 bits in an element of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from stipple.errors import FileFormatError
+from stipple.formats.ply import Element, read_table
+from stipple.scene.gaussians import Gaussians
+from stipple.scene.harmonics import rgb_to_sh, sh_degree
+
+_CHUNK = 256
+_PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+_BOUNDS = tuple(f"{edge}_{part}{axis}" for part in ("", "scale_") for edge in ("min", "max") for axis in "xyz")
+_COLOR_BOUNDS = tuple(f"{edge}_{axis}" for edge in ("min", "max") for axis in "rgb")
+
+
+def matches(elements: list[Element]) -> bool:
+    """Whether a header declares the compressed layout."""
+    vertex = next((e for e in elements if e.name == "vertex"), None)
+    return vertex is not None and set(_PACKED) <= {n for n, _ in vertex.properties}
+
+
+def read(name: str, file: BinaryIO, form: str, elements: list[Element]) -> Gaussians:
+    """The Gaussians that follow a compressed header."""
+    tables: dict[str, Any] = {e.name: read_table(name, file, form, e) for e in elements}
+    chunks, vertex = tables.get("chunk"), tables["vertex"]
+    if chunks is None or any(b not in (chunks.dtype.names or ()) for b in _BOUNDS):
+        raise FileFormatError(f"{name}: a compressed PLY without an element 'chunk' that holds bounds")
+    if len(chunks) * _CHUNK < len(vertex):
+        raise FileFormatError(
+            f"{name}: {len(vertex)} Gaussians need {-(-len(vertex) // _CHUNK)} chunks, got {len(chunks)}"
+        )
+    rows = chunks[np.arange(len(vertex)) // _CHUNK]
+    words = {n: vertex[n].astype(np.uint32) for n in _PACKED}
+    color = np.stack([_bits(words["packed_color"], shift, 8) for shift in (24, 16, 8, 0)], axis=1)
+    rgb, alpha = color[:, :3], color[:, 3]
+    if all(b in chunks.dtype.names for b in _COLOR_BOUNDS):
+        rgb = _between(rows, _COLOR_BOUNDS, rgb)
+    edge = 1e-6  # an opacity of exactly 0 or 1 has no finite logit
+    alpha = np.clip(alpha, edge, 1 - edge)
+    return Gaussians(
+        _between(rows, _BOUNDS[:6], _three(words["packed_position"])),
+        _between(rows, _BOUNDS[6:], _three(words["packed_scale"])),
+        _rotations(words["packed_rotation"]),
+        np.log(alpha / (1 - alpha)),
+        _harmonics(name, rgb_to_sh(rgb), tables.get("sh")),
+    )
+
+
+def _bits(words: np.ndarray, shift: int, count: int) -> np.ndarray:
+    """Some bits of each word as a number from 0 to 1."""
+    top = (1 << count) - 1
+    return np.asarray(((words >> np.uint32(shift)) & np.uint32(top)) / top)
+
+
+def _three(words: np.ndarray) -> np.ndarray:
+    return np.stack([_bits(words, 21, 11), _bits(words, 11, 10), _bits(words, 0, 11)], axis=1)
+
+
+def _between(rows: Any, names: tuple[str, ...], share: np.ndarray) -> np.ndarray:
+    low, high = (np.stack([rows[n].astype(float) for n in part], axis=1) for part in (names[:3], names[3:]))
+    return np.asarray(low + share * (high - low))
+
+
+def _rotations(words: np.ndarray) -> np.ndarray:
+    """Quaternions wxyz from their three smallest components; the top bits say which one is left out."""
+    parts = (np.stack([_bits(words, s, 10) for s in (20, 10, 0)], axis=1) - 0.5) * np.sqrt(2)
+    largest = np.sqrt(np.maximum(1 - np.sum(parts**2, axis=1), 0))
+    which = (words >> np.uint32(30)).astype(int)
+    quats = np.empty((len(words), 4))
+    for left_out in range(4):
+        chosen = which == left_out
+        quats[chosen] = np.insert(parts[chosen], left_out, largest[chosen], axis=1)
+    return quats
+
+
+def _harmonics(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
+    if table is None:
+        return band0[:, None, :]
+    columns = [n for n in table.dtype.names if n.startswith("f_rest_")]
+    count = len(columns) // 3 + 1
+    if len(columns) % 3 or sh_degree(count) is None or len(table) != len(band0):
+        raise FileFormatError(f"{name}: element 'sh' has {len(columns)} coefficients for {len(table)} Gaussians")
+    values = np.stack([table[f"f_rest_{i}"].astype(float) for i in range(len(columns))], axis=1)
+    centred = np.where(values == 0, 0.0, np.where(values == 255, 1.0, (values + 0.5) / 256)) - 0.5
+    rest = (centred * 8).reshape(len(table), 3, count - 1).transpose(0, 2, 1)
+    return np.concatenate([band0[:, None, :], rest], axis=1)

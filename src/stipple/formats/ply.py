@@ -1,0 +1,104 @@
+"""PLY files (Turk, "The PLY Polygon File Format", 1994): header and tables of numbers.
+
+ASCII and both binary byte orders are read, by declared sizes that are checked against the file's before anything
+is allocated.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from stipple.errors import FileFormatError
+
+_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+_MAX_HEADER = 1 << 20
+
+
+@dataclass
+class Element:
+    """One element of a PLY header: rows of named, typed numbers."""
+
+    name: str
+    count: int
+    properties: list[tuple[str, str]]
+
+
+def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
+    if file.readline(16).strip() != b"ply":
+        raise FileFormatError(f"{name}: not a PLY file (its first line is not 'ply')")
+    form, elements, size = "", [], 0
+    while True:
+        line = file.readline(4096)
+        size += len(line)
+        if not line.endswith(b"\n") or size > _MAX_HEADER:
+            raise FileFormatError(f"{name}: the header ends without 'end_header'")
+        words = line.decode("ascii", "replace").split()
+        if not words or words[0] in ("comment", "obj_info"):
+            continue
+        if words == ["end_header"]:
+            break
+        try:
+            if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
+                form = words[1]
+            elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
+                elements.append(Element(words[1], int(words[2]), []))
+            elif words[0] == "property" and words[1] == "list" and elements:
+                elements[-1].properties.append((words[4], "list"))
+            elif words[0] == "property" and len(words) == 3 and elements:
+                elements[-1].properties.append((words[2], _TYPES[words[1]]))
+            else:
+                raise KeyError
+        except (KeyError, IndexError):
+            raise FileFormatError(f"{name}: cannot read the header line {' '.join(words)[:80]!r}") from None
+    if not form:
+        raise FileFormatError(f"{name}: the header has no format line")
+    return form, elements
+
+
+def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
+    """An element's rows as a structured array."""
+    lists = [n for n, kind in element.properties if kind == "list"]
+    if lists:
+        raise FileFormatError(
+            f"{name}: element {element.name!r} before or with the splats has a list property {lists[0]!r}"
+        )
+    dtype = np.dtype([(n, _ORDERS[form] + kind) for n, kind in element.properties])
+    if form == "ascii":
+        return _read_ascii(name, file, element, dtype)
+    start = file.tell()
+    size = os.fstat(file.fileno()).st_size - start
+    if size < element.count * dtype.itemsize:
+        held = size // dtype.itemsize if dtype.itemsize else 0
+        raise FileFormatError(
+            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds {held}"
+        )
+    return np.frombuffer(file.read(element.count * dtype.itemsize), dtype, element.count)
+
+
+def _read_ascii(name: str, file: BinaryIO, element: Element, dtype: np.dtype[Any]) -> Any:
+    columns = len(element.properties)
+    rows = np.empty((min(element.count, 1 << 16), columns))
+    for i in range(element.count):
+        words = file.readline().split()
+        if i == len(rows):  # grown as lines come, so that a hostile count allocates nothing
+            rows = np.concatenate([rows, np.empty((min(len(rows), element.count - len(rows)), columns))])
+        try:
+            if len(words) != columns:
+                raise ValueError(f"{len(words)} values where {columns} are declared" if words else "the file ends")
+            rows[i] = [float(w) for w in words]
+        except ValueError as error:
+            raise FileFormatError(f"{name}: {element.name} {i} of {element.count}: {error}") from None
+    table = np.empty(element.count, dtype)
+    for k, (column, _) in enumerate(element.properties):
+        with np.errstate(all="ignore"):
+            table[column] = rows[: element.count, k]
+    return table
