@@ -268,21 +268,34 @@ def forward_block(
                     at = end
                     break
         at += BATCH
+    # One loop an array, each over a row of pixels: so the compiler vectorises them.
     cut = 0
     for r in range(rows):
-        y = top + r
+        y, row = top + r, r * ROW
         for column in range(columns):
-            x_ = left + column
-            i = r * ROW + column
-            rest = abs(sload(light, i))
-            for k in range(nc - 1):
-                rgba[y, x_, k] = sload(sums, k * PIXELS + i) + rest * background[k]
-            rgba[y, x_, nc - 1] = ONE - rest
-            depth[y, x_] = sload(sums, (nc - 1) * PIXELS + i)
-            transmittance[y, x_] = rest
-            index = sload(light, PIXELS + i)
-            last_ids[y, x_] = np.int32(-1) if index < ZERO else np.int32(start + np.intp(index))
-            cut += 1 if sload(light, 2 * PIXELS + i) >= f4(1e6) else 0
+            transmittance[y, left + column] = abs(sload(light, row + column))
+        for column in range(columns):
+            depth[y, left + column] = sload(sums, (nc - 1) * PIXELS + row + column)
+        for column in range(columns):
+            index = sload(light, PIXELS + row + column)
+            last_ids[y, left + column] = np.int32(index) + (np.int32(start) if index >= ZERO else np.int32(0))
+        if len(fixed) == RGBD:
+            b0, b1, b2 = background[0], background[1], background[2]
+            for column in range(columns):
+                rest = abs(sload(light, row + column))
+                rgba[y, left + column, 0] = sload(sums, row + column) + rest * b0
+                rgba[y, left + column, 1] = sload(sums, PIXELS + row + column) + rest * b1
+                rgba[y, left + column, 2] = sload(sums, 2 * PIXELS + row + column) + rest * b2
+                rgba[y, left + column, 3] = ONE - rest
+        else:
+            for column in range(columns):
+                rest = abs(sload(light, row + column))
+                for k in range(nc - 1):
+                    rgba[y, left + column, k] = sload(sums, k * PIXELS + row + column) + rest * background[k]
+                rgba[y, left + column, nc - 1] = ONE - rest
+        if most > ZERO:
+            for column in range(columns):
+                cut += 1 if sload(light, 2 * PIXELS + row + column) >= f4(1e6) else 0
     return cut
 
 
