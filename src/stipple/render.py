@@ -141,7 +141,7 @@ class Image(NamedTuple):
     depth: Array
 
 
-def render(
+def render_view(
     scene: Gaussians,
     camera: Camera,
     background: ArrayLike = (0.0, 0.0, 0.0),
@@ -232,8 +232,8 @@ def rasterization(
     ``rasterize_mode`` classic or antialiased; ``projection`` ewa, or ray for evaluation without approximation.
 
     Returns colours [C, H, W, X], alphas [C, H, W, 1], and a dict with means2d, depths, radii, conics, opacities,
-    seen_colors [C, N, ...], tile_width, tile_height, tile_size, width, height, n_cameras, isect_offsets, flatten_ids (one
-    array a camera). Arrays may be NumPy or anything NumPy reads; results are float32. What gsplat offers for
+    seen_colors [C, N, ...], tile_width, tile_height, tile_size, width, height, n_cameras, isect_offsets and
+    flatten_ids (one array a camera). Arrays may be NumPy or anything NumPy reads; results are float32. What gsplat
     memory on its GPU (``packed``, ``sparse_grad``) and ``radius_clip`` is not offered and refused by name.
     """
     call = _Call.of(locals())
@@ -399,7 +399,9 @@ class _Call:
             v_rgba, v_depth = self._image_gradients(view, given[camera], v_alpha[camera])
             feeds = {**self.feeds(camera), **view, "v_rgba": v_rgba, "v_depth": v_depth}
             outs.append(executable.run(feeds))
-        made = {n: np.sum([o[f"v_{n}"] for o in outs], axis=0, dtype=np.float32) for n in _GAUSSIANS[:4]}
+        made: Gradients = {}
+        for n in _GAUSSIANS[:4]:
+            made[n] = np.asarray(np.sum([o[f"v_{n}"] for o in outs], axis=0, dtype=np.float32))
         by_camera = np.stack([o["v_colors"] for o in outs])
         made["colors"] = by_camera if self.per_camera_colors else by_camera.sum(axis=0)
         names = {"viewmats": "viewmat", "Ks": "intrinsics", "backgrounds": "background", "means2d": "means2d"}

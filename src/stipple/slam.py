@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stipple.errors import InputError
-from stipple.render import rasterization
-from stipple.render import render as render_scene
+from stipple.render import rasterization, render_view
 from stipple.scene import Camera, Gaussians
 
 Array = np.ndarray
@@ -80,7 +79,7 @@ class DiffSplatRenderer:
 
     def render_inference(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
         """The same image, with nothing kept for gradients."""
-        image = render_scene(gaussians, camera.camera(), self.background, device=self.device)
+        image = render_view(gaussians, camera.camera(), self.background, device=self.device)
         return SplatOutput(image.color, image.depth)
 
     def render_with_intermediates(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from compositor import composite
 from scenes import OPERANDS, Scene, declare, loss_weights, prepare_and_rasterize, relative_error, render
-
-import stipple.ir as ir
+from stipple import ir
 from stipple.runtime import Session
 
 IMAGE_TOLERANCE = 1e-4

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cpu.held_to_reference import compare
-from training import training_step
 
-import stipple.ir as ir
+from cpu.held_to_reference import compare
+from stipple import ir
 from stipple.backends.cpu import CpuBackend
 from stipple.errors import InputError, UnsupportedOpError
 from stipple.runtime import Session
+from training import training_step
 
 CPU, REFERENCE = Session(CpuBackend()), Session("reference")
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,10 @@ def test_columns_broadcast_in_blocks() -> None:
     x, column = graph.input("x", ["N", 3]), graph.input("column", ["N", 1])
     graph.output("z", ir.exp(x) * column + column)
     rng = np.random.default_rng(3)
-    feeds = {"x": rng.normal(size=(50_000, 3)).astype(np.float32), "column": rng.normal(size=(50_000, 1)).astype(np.float32)}
+    feeds = {
+        "x": rng.normal(size=(50_000, 3)).astype(np.float32),
+        "column": rng.normal(size=(50_000, 1)).astype(np.float32),
+    }
     given, wanted = both(graph, feeds)
     np.testing.assert_allclose(given["z"], wanted["z"], rtol=1e-5, atol=1e-6)
 
@@ -146,7 +149,7 @@ def test_generated_harmonics_are_up_to_date() -> None:
 def test_vector_functions_are_accurate() -> None:
     from numba import njit
 
-    from stipple.backends.cpu.simd import LANES, vexp2, vlog2, vload, vstore
+    from stipple.backends.cpu.simd import LANES, vexp2, vload, vlog2, vstore
 
     @njit
     def both_functions(x: np.ndarray, powers: np.ndarray, logs: np.ndarray) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cpu.held_to_reference import check, compare, gradients, render_on, rounded, run_all
 from scenes import OPERANDS, Scene, random_scene, render
-
 from stipple.backends.cpu import CpuBackend
 from stipple.errors import DeviceError, InputError, LimitWarning
 from stipple.runtime import Session
@@ -178,7 +178,7 @@ def test_nothing_is_read_or_written_out_of_bounds() -> None:
 
 
 def test_bad_indices_are_refused_not_followed() -> None:
-    import stipple.ir as ir
+    from stipple import ir
 
     graph = ir.Graph("t")
     shapes = {"means2d": [4, 2], "conics": [4, 3], "colors": [4, 3], "opacities": [4], "depths": [4], "background": [3]}
@@ -188,7 +188,13 @@ def test_bad_indices_are_refused_not_followed() -> None:
     graph.output("rgba", node.result("rgba"))
     exe = SESSION.compile(graph)
     feeds = {n: np.ones(s, np.float32) for n, s in shapes.items()}
-    for ranges, ids in (([[0, 2]], [0, 4]), ([[0, 2]], [-1, 0]), ([[0, 3]], [0, 1]), ([[2, 1]], [0, 1]), ([[-1, 1]], [0, 1])):
+    for ranges, ids in (
+        ([[0, 2]], [0, 4]),
+        ([[0, 2]], [-1, 0]),
+        ([[0, 3]], [0, 1]),
+        ([[2, 1]], [0, 1]),
+        ([[-1, 1]], [0, 1]),
+    ):
         bad = {**feeds, "tile_ranges": np.array(ranges, np.int32), "sorted_ids": np.array(ids, np.int32)}
         with pytest.raises(InputError, match="must lie in"):
             exe.run(bad)
@@ -279,6 +285,10 @@ print("checked")
 def test_a_wrong_vector_width_is_refused() -> None:
     environment = {**os.environ, "STIPPLE_SIMD_WIDTH": "5"}
     done = subprocess.run(
-        [sys.executable, "-c", "import stipple.backends.cpu"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", "import stipple.backends.cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got '5'" in done.stderr

@@ -50,7 +50,7 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
     rng = np.random.default_rng(0)
     f4 = np.float32
     means = rng.uniform([-1, -0.8, 2], [1, 0.8, 6], (count, 3)).astype(f4)
-    quats = np.tile(f4([1, 0, 0, 0]), (count, 1))  # type: ignore[arg-type]
+    quats = np.tile(np.array([1, 0, 0, 0], f4), (count, 1))
     scales = np.full((count, 3), math.exp(-3.5), f4)
     opacities = rng.uniform(0.3, 0.9, count).astype(f4)
     colors = rng.uniform(0, 1, (count, 3)).astype(f4)
@@ -74,7 +74,7 @@ def ply_case(path: str, width: int = 1280, height: int = 720) -> Case:
 
 
 # --- the peer ---------------------------------------------------------------------------------------------
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def scalar_loop(ranges, ids, means2d, conics, colors, opacities, depths, size, image):  # type: ignore[no-untyped-def]
     """Composite pixel by pixel, Gaussian by Gaussian."""
     height, width = image.shape[:2]
@@ -222,7 +222,8 @@ def table(measured: dict[str, Any]) -> Table:
     columns = {
         "scene": "scene", "threads": "threads", "project_ms": "project", "sort_ms": "sort", "bin_ms": "bin",
         "rasterize_ms": "rasterize", "forward_ms": "frame", "rasterize_backward_ms": "raster. back",
-        "project_backward_ms": "proj. back", "forward_backward_ms": "fwd + back", "scalar_over_rasterize": "scalar loop",
+        "project_backward_ms": "proj. back", "forward_backward_ms": "fwd + back",
+        "scalar_over_rasterize": "scalar loop",
     }  # fmt: skip
     for key, title in columns.items():
         made.add_column(title, justify="left" if key == "scene" else "right")

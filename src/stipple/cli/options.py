@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+_Parameter: Any = click.ParamType  # generic in some versions of click, plain in others
 
-class Size(click.ParamType):
+
+class Size(_Parameter):  # type: ignore[misc]
     """Pixels as WIDTHxHEIGHT."""
 
     name = "WxH"
@@ -19,12 +21,12 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", value)
-        if not match or not (int(match[1]) and int(match[2])):
-            self.fail(f"expected pixels such as 1920x1080, got {value!r}", param, ctx)
+        if match is None or not (int(match[1]) and int(match[2])):
+            raise self.fail(f"expected pixels such as 1920x1080, got {value!r}", param, ctx)
         return int(match[1]), int(match[2])
 
 
-class Vector(click.ParamType):
+class Vector(_Parameter):  # type: ignore[misc]
     """Three numbers separated by commas."""
 
     name = "X,Y,Z"

@@ -63,7 +63,8 @@ def render(scene: str, output: str, **options: Any) -> None:
     folder = not video and (options["orbit"] is not None or output.endswith("/") or target.is_dir())
     if not (video or folder or target.suffix.lower() in _PICTURE):
         raise click.BadParameter(
-            f"{output}: expected a picture ({', '.join(_PICTURE)}), a video ({', '.join(_VIDEO)}), or a folder with --orbit",
+            f"{output}: expected a picture ({', '.join(_PICTURE)}), a video ({', '.join(_VIDEO)}), "
+            "or a folder with --orbit",
             param_hint="-o",
         )
     cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
@@ -114,9 +115,9 @@ def orbit(camera: Camera, options: dict[str, Any], scene: Gaussians, frames: int
 
 
 def _image(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> Any:
-    from stipple.render import render as render_image
+    from stipple.render import render_view
 
-    return render_image(
+    return render_view(
         scene,
         camera,
         options["background"],
@@ -167,7 +168,8 @@ def _writer(target: Path, video: bool, folder: bool, fps: float) -> Iterator[Any
         temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
         more = {} if target.suffix.lower() == ".gif" else {"macro_block_size": 2}
         try:
-            with imageio.get_writer(temporary, fps=fps, **more) as file:
+            open_writer: Any = imageio.get_writer
+            with open_writer(temporary, fps=fps, **more) as file:
                 yield lambda i, pixels: file.append_data(pixels)
             temporary.replace(target)
         finally:

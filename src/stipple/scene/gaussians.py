@@ -99,7 +99,7 @@ class Gaussians:
     def finite(self) -> Array:
         """Which Gaussians [N] hold only finite numbers."""
         parts = [self.means, self.log_scales, self.quats, self.logit_opacities[:, None]]
-        flat = np.concatenate([*parts, self.sh.reshape(self.count, -1)], axis=1)
+        flat = np.concatenate([*parts, self.sh.reshape(self.count, 3 * self.sh.shape[1])], axis=1)
         return np.asarray(np.isfinite(flat).all(axis=1))
 
     def bounds(self, share: float = 1.0) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import sigutils
 
 Function = Callable[..., Any]
 
@@ -58,6 +59,12 @@ def _cached_count(dispatcher: Any) -> int:
     return len(list(path.glob(f"*{function.__name__}-{function.__code__.co_firstlineno}.*.nbc")))
 
 
+def _compile(dispatcher: Any, signature: str) -> None:
+    """Compile under the key that a call with these types looks up: Numba's cache knows types, not their text."""
+    arguments, _ = sigutils.normalize_signature(signature)
+    dispatcher.compile(arguments)
+
+
 def warm_up(quiet: bool = False) -> int:
     """Compile every kernel that is not cached on disk, with a progress bar; returns how many there were."""
     missing = [
@@ -70,7 +77,7 @@ def warm_up(quiet: bool = False) -> int:
         return 0
     if quiet:
         for dispatcher, signature in missing:
-            dispatcher.compile(signature)
+            _compile(dispatcher, signature)
         return len(missing)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -84,6 +91,6 @@ def warm_up(quiet: bool = False) -> int:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("compile", total=len(missing))
         for dispatcher, signature in missing:
-            dispatcher.compile(signature)
+            _compile(dispatcher, signature)
             progress.advance(task)
     return len(missing)

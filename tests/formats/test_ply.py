@@ -1,0 +1,196 @@
+"""Splat PLY files: round trips, every byte order and type, other programs' files, and broken ones."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stipple import Gaussians
+from stipple.errors import FileFormatError
+from stipple.formats import load_ply, save_ply
+
+SPLATS = Path(__file__).parents[3] / "shared" / "data" / "splats"
+FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
+
+
+def scene(count: int = 7, degree: int = 2) -> Gaussians:
+    rng = np.random.default_rng(count)
+    return Gaussians(
+        rng.normal(size=(count, 3)),
+        rng.normal(size=(count, 3)),
+        rng.normal(size=(count, 4)),
+        rng.normal(size=count),
+        rng.normal(size=(count, (degree + 1) ** 2, 3)),
+    )
+
+
+def assert_same(a: Gaussians, b: Gaussians, **tolerance: float) -> None:
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_round_trip(degree: int, count: int, tmp_path: Path) -> None:
+    original = scene(count, degree)
+    save_ply(original, tmp_path / "s.ply")
+    assert_same(load_ply(tmp_path / "s.ply"), original)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.ply"]
+
+
+def rewritten(original: Gaussians, form: str, kind: str, extra: bool) -> bytes:
+    """The same scene as another program might write it: other order, types and properties."""
+    rest = (original.sh.shape[1] - 1) * 3
+    columns = {
+        "opacity": original.logit_opacities,
+        **{f"rot_{i}": original.quats[:, i] for i in range(4)},
+        **{f"scale_{i}": original.log_scales[:, i] for i in range(3)},
+        **{
+            f"f_rest_{i}": original.sh[:, 1:].transpose(0, 2, 1).reshape(len(original), rest)[:, i] for i in range(rest)
+        },
+        **{f"f_dc_{i}": original.sh[:, 0, i] for i in range(3)},
+        **{n: original.means[:, i] for i, n in enumerate("xyz")},
+    }
+    order = ">" if form == "binary_big_endian" else "<"
+    types = dict.fromkeys(columns, (kind, "f8" if kind == "double" else "f4"))
+    if extra:
+        columns["label"] = np.arange(len(original))
+        types["label"] = ("uchar", "u1")
+    header = ["ply", f"format {form} 1.0", "comment from elsewhere", "obj_info 1"]
+    if extra:
+        header += ["element camera 2", "property float focal"]
+    header += [f"element vertex {len(original)}", *(f"property {types[n][0]} {n}" for n in columns)]
+    header += ["element face 0", "property list uchar int vertex_indices", "end_header", ""]
+    body = "\n".join(header).encode()
+    if form == "ascii":
+        rows = [" ".join(repr(float(c[i])) for c in columns.values()) for i in range(len(original))]
+        return body + ("1.5\n2.5\n" if extra else "").encode() + ("\n".join(rows) + "\n").encode()
+    if extra:
+        body += np.array([1.5, 2.5], order + "f4").tobytes()
+    table = np.empty(len(original), [(n, order + types[n][1]) for n in columns])
+    for n, c in columns.items():
+        table[n] = c
+    return body + table.tobytes()
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("kind", ["float", "float32", "double"])
+@pytest.mark.parametrize("extra", [False, True])
+def test_other_programs_layouts(form: str, kind: str, extra: bool, tmp_path: Path) -> None:
+    original = scene(9, 1)
+    (tmp_path / "s.ply").write_bytes(rewritten(original, form, kind, extra))
+    assert_same(load_ply(tmp_path / "s.ply"), original, rtol=1e-6)
+
+
+def test_files_from_supersplat() -> None:
+    if not SPLATS.exists():
+        pytest.skip(f"{SPLATS} is not on this machine")
+    biker = load_ply(SPLATS / "biker.compressed.ply")
+    assert (biker.count, biker.sh_degree) == (152_746, 0)
+    assert biker.finite.all()
+    low, high = biker.bounds()
+    assert np.all(high - low > 0.9)
+    assert np.all(high - low < 3.3)
+    np.testing.assert_allclose(np.linalg.norm(biker.quats, axis=1), 1, atol=1e-3)
+    small = load_ply(SPLATS / "test.ply")
+    assert (small.count, small.sh_degree) == (64, 3)
+    assert np.abs(small.sh[:, 1:]).max() <= 4
+
+
+def test_compressed_values() -> None:
+    """One Gaussian packed by hand."""
+    import io
+    import tempfile
+
+    position = (1024 << 21) | (256 << 11) | 2047
+    rotation = (2 << 30) | (1023 << 20) | (512 << 10) | 0
+    scale = (0 << 21) | (1023 << 11) | 2047
+    color = (255 << 24) | (0 << 16) | (128 << 8) | 51
+    bounds = [0, 0, 0, 2, 4, 8, -6, -5, -4, -1, -2, -3]
+    names = [f"{e}_{p}{a}" for p in ("", "scale_") for e in ("min", "max") for a in "xyz"]
+    header = ["ply", "format binary_little_endian 1.0", "element chunk 1", *(f"property float {n}" for n in names)]
+    header += ["element vertex 1", *(f"property uint packed_{n}" for n in ("position", "rotation", "scale", "color"))]
+    stream = io.BytesIO()
+    stream.write(("\n".join([*header, "end_header"]) + "\n").encode())
+    stream.write(np.array(bounds, "<f4").tobytes())
+    stream.write(np.array([position, rotation, scale, color], "<u4").tobytes())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.ply"
+        path.write_bytes(stream.getvalue())
+        one = load_ply(path)
+    np.testing.assert_allclose(one.means[0], [2 * 1024 / 2047, 4 * 256 / 1023, 8], rtol=1e-5)
+    np.testing.assert_allclose(one.log_scales[0], [-6, -2, -3], rtol=1e-5)
+    assert one.opacities[0] == pytest.approx(51 / 255, rel=1e-4)
+    a, b, c = ((np.array([1023, 512, 0]) / 1023) - 0.5) * np.sqrt(2)
+    np.testing.assert_allclose(one.quats[0], [a, b, np.sqrt(max(1 - a * a - b * b - c * c, 0)), c], atol=1e-5)
+    np.testing.assert_allclose(one.sh[0, 0] * 0.28209479 + 0.5, [1, 0, 128 / 255], atol=1e-5)
+
+
+HEADER = b"ply\nformat ascii 1.0\nelement vertex 1\n"
+BROKEN = {
+    "empty": (b"", "not a PLY file"),
+    "other": (b"\x89PNG\r\n", "not a PLY file"),
+    "no end": (b"ply\nformat ascii 1.0\n", "ends without 'end_header'"),
+    "no format": (b"ply\nelement vertex 0\nend_header\n", "no format line"),
+    "bad line": (b"ply\nformat ascii 1.0\nelephant\nend_header\n", "cannot read the header line 'elephant'"),
+    "bad type": (HEADER + b"property quad x\nend_header\n", "cannot read the header line 'property quad x'"),
+    "no vertex": (b"ply\nformat ascii 1.0\nend_header\n", "no element 'vertex'"),
+    "points": (HEADER + b"property float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n", "a point cloud"),
+}
+
+
+@pytest.mark.parametrize("case", list(BROKEN))
+def test_broken_files(case: str, tmp_path: Path) -> None:
+    data, message = BROKEN[case]
+    path = tmp_path / "broken.ply"
+    path.write_bytes(data)
+    with pytest.raises(FileFormatError, match=message) as caught:
+        load_ply(path)
+    assert str(path) in str(caught.value)
+
+
+def test_cut_short_and_miscounted(tmp_path: Path) -> None:
+    path = tmp_path / "s.ply"
+    save_ply(scene(20, 1), path)
+    data = path.read_bytes()
+    for length in range(0, len(data), 97):
+        path.write_bytes(data[:length])
+        with pytest.raises(FileFormatError):
+            load_ply(path)
+    path.write_bytes(data[:-1])
+    with pytest.raises(FileFormatError, match="cut short: the header says 20 of 'vertex', the file holds 19"):
+        load_ply(path)
+    path.write_bytes(data.replace(b"f_rest_8", b"f_rust_8"))
+    with pytest.raises(FileFormatError, match="8 f_rest properties"):
+        load_ply(path)
+    path.write_bytes(data.replace(b"float rot_3", b"float rot_x"))
+    with pytest.raises(FileFormatError, match="vertex has no property rot_3"):
+        load_ply(path)
+    path.write_bytes(rewritten(scene(3, 0), "ascii", "float", False).replace(b"vertex 3", b"vertex 9"))
+    with pytest.raises(FileFormatError, match="vertex 3 of 9: the file ends"):
+        load_ply(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=60), st.integers(0, 2000), st.integers(0, 30), st.sampled_from(["ascii", "binary_little_endian"])
+)
+def test_fuzzed(tmp_path: Path, noise: bytes, position: int, drop: int, form: str) -> None:
+    data = rewritten(scene(5, 1), form, "float", True)
+    position %= len(data)
+    path = tmp_path / "f.ply"
+    path.write_bytes(data[:position] + noise + data[position + drop :])
+    tracemalloc.start()
+    try:
+        load_ply(path)
+    except FileFormatError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 64 << 20
