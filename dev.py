@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".venv"
 STAMP = ENV / "stipple-installed"
 COMMANDS = {
-    "demo": "render a small scene to out/first_picture.png",
+    "demo": "render a real scene to out/garden.png",
     "test": "run the tests (further arguments go to pytest)",
     "lint": "run ruff and mypy",
     "setup": "only set up the environment",
@@ -65,7 +65,7 @@ def main() -> None:
         parser.error(f"unexpected arguments: {' '.join(more)}")
     set_up()
     if arguments.command == "demo":
-        run(python(), "examples/first_picture.py")
+        run(python(), "examples/garden.py")
     elif arguments.command == "test":
         run(python(), "-m", "pytest", *more)
     elif arguments.command == "lint":

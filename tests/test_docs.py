@@ -27,7 +27,10 @@ def test_code_on_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
         exec(compile(block, page, "exec"), names)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/ir.md", "tests/data/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/ir.md", "docs/cpu.md", "tests/data/README.md", "examples/data/README.md"],
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -54,6 +57,20 @@ def test_first_picture(tmp_path: Path) -> None:
     assert 0.05 < (depth.max(axis=2) > 0).mean() < 0.6, "an object before an empty background"
     loaded = ir.load(tmp_path / "out" / "first_picture.safetensors")
     assert loaded.count("splat_render") == 1
+
+
+def test_garden(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "garden.py"
+    out = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True
+    ).stdout
+    assert out.startswith("stipple render out/garden.ply")
+    picture = np.asarray(Image.open(tmp_path / "out" / "garden.png"), dtype=float)
+    assert picture.shape == (840, 1296, 3)
+    grass = picture[400:560, 0:250].mean(axis=(0, 1))
+    assert grass[1] > grass[0] > grass[2], "the lawn on the left is green"
+    depth = np.asarray(Image.open(tmp_path / "out" / "garden_depth.png"), dtype=float)
+    assert depth[700:].mean() > 1.2 * depth[100:200].mean(), "the ground in front is nearer than the hedge"
 
 
 def test_version() -> None:
