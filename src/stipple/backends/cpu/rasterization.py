@@ -169,11 +169,40 @@ def rows_of(batch, j, y0, rows):
 
 
 @inline
+def empty_block(left, top, columns, rows, background, rgba, depth, transmittance, last_ids):
+    """Fill a block that no Gaussian reaches: the background."""
+    channels = rgba.shape[2]
+    line = stack_floats(64)
+    if channels == RGBD:
+        for i in range(64):
+            sstore(line, i, background[i & 3] if i & 3 != 3 else ZERO)
+    flat = rgba.reshape(-1)
+    for r in range(rows):
+        y = top + r
+        if channels == RGBD and columns == ROW:
+            at = (y * rgba.shape[1] + left) * RGBD
+            for i in range(0, ROW * RGBD, LANES):
+                vstore(flat, at + i, vload(line, i))
+        else:
+            for column in range(columns):
+                for k in range(channels - 1):
+                    rgba[y, left + column, k] = background[k]
+                rgba[y, left + column, channels - 1] = ZERO
+        for column in range(columns):
+            depth[y, left + column] = ZERO
+            transmittance[y, left + column] = ONE
+            last_ids[y, left + column] = -1
+
+
+@inline
 def forward_block(
     ray, fixed, start, end, ids, means2d, conics, opacities, colors, depths, background,
     left, top, columns, rows, log_cutoff, threshold, most, planes, rgba, depth, transmittance, last_ids,
 ):  # fmt: skip
     """Composite entries start to end into the block at (left, top) of ``columns`` x ``rows`` pixels."""
+    if start == end:
+        empty_block(left, top, columns, rows, background, rgba, depth, transmittance, last_ids)
+        return 0
     nc = RGBD if len(fixed) == RGBD else colors.shape[1] + 1
     batch = stack_floats(1408)
     light = stack_floats(768)  # T (negative once a pixel has stopped), last entry, steps
@@ -333,6 +362,8 @@ def backward_block(
     v_rgba, v_depth, left, top, columns, rows, log_cutoff, want_abs, again, planes, slots,
 ):  # fmt: skip
     """Sums per entry of the block at (left, top); added to what is there if ``again``."""
+    if start == end:
+        return
     nc = RGBD if len(fixed) == RGBD else colors.shape[1] + 1
     stride = slots.shape[1]
     batch = stack_floats(1408)
