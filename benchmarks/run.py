@@ -217,6 +217,8 @@ def markdown(r: dict[str, Any], command: str) -> str:
     for row in r["rows"]:
         if "scalar_loop_ms" in row:
             cells = f"{row['scalar_loop_ms']:.1f} | {row['rasterize_ms']:.2f} | {row['scalar_over_rasterize']:.1f}"
+            tight = row["scalar_loop_on_our_lists_ms"]
+            cells += f" | {tight:.1f} | {tight / row['rasterize_ms']:.1f}"
             lines.append(f"| {row['scene']} | {cells} |")
     lines += ["", "## Second thread", "", "| scene | rasterize | backward | frame | forward + backward |"]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
