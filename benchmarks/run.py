@@ -211,8 +211,8 @@ def markdown(r: dict[str, Any], command: str) -> str:
         "",
         "## Scalar loop, one thread",
         "",
-        "| scene | scalar loop | ours | ratio |",
-        "| --- | ---: | ---: | ---: |",
+        "| scene | scalar loop | ours | ratio | scalar loop on our lists | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in r["rows"]:
         if "scalar_loop_ms" in row:

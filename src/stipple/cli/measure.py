@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from stipple import numerics as nx
@@ -249,23 +249,36 @@ def run(
     return {"machine": machine(), "rows": rows}
 
 
-def table(measured: dict[str, Any]) -> Table:
-    """The figures for people, in milliseconds."""
+_STAGES = {
+    "project_ms": "project",
+    "sort_ms": "sort",
+    "bin_ms": "bin",
+    "rasterize_ms": "rasterize",
+    "forward_ms": "whole frame",
+    "rasterize_backward_ms": "rasterize backward",
+    "project_backward_ms": "project backward",
+    "forward_backward_ms": "frame + backward",
+    "scalar_loop_ms": "scalar loop (for rasterize)",
+}
+
+
+def table(measured: dict[str, Any]) -> Group:
+    """The figures for people: one table a scene, stages down, threads across."""
     m = measured["machine"]
-    made = Table(title=f"{m['processor']}, {m['threads']} threads, {m['lanes']} lanes; milliseconds, best of several")
-    columns = {
-        "scene": "scene", "threads": "threads", "project_ms": "project", "sort_ms": "sort", "bin_ms": "bin",
-        "rasterize_ms": "rasterize", "forward_ms": "frame", "rasterize_backward_ms": "raster. back",
-        "project_backward_ms": "proj. back", "forward_backward_ms": "fwd + back",
-        "scalar_over_rasterize": "scalar loop",
-    }  # fmt: skip
-    for key, title in columns.items():
-        made.add_column(title, justify="left" if key == "scene" else "right")
+    parts: list[Any] = [f"{m['processor']}, {m['lanes']} lanes; milliseconds, best of several"]
+    by_scene: dict[str, list[dict[str, Any]]] = {}
     for row in measured["rows"]:
-        cells = []
-        for key in columns:
-            value = row.get(key)
-            text = f"{value:.2f}" if isinstance(value, float) else str(value)
-            cells.append("" if value is None else f"{value:.0f} x" if key == "scalar_over_rasterize" else text)
-        made.add_row(*cells)
-    return made
+        by_scene.setdefault(row["scene"], []).append(row)
+    for scene, rows in by_scene.items():
+        made = Table(title=f"{scene}\n{rows[0]['visible']:,} visible, {rows[0]['tile_entries']:,} tile entries")
+        made.add_column("stage")
+        for row in rows:
+            made.add_column("1 thread" if row["threads"] == 1 else f"{row['threads']} threads", justify="right")
+        for key, title in _STAGES.items():
+            if any(key in row for row in rows):
+                made.add_row(title, *(f"{row[key]:.2f}" if key in row else "" for row in rows))
+        ratio = rows[0].get("scalar_over_rasterize")
+        if ratio is not None:
+            made.caption = f"one thread: {ratio:.0f} times the scalar loop"
+        parts.append(made)
+    return Group(*parts)
