@@ -16,7 +16,7 @@ import numpy as np
 from stipple import numerics as nx
 from stipple.backends.cpu.compile import inline, kernel
 from stipple.backends.cpu.threads import Threads
-from stipple.errors import LimitWarning
+from stipple.errors import InputError, LimitWarning
 from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray
@@ -236,6 +236,11 @@ def bin_into_tiles(
     _limit(found, counts, attrs["max_list_entries"])
     totals = counts.sum(axis=0)
     ends = np.cumsum(totals)
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise InputError(
+            f"splat_prepare: {ends[-1]:,} tile entries are more than can be numbered; the Gaussians are too large for "
+            "this image: use a smaller image, larger tiles, or max_list_entries"
+        )
     ranges = np.column_stack([ends - totals, ends]).astype(np.int32)
     starts = (ends - totals) + np.cumsum(counts, axis=0) - counts
     ids_sorted = np.empty(int(ends[-1]), np.int32)

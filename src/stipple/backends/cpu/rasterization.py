@@ -149,12 +149,23 @@ def gather(ray, fixed, batch, start, count, ids, means2d, conics, opacities, col
             top = vsub(reach, vadd(vmul(p, cx), vmul(q, center)))
             half = vsqrt(vdiv(vmul(a, top), det))
             bounded = mand(vgt(a, ZERO), vgt(det, ZERO))
+            bounded = mand(bounded, mand(vlt(half, f4(1e9)), vlt(vabs(center), f4(1e9))))
             half = vsel(bounded, half, f4(1e9))
             center = vsel(bounded, center, ZERO)
         margin = vmul(vadd(vabs(my), half), f4(1e-5))
         half = vadd(half, vadd(margin, f4(0.01)))
-        vstore(batch, ROW_LOW + j, vsel(valid, vsub(vadd(my, center), half), f4(1e9)))
-        vstore(batch, ROW_HIGH + j, vsel(valid, vadd(vadd(my, center), half), f4(-1e9)))
+        # Only finite rows reach the loops below: what is NaN or infinite fails these comparisons.
+        low, high = vsub(vadd(my, center), half), vadd(vadd(my, center), half)
+        valid = mand(valid, mand(vlt(vabs(low), f4(4e9)), vlt(vabs(high), f4(4e9))))
+        sizes = vadd(vabs(vload(batch, MEAN_X + j)), vadd(vload(batch, RAW_A + j), vload(batch, RAW_C + j)))
+        if len(ray) == 2:
+            for k in range(5):
+                sizes = vadd(sizes, vabs(vload(batch, RAY + k * BATCH + j)))
+        valid = mand(valid, vlt(sizes, f4(1e30)))
+        opacity = vload(batch, OPACITY + j)
+        valid = mand(valid, mand(vgt(opacity, ZERO), vlt(opacity, f4(1e30))))
+        vstore(batch, ROW_LOW + j, vsel(valid, low, f4(1e9)))
+        vstore(batch, ROW_HIGH + j, vsel(valid, high, f4(-1e9)))
 
 
 @inline

@@ -119,23 +119,24 @@ class Evaluated:
 
 
 def _evaluate(p: Prepared, i: int, x: Array, y: Array, attrs: Mapping[str, AttrValue]) -> Evaluated:
-    dx, dy = x - p.means2d[i, 0], y - p.means2d[i, 1]
-    conic = p.conics[i]
-    power = 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
-    ratio = np.ones_like(dx)
-    if attrs["projection"] == "ray":
-        p_, q, e, f, g = conic[3:]
-        ratio = 1 + 2 * (p_ * dx + q * dy) + e * dx * dx + 2 * f * dx * dy + g * dy * dy
-    opacity = p.opacities[i]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # footprints that are not finite count nowhere
+        dx, dy = x - p.means2d[i, 0], y - p.means2d[i, 1]
+        conic = p.conics[i]
+        power = 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
+        ratio = np.ones_like(dx)
+        if attrs["projection"] == "ray":
+            p_, q, e, f, g = conic[3:]
+            ratio = 1 + 2 * (p_ * dx + q * dy) + e * dx * dx + 2 * f * dx * dy + g * dy * dy
+        opacity = p.opacities[i]
         sigma = np.where(ratio > 0, power / ratio, np.inf)
         falloff = np.exp(-sigma)
         raw = opacity * falloff
-    alpha = np.minimum(raw, nx.MAX_ALPHA)
-    definite = conic[0] > 0 and conic[0] * conic[2] - conic[1] ** 2 > 0
-    inside = definite & (sigma <= 0.5 * nx.EXTENT_SIGMA**2)
-    counts = inside & (alpha >= attrs["alpha_cutoff"]) & (alpha > 0)
-    return Evaluated(counts, alpha, falloff, raw < nx.MAX_ALPHA, sigma, dx, dy, ratio)
+        alpha = np.minimum(raw, nx.MAX_ALPHA)
+        finite = np.isfinite([*p.means2d[i], *conic, opacity]).all()
+        definite = conic[0] > 0 and conic[0] * conic[2] - conic[1] ** 2 > 0
+        inside = finite & definite & (sigma <= 0.5 * nx.EXTENT_SIGMA**2)
+        counts = inside & (alpha >= attrs["alpha_cutoff"]) & (alpha > 0)
+        return Evaluated(counts, alpha, falloff, raw < nx.MAX_ALPHA, sigma, dx, dy, ratio)
 
 
 def _tiles(attrs: Mapping[str, AttrValue]) -> Iterator[tuple[int, slice, slice, Array, Array]]:

@@ -15,7 +15,7 @@ sigma of a Gaussian at the offset (dx, dy) of a pixel centre from its mean:
   2025), written as a ratio of two quadratics around the projected mean.
 
 Culled Gaussians have radii 0 and zeros everywhere else. The rasterizer skips footprints that are no ellipse
-(a <= 0 or a c <= b^2).
+(a <= 0 or a c <= b^2), and means, conics and opacities that are not finite.
 """
 
 from __future__ import annotations
