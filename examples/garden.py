@@ -55,7 +55,8 @@ def main() -> None:
     print("stipple " + " ".join(command), flush=True)
     subprocess.run([sys.executable, "-m", "stipple", *command], check=True)
     print("Now try: stipple info out/garden.ply")
-    print("         stipple render out/garden.ply -o out/turn.mp4 --size 640x360")
+    turn = f"--from {words['--from']} --look-at 0,0,0.2 --up 0,0,1"
+    print(f"         stipple render out/garden.ply -o out/turn.mp4 --size 640x360 {turn}")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ def both(graph: ir.Graph, feeds: dict[str, np.ndarray]) -> tuple[dict[str, np.nd
 
 @pytest.mark.parametrize("shape", [(40, 53, 3), (11, 11, 1), (5, 7, 2), (1, 1, 4), (100, 3, 3)])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_image_losses(shape: tuple[int, int, int], padding: str) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_image_losses(shape: tuple[int, int, int], padding: str, together: bool) -> None:
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(2, *shape)).astype(np.float32)
     graph = ir.Graph("t")
     a, b = graph.input("a", ["H", "W", "C"]), graph.input("b", ["H", "W", "C"])
-    ssim = ir.image_ssim(a, b, padding)
-    loss = 0.8 * ir.image_l1(a, b) + 0.2 * (1.0 - ssim)
+    l1, ssim = ir.image_l1_ssim(a, b, padding) if together else (ir.image_l1(a, b), ir.image_ssim(a, b, padding))
+    loss = 0.8 * l1 + 0.2 * (1.0 - ssim)
     graph.output("loss", loss)
     graph.output("ssim", ssim)
     for name, value in zip("ab", ir.grad(graph, loss, [a, b]), strict=True):

@@ -88,6 +88,23 @@ def run_loss_value(name: str, images: dict[str, np.ndarray], attrs: dict[str, st
     return float(image.ssim(images["image"], images["target"], attrs.get("padding", "same")))
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_both_losses_at_once_are_the_two(padding: str) -> None:
+    rng = np.random.default_rng(6)
+    images = rng.uniform(size=(2, 15, 13, 2))
+    graph = ir.Graph("both")
+    a, b = graph.input("a", ["H", "W", "C"], "f64"), graph.input("b", ["H", "W", "C"], "f64")
+    together, apart = ir.image_l1_ssim(a, b, padding), (ir.image_l1(a, b), ir.image_ssim(a, b, padding))
+    for name, (l1, ssim) in (("one", together), ("two", apart)):
+        loss = 0.8 * l1 - 0.3 * ssim
+        graph.output(f"{name}_loss", loss)
+        for letter, value in zip("ab", ir.grad(graph, loss, [a, b]), strict=True):
+            graph.output(f"{name}_v_{letter}", value)
+    out = Session("reference").compile(graph).run({"a": images[0], "b": images[1]})
+    for what in ("loss", "v_a", "v_b"):
+        np.testing.assert_allclose(out[f"one_{what}"], out[f"two_{what}"], rtol=1e-12, atol=1e-15)
+
+
 def test_l1_of_equal_images_has_no_gradient() -> None:
     a = np.random.default_rng(4).uniform(size=(5, 6, 3))
     out = run_loss("image_l1", a, a)

@@ -45,7 +45,7 @@ from stipple.ir.ops.elementwise import (
 from stipple.ir.ops.elementwise import (
     pow_ as pow,  # noqa: A004
 )
-from stipple.ir.ops.image import image_l1, image_ssim
+from stipple.ir.ops.image import L1Ssim, image_l1, image_l1_ssim, image_ssim
 from stipple.ir.ops.optim import AdamUpdate, adam
 from stipple.ir.ops.reduce import (
     matmul,
@@ -107,6 +107,7 @@ __all__ = [
     "GaussianSplatInputs",
     "GaussianSplatRenderParams",
     "Graph",
+    "L1Ssim",
     "Node",
     "OpDef",
     "Operand",
@@ -137,6 +138,7 @@ __all__ = [
     "gaussian_splat_tile_count",
     "grad",
     "image_l1",
+    "image_l1_ssim",
     "image_ssim",
     "less",
     "less_equal",

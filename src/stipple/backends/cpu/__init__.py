@@ -30,6 +30,8 @@ _COMPILED: Mapping[str, Compiled] = {
     "image_l1_backward": image.l1_backward,
     "image_ssim": image.ssim,
     "image_ssim_backward": image.ssim_backward,
+    "image_l1_ssim": image.l1_ssim,
+    "image_l1_ssim_backward": image.l1_ssim_backward,
     "splat_prepare": splat.prepare,
     "splat_prepare_backward": splat.prepare_backward,
     "splat_rasterize": splat.rasterize,
@@ -37,7 +39,7 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_render": splat.render,
     "splat_render_backward": splat.render_backward,
 }
-_LAZY = ("image_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
+_LAZY = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
 _HOST: Mapping[str, tensor.Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
 
 

@@ -79,9 +79,9 @@ def l1_backward(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Thr
 
 
 # --- SSIM -------------------------------------------------------------------------------------------------
-@kernel("void(i8,i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1])")
-def blur_moments(start, end, channels, image, target, out):
-    """Blur rows of a, b, a a, b b and a b, with zeros beyond the border."""
+@kernel("void(i8,i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1],f8[::1])")
+def blur_moments(start, end, channels, image, target, out, differences):
+    """Blur rows of a, b, a a, b b and a b, with zeros beyond the border; sum each row's absolute differences."""
     width = image.shape[1]
     pad = MARGIN * channels
     rows = np.zeros((5, width + 2 * pad), np.float32)
@@ -93,6 +93,10 @@ def blur_moments(start, end, channels, image, target, out):
             rows[2, pad + i] = a * a
             rows[3, pad + i] = b * b
             rows[4, pad + i] = a * b
+        total = 0.0
+        for i in range(width):
+            total += abs(image[y, i] - target[y, i])
+        differences[y] = total
         for q in range(5):
             for i in range(width):
                 out[q, y, i] = WINDOW[0] * rows[q, i]
@@ -164,9 +168,9 @@ def blur_slopes(start, end, channels, slopes, out):
                     out[q, y, i] += weight * row[i + shift]
 
 
-@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1],f4[:,::1])")
-def ssim_gradient_rows(start, end, image, other, slopes, out):
-    """Blur columns of the slopes and combine them into the gradient in ``image``."""
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,:,::1],f4,f4,f4[:,::1])")
+def ssim_gradient_rows(start, end, image, other, slopes, v_ssim, v_l1, out):
+    """Blur columns of the slopes and combine them, with the sign of L1, into the gradient in ``image``."""
     height, width = image.shape
     rows = np.zeros((3, width), np.float32)
     for y in range(start, end):
@@ -179,13 +183,13 @@ def ssim_gradient_rows(start, end, image, other, slopes, out):
                     for i in range(width):
                         rows[q, i] += weight * slopes[q, row, i]
         for i in range(width):
-            out[y, i] = rows[0, i] + TWO * image[y, i] * rows[1, i] + other[y, i] * rows[2, i]
+            d = image[y, i] - other[y, i]
+            sign = v_l1 if d > ZERO else (-v_l1 if d < ZERO else ZERO)
+            out[y, i] = v_ssim * (rows[0, i] + TWO * image[y, i] * rows[1, i] + other[y, i] * rows[2, i]) + sign
 
 
-def _ssim(
-    image: Array, target: Array, padding: str, scale: float, with_slopes: bool, threads: Threads
-) -> tuple[float, Array]:
-    """Mean SSIM, and its slopes times ``scale``."""
+def _ssim(image: Array, target: Array, padding: str, slopes: Array, threads: Threads) -> tuple[float, float]:
+    """Mean SSIM and mean absolute difference; fills ``slopes`` [3, H, W * C] (or nothing if it is empty)."""
     height, width, channels = image.shape
     margin = MARGIN if padding == "valid" else 0
     if margin and min(height, width) < TAPS:
@@ -194,44 +198,74 @@ def _ssim(
         )
     count = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
     moments = threads.scratch("moments", (5, height, width * channels))
-    slopes = threads.scratch("slopes", (3 if with_slopes else 0, height, width * channels))
-    sums = np.zeros(height)
-    a, b = _rows(image), _rows(target)
-    each = np.float32(scale / count)
-    threads.blocks(height, _ROWS, lambda s, e: blur_moments(s, e, channels, a, b, moments))
+    sums, differences = np.zeros(height), np.zeros(height)
+    a, b, each = _rows(image), _rows(target), np.float32(1 / count)
+    threads.blocks(height, _ROWS, lambda s, e: blur_moments(s, e, channels, a, b, moments, differences))
     threads.blocks(height, _ROWS, lambda s, e: ssim_rows(s, e, channels, margin, moments, sums, each, slopes))
-    return (float(sums.sum() / count) if image.size else 1.0), slopes
+    value = float(sums.sum() / count) if image.size else 1.0
+    return value, float(differences.sum() / max(image.size, 1))
+
+
+def _no_slopes(image: Array) -> Array:
+    return np.empty((0, len(image), image.shape[1] * image.shape[2]), np.float32)
 
 
 def ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
     """Result of image_ssim."""
-    value, _ = _ssim(x[0], x[1], attrs["padding"], 0.0, False, threads)
+    value, _ = _ssim(x[0], x[1], attrs["padding"], _no_slopes(x[0]), threads)
     return [np.asarray(value, np.float32)]
 
 
+def l1_ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+    """Results of image_l1_ssim."""
+    image, target = x
+    slopes = np.empty((3, *image.shape), np.float32)
+    value, difference = _ssim(image, target, attrs["padding"], slopes.reshape(3, len(image), -1), threads)
+    return [np.asarray(difference, np.float32), np.asarray(value, np.float32), slopes]
+
+
+def _gradient(image: Array, other: Array, slopes: Array, v_ssim: Array, v_l1: float, threads: Threads) -> Array:
+    """The gradient in ``image`` of v_ssim times SSIM plus v_l1 times the mean absolute difference."""
+    gradient = np.empty_like(image)
+    rows, channels = len(image), image.shape[2]
+    blurred = threads.scratch("blurred", slopes.shape)
+    a, b, out = _rows(image), _rows(other), _rows(gradient)
+    weights = (np.float32(v_ssim), np.float32(v_l1 / max(image.size, 1)))
+    threads.blocks(rows, _ROWS, lambda s, e: blur_slopes(s, e, channels, slopes, blurred))
+    threads.blocks(rows, _ROWS, lambda s, e: ssim_gradient_rows(s, e, a, b, blurred, *weights, out))
+    return gradient
+
+
+def _recomputed(image: Array, other: Array, padding: str, threads: Threads) -> Array:
+    """Slopes of SSIM in ``image``, where no forward has kept them."""
+    slopes = threads.scratch("slopes", (3, len(image), image.shape[1] * image.shape[2]))
+    _ssim(image, other, padding, slopes, threads)
+    return slopes
+
+
 def ssim_backward(
-    x: Sequence[Array],
-    attrs: Mapping[str, AttrValue],
-    threads: Threads,
-    used: Sequence[bool] = (True, True),
+    x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads, used: Sequence[bool] = (True, True)
 ) -> list[Array]:
     """Results of image_ssim_backward; zeros where one is not used."""
     image, target, v_out = x
     made = []
     for first, second, needed in ((image, target, used[0]), (target, image, used[1])):
-        gradient = np.zeros_like(image)
         if needed:
-            _, slopes = _ssim(first, second, attrs["padding"], float(v_out), True, threads)
-            blurred = threads.scratch("blurred", slopes.shape)
-            _combine(_rows(first), _rows(second), slopes, blurred, image.shape[2], _rows(gradient), threads)
-        made.append(gradient)
+            slopes = _recomputed(first, second, attrs["padding"], threads)
+            made.append(_gradient(first, second, slopes, v_out, 0.0, threads))
+        else:
+            made.append(np.zeros_like(image))
     return made
 
 
-def _combine(
-    image: Array, other: Array, slopes: Array, blurred: Array, channels: int, out: Array, threads: Threads
-) -> None:
-    """The gradient in ``image`` from the slopes, by way of ``blurred``."""
-    rows = len(image)
-    threads.blocks(rows, _ROWS, lambda s, e: blur_slopes(s, e, channels, slopes, blurred))
-    threads.blocks(rows, _ROWS, lambda s, e: ssim_gradient_rows(s, e, image, other, blurred, out))
+def l1_ssim_backward(
+    x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads, used: Sequence[bool] = (True, True)
+) -> list[Array]:
+    """Results of image_l1_ssim_backward; zeros where one is not used."""
+    image, target, slopes, v_l1, v_ssim = x
+    kept = slopes.reshape(3, len(image), -1)
+    v_image = _gradient(image, target, kept, v_ssim, float(v_l1), threads) if used[0] else np.zeros_like(image)
+    if not used[1]:
+        return [v_image, np.zeros_like(image)]
+    other = _recomputed(target, image, attrs["padding"], threads)
+    return [v_image, _gradient(target, image, other, v_ssim, float(v_l1), threads)]

@@ -21,6 +21,10 @@ _IMAGE: dict[str, Compute] = {
     "image_l1_backward": lambda node, x, dims: image.l1_backward(*x),
     "image_ssim": lambda node, x, dims: [image.ssim(x[0], x[1], node.attrs["padding"])],
     "image_ssim_backward": lambda node, x, dims: image.ssim_backward(x[0], x[1], x[2], node.attrs["padding"]),
+    "image_l1_ssim": lambda node, x, dims: image.l1_ssim(x[0], x[1], node.attrs["padding"]),
+    "image_l1_ssim_backward": lambda node, x, dims: image.l1_ssim_backward(
+        x[0], x[1], x[2], x[3], x[4], node.attrs["padding"]
+    ),
 }
 _KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS}
 

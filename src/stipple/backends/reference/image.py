@@ -77,7 +77,8 @@ def ssim_backward(image: Array, target: Array, v_out: Array, padding: str) -> tu
     return _ssim_gradient(image, target, v_out, padding), _ssim_gradient(target, image, v_out, padding)
 
 
-def _ssim_gradient(image: Array, other: Array, v_out: Array, padding: str) -> Array:
+def _slopes(image: Array, other: Array, padding: str) -> Array:
+    """Derivatives [3, ...] of the mean SSIM in each window's mean, mean square and mean product, of ``image``."""
     m1, m2 = _blur(image, padding), _blur(other, padding)
     s11 = _blur(image * image, padding) - m1 * m1
     s22 = _blur(other * other, padding) - m2 * m2
@@ -85,12 +86,38 @@ def _ssim_gradient(image: Array, other: Array, v_out: Array, padding: str) -> Ar
     light, structure = 2 * m1 * m2 + nx.SSIM_C1, 2 * s12 + nx.SSIM_C2
     light_norm, structure_norm = m1 * m1 + m2 * m2 + nx.SSIM_C1, s11 + s22 + nx.SSIM_C2
     value = light * structure / (light_norm * structure_norm)
-    v_value = v_out / max(value.size, 1)
-    v_s12 = v_value * 2 * light / (light_norm * structure_norm)
-    v_s11 = -v_value * value / structure_norm
-    v_m1 = v_value * (2 * m2 * structure / (light_norm * structure_norm) - 2 * m1 * value / light_norm)
-    v_m1 = v_m1 - 2 * m1 * v_s11 - m2 * v_s12
-    direct = _blur_backward(v_m1, padding)
-    squared, mixed = _blur_backward(v_s11, padding), _blur_backward(v_s12, padding)
-    made: Array = direct + 2 * image * squared + other * mixed
-    return made
+    share = 1 / max(value.size, 1)
+    v_s12 = share * 2 * light / (light_norm * structure_norm)
+    v_s11 = -share * value / structure_norm
+    v_m1 = share * (2 * m2 * structure / (light_norm * structure_norm) - 2 * m1 * value / light_norm)
+    return np.stack([v_m1 - 2 * m1 * v_s11 - m2 * v_s12, v_s11, v_s12])
+
+
+def _from_slopes(image: Array, other: Array, slopes: Array, padding: str) -> Array:
+    """The gradient of the mean SSIM in ``image``."""
+    direct, squared, mixed = (_blur_backward(s, padding) for s in slopes)
+    return np.asarray(direct + 2 * image * squared + other * mixed)
+
+
+def _ssim_gradient(image: Array, other: Array, v_out: Array, padding: str) -> Array:
+    return np.asarray(v_out * _from_slopes(image, other, _slopes(image, other, padding), padding))
+
+
+def l1_ssim(image: Array, target: Array, padding: str) -> tuple[Array, Array, Array]:
+    """Both losses, and the slopes of SSIM for the gradient in ``image``: zeros where no window is centred."""
+    _check(image, padding)
+    slopes = np.zeros((3, *image.shape))
+    inner = _slopes(image, target, padding) if image.size else slopes
+    margin = nx.SSIM_WINDOW // 2 if padding == "valid" else 0
+    height, width = image.shape[:2]
+    slopes[:, margin : height - margin, margin : width - margin] = inner
+    return l1(image, target), ssim(image, target, padding), slopes
+
+
+def l1_ssim_backward(
+    image: Array, target: Array, slopes: Array, v_l1: Array, v_ssim: Array, padding: str
+) -> tuple[Array, Array]:
+    """Gradients in both images; that in ``image`` from the slopes, which are zero where no window is centred."""
+    v_image, v_target = l1_backward(image, target, v_l1)
+    v_image = v_image + v_ssim * _from_slopes(image, target, slopes, "same")
+    return v_image, v_target + _ssim_gradient(target, image, v_ssim, padding)

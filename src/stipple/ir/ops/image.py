@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stipple.ir.attributes import Attr
 from stipple.ir.op import OpDef, Operand, VjpContext, register
@@ -58,6 +58,36 @@ for _name, _doc, _attrs in (
     )
 
 
+def _both_vjp(g: VjpContext) -> list[Value]:
+    operands = [*g.inputs, g.outputs[2], g.cotangent(0), g.cotangent(1)]
+    return list(g.graph.add("image_l1_ssim_backward", operands, g.attrs).outputs)
+
+
+register(
+    OpDef(
+        "image_l1_ssim",
+        _PAIR,
+        ("l1", "ssim", "slopes"),
+        lambda c: [TensorType(Shape(), c.float_dtype)] * 2 + [c.result("3 H W C", c.float_dtype)],
+        "image_l1 and image_ssim in one pass. slopes keeps, for the gradient in image, the derivatives of the mean "
+        "SSIM in each window's mean, mean square and mean product.",
+        attrs=(_PADDING,),
+        vjp=_both_vjp,
+        differentiable=frozenset({"l1", "ssim"}),
+    )
+)
+register(
+    OpDef(
+        "image_l1_ssim_backward",
+        (*_PAIR, Operand("slopes", "3 H W C"), Operand("v_l1", ""), Operand("v_ssim", "")),
+        ("v_image", "v_target"),
+        lambda c: [c.result("H W C", c.float_dtype)] * 2,
+        "Gradients of image_l1_ssim.",
+        attrs=(_PADDING,),
+    )
+)
+
+
 def image_l1(image: Value, target: Value) -> Value:
     """Mean absolute difference of two [H, W, C] images: a scalar."""
     return one(image.graph, "image_l1", [image, target])
@@ -71,3 +101,16 @@ def image_ssim(image: Value, target: Value, padding: str = "same") -> Value:
     that lie inside the image, which must then be at least 11x11.
     """
     return one(image.graph, "image_ssim", [image, target], padding=padding)
+
+
+class L1Ssim(NamedTuple):
+    """The two losses of image_l1_ssim, scalars."""
+
+    l1: Value
+    ssim: Value
+
+
+def image_l1_ssim(image: Value, target: Value, padding: str = "same") -> L1Ssim:
+    """:func:`image_l1` and :func:`image_ssim` of two images at once: one pass, and half the work for gradients."""
+    node = image.graph.add("image_l1_ssim", [image, target], {"padding": padding})
+    return L1Ssim(*node.outputs[:2])
