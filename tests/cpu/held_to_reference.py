@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from compositor import composite
@@ -88,6 +86,3 @@ def render_on(scene: Scene, session: Session) -> dict[str, np.ndarray]:
     from scenes import forward_graph
 
     return session.compile(forward_graph(scene, "f32")).run(scene.feeds(np.float32))
-
-
-Check = Callable[[Scene, Session], None]

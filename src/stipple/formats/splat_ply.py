@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from stipple.errors import FileFormatError
+from stipple.files import atomic_write
 from stipple.formats import compressed_ply
-from stipple.formats.files import atomic_write
 from stipple.formats.ply import Element, read_header, read_table
 from stipple.scene.gaussians import Gaussians
 from stipple.scene.harmonics import sh_degree

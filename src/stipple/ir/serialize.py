@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_save
 
 from stipple.errors import FileFormatError, GraphError
+from stipple.files import atomic_write
 from stipple.ir.attributes import AttrValue
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.op import lookup
@@ -52,7 +52,8 @@ def save(graph: Graph, path: str | os.PathLike[str], params: Mapping[str, np.nda
         "updates": {k: [v.node.id, v.index] for k, v in graph.updates.items()},
     }
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    _write_atomically(Path(path), safetensors_save(tensors, metadata={_KEY: text}))
+    with atomic_write(path) as file:
+        file.write(safetensors_save(tensors, metadata={_KEY: text}))
 
 
 def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -71,18 +72,6 @@ def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         "attrs": attrs,
         "out": [[v.dtype.value, v.shape.to_json()] for v in node.outputs],
     }
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- loading ----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel, program_of
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera, packing, tensor
+from stipple.backends.host.results import fill
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.runtime.backend import Kernel
@@ -55,16 +56,7 @@ class CpuKernel:
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
         made = self.compute(inputs, dims)
-        if self.owns_outputs:
-            return made
-        results = []
-        for array, given in zip(made, outputs, strict=True):
-            if given is None:
-                results.append(array)
-            else:
-                np.copyto(given, array, casting="unsafe")
-                results.append(given)
-        return results
+        return made if self.owns_outputs else fill(made, outputs)
 
 
 def _used(node: Node) -> list[bool]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stipple.backends.host import tensor
+from stipple.backends.host.results import fill
 from stipple.backends.host.tensor import Compute
 from stipple.backends.reference import image, splat
 from stipple.ir.dtype import DType
@@ -44,15 +45,7 @@ class ReferenceKernel:
     def __call__(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray | None], dims: Mapping[str, int]
     ) -> Sequence[np.ndarray]:
-        made = self.compute(self.node, inputs, dims)
-        results = []
-        for array, given in zip(made, outputs, strict=True):
-            if given is None:
-                results.append(array)
-            else:
-                np.copyto(given, array, casting="unsafe")
-                results.append(given)
-        return results
+        return fill(self.compute(self.node, inputs, dims), outputs)
 
 
 class ReferenceBackend:
