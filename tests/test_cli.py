@@ -133,6 +133,16 @@ def test_a_scene_without_gaussians(tmp_path: Path) -> None:
     assert "holds no Gaussians" in result.output
 
 
+def test_a_scene_of_nan(tmp_path: Path) -> None:
+    values = [np.full((3, 3), np.nan), np.zeros((3, 3)), np.ones((3, 4)), np.zeros(3), np.zeros((3, 1, 3))]
+    save_ply(stipple.Gaussians(*values), tmp_path / "nan.ply")
+    assert "3 (never drawn)" in run("info", tmp_path / "nan.ply").output
+    result = run("render", tmp_path / "nan.ply", "-o", tmp_path / "x.png")
+    assert result.exit_code == 1
+    assert "all 3 Gaussians hold NaN or infinity" in result.output
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_the_installed_command() -> None:
     out = subprocess.run(
         [sys.executable, "-m", "stipple", "--help"], capture_output=True, text=True, check=True, timeout=60

@@ -6,6 +6,7 @@ call builds and compiles nothing; the number of Gaussians is no part of the sign
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -249,18 +250,9 @@ def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, dict[str
     opacities, colors, viewmats, Ks, backgrounds, each shaped like the argument, means2d [C, N, 2], and with
     ``absgrad`` means2d_abs [C, N, 2].
     """
-    names = rasterization.__code__.co_varnames[: rasterization.__code__.co_argcount + 2]
-    defaults = dict(zip(names[9:21], rasterization.__defaults__ or (), strict=True))
-    given = {
-        **defaults,
-        **(rasterization.__kwdefaults__ or {}),
-        **dict(zip(names, args, strict=False)),
-        **kwargs,
-    }
-    missing, unknown = [n for n in names if n not in given], [n for n in given if n not in names]
-    if missing or unknown or len(args) > 21:
-        raise TypeError(f"rasterization_vjp: missing {missing}, unknown {unknown}")
-    call = _Call.of(given)
+    given = inspect.signature(rasterization).bind(*args, **kwargs)
+    given.apply_defaults()
+    call = _Call.of(given.arguments)
     views = [call.forward(c) for c in range(call.cameras)]
 
     def vjp(v_colors: ArrayLike | None = None, v_alphas: ArrayLike | None = None) -> Gradients:

@@ -268,9 +268,7 @@ def test_threads_by_environment_and_argument(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_garden() -> None:
     """The garden's points at full size against the reference, on a part of the view."""
-    data = Path(__file__).parents[3] / "shared" / "data" / "garden_points" / "test_garden.npz"
-    if not data.exists():
-        pytest.skip(f"{data} is not on this machine")
+    data = Path(__file__).parents[2] / "examples" / "data" / "garden_points.npz"
     with np.load(data) as file:
         means, colors = file["means3d"], file["colors"] / 255.0
         viewmat, intrinsics = file["viewmats"][0], file["Ks"][0]

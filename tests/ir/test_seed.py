@@ -325,9 +325,7 @@ def test_max_splat_steps_keeps_the_nearest_gaussians_of_a_pixel() -> None:
     assert out[..., 3].max() == pytest.approx(1 - 0.6**2, abs=0.02)
     with pytest.warns(LimitWarning, match="max_splat_steps = 2 cut"):
         g = gradients(arrays, ir.GaussianSplatBackwardParams(changed(max_splat_steps=2)))
-    center = weights()[10, 12]
     assert np.any(g["colors"][:2] != 0)
-    assert np.any(center != 0)
     free = gradients(arrays, backward())
     assert np.abs(g["colors"][4:]).sum() < np.abs(free["colors"][4:]).sum()
 

@@ -57,6 +57,8 @@ def render(scene: str, output: str, **options: Any) -> None:
     gaussians = load_ply(scene)
     if not gaussians.count:
         raise InputError(f"{scene}: the scene holds no Gaussians")
+    if not gaussians.finite.any():
+        raise InputError(f"{scene}: nothing to draw: all {gaussians.count} Gaussians hold NaN or infinity")
     target = Path(output)
     video = target.suffix.lower() in _VIDEO
     frames = options["orbit"] or (120 if video else 1)
