@@ -49,6 +49,15 @@ SSIM_C2: Final = 0.03**2
 """Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, for images
 in [0, 1]; the window is normalised to sum to one."""
 
+# --- training noise ---------------------------------------------------------------------------------------
+NOISE_STEEPNESS: Final = 100.0
+NOISE_MIDDLE: Final = 0.995
+"""The gate of MCMC's noise is sigmoid(NOISE_STEEPNESS ((1 - opacity) - NOISE_MIDDLE)): Kheradmand et al., 2024."""
+
+PCG_FACTOR: Final = 1664525
+PCG_TERM: Final = 1013904223
+"""Of pcg4d, the hash that noise comes from: Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020."""
+
 # --- spherical harmonics ----------------------------------------------------------------------------------
 MAX_SH_DEGREE: Final = 4
 SH_OFFSET: Final = 0.5

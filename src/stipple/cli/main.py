@@ -9,8 +9,11 @@ from rich.console import Console
 
 from stipple import __version__
 from stipple.cli.bench import bench
+from stipple.cli.evaluate import evaluate
 from stipple.cli.info import info
+from stipple.cli.inspect import inspect
 from stipple.cli.render import render
+from stipple.cli.train import train
 from stipple.errors import StippleError
 
 
@@ -54,7 +57,7 @@ def _describe(name: str) -> str:
     return "float64 NumPy: the specification, slow" if name == "reference" else ""
 
 
-for command in (render, info, devices, bench):
+for command in (train, evaluate, inspect, render, info, devices, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

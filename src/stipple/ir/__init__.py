@@ -46,6 +46,7 @@ from stipple.ir.ops.elementwise import (
     pow_ as pow,  # noqa: A004
 )
 from stipple.ir.ops.image import L1Ssim, image_l1, image_l1_ssim, image_ssim
+from stipple.ir.ops.noise import splat_noise
 from stipple.ir.ops.optim import AdamUpdate, adam
 from stipple.ir.ops.reduce import (
     matmul,
@@ -171,6 +172,7 @@ __all__ = [
     "softplus",
     "splat_backward_node",
     "splat_camera",
+    "splat_noise",
     "splat_prepare",
     "splat_rasterize",
     "splat_render",

@@ -111,6 +111,24 @@ class Executable:
             raise FeedError(f"parameter {name!r} has no value yet; call set_param({name!r}, ...)")
         return self.backend.download(self._params[name], value.dtype)
 
+    def take_params(self, other: Executable) -> None:
+        """Take over the values of the parameters that both graphs have, without copying; ``other`` loses them.
+
+        For graphs that do the same at another size. Values whose shape does not fit here are left behind.
+        """
+        if other.backend is not self.backend:
+            raise FeedError("take_params: both executables must be compiled by one session")
+        for name, value in self.graph.params.items():
+            buffer = other._params.get(name)
+            if buffer is None or other.graph.params[name].dtype is not value.dtype:
+                continue
+            try:
+                Bindings().bind(describe(value), value.type, self.backend.shape(buffer))
+            except (FeedError, ValueError):
+                continue
+            self._params[name] = other._params.pop(name)
+        other._pool.clear()
+
     def _param(self, name: str) -> Value:
         if name not in self.graph.params:
             known = ", ".join(sorted(self.graph.params)) or "none"

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from stipple.backends.cpu import compile as compiling
-from stipple.backends.cpu import image, splat
+from stipple.backends.cpu import image, noise, splat
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel, program_of
 from stipple.backends.cpu.threads import Threads
@@ -86,6 +86,8 @@ class CpuBackend:
             if node.op in _LAZY:  # some results cost extra: only if something uses them
                 run = partial(run, used=_used(node))
             return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
+        if node.op == "splat_noise":
+            return CpuKernel("numba.splat_noise", lambda x, dims: noise.noise(x, self.threads))
         if node.op in _HOST:
             compute = _HOST[node.op]
             return CpuKernel(f"numpy.{node.op}", lambda x, dims: compute(node, x, dims), owns_outputs=False)

@@ -37,6 +37,22 @@ def update(start, end, param, grad, m, v, beta1, beta2, rate, scale, eps, visibl
         o_v[i] = next_v
 
 
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[:,::1],f4,f4,f4[::1],f4,f4,b1[::1],f4[:,::1],f4[:,::1],f4[:,::1])")
+def update_rows(start, end, param, grad, m, v, beta1, beta2, rates, scale, eps, visible, o_param, o_m, o_v):
+    """As ``update`` for rows start to end, each column with a rate of its own."""
+    for i in range(start, end):
+        if len(visible) and not visible[i]:
+            o_param[i], o_m[i], o_v[i] = param[i], m[i], v[i]
+            continue
+        for k in range(param.shape[1]):
+            g = grad[i, k]
+            next_m = beta1 * m[i, k] + (ONE - beta1) * g
+            next_v = beta2 * v[i, k] + (ONE - beta2) * g * g
+            o_param[i, k] = param[i, k] - rates[k] * next_m / (math.sqrt(next_v * scale) + eps)
+            o_m[i, k] = next_m
+            o_v[i, k] = next_v
+
+
 @dataclass(frozen=True)
 class AdamKernel:
     """Runs an adam or adam_visible node."""
@@ -57,11 +73,18 @@ class AdamKernel:
         factor1, factor2 = adam_factors(self.node, step)
         masked = len(inputs) == 7
         visible = inputs[6] if masked else np.empty(0, np.bool_)
-        width = max(1, param.size // max(1, len(visible))) if masked else 1
+        width = max(1, param.size // max(1, len(param))) if param.ndim else 1
         results = [np.empty_like(param) if o is None else o for o in outputs]
-        flat = [a.reshape(-1) for a in (param, grad, m, v)]
-        out = [a.reshape(-1) for a in results]
-        numbers = (attrs["beta1"], attrs["beta2"], float(lr) / factor1, 1 / factor2, attrs["eps"])
-        scalars = [np.float32(n) for n in numbers]
-        self.threads.blocks(param.size, _BLOCK, lambda s, e: update(s, e, *flat, *scalars, visible, width, *out))
+        beta1, beta2, scale, eps = (np.float32(n) for n in (attrs["beta1"], attrs["beta2"], 1 / factor2, attrs["eps"]))
+        shape = (len(param), width) if lr.ndim else (-1,)
+        before = [a.reshape(shape) for a in (param, grad, m, v)]
+        after = [a.reshape(shape) for a in results]
+        if lr.ndim:
+            rates = np.asarray(lr.astype(np.float64) / factor1, np.float32).reshape(-1)
+            rest = (beta1, beta2, rates, scale, eps, visible)
+            rows = max(1, _BLOCK // max(width, 1))
+            self.threads.blocks(len(param), rows, lambda s, e: update_rows(s, e, *before, *rest, *after))
+        else:
+            one = (beta1, beta2, np.float32(float(lr) / factor1), scale, eps, visible)
+            self.threads.blocks(param.size, _BLOCK, lambda s, e: update(s, e, *before, *one, width, *after))
         return results

@@ -14,6 +14,7 @@ from stipple.backends.host import tensor
 from stipple.backends.host.results import fill
 from stipple.backends.host.tensor import Compute
 from stipple.backends.reference import image, splat
+from stipple.backends.reference.noise import noise
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 
@@ -27,7 +28,7 @@ _IMAGE: dict[str, Compute] = {
         x[0], x[1], x[2], x[3], x[4], node.attrs["padding"]
     ),
 }
-_KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS}
+_KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS, "splat_noise": noise}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ def _infer_adam(c: InferContext) -> list[TensorType]:
     for name, type_ in zip(("grad", "m", "v"), c.types[1:4], strict=True):
         if type_ != param:
             c.fail(f"{name}: expected {param} as param has, got {type_}")
+    rate = c.types[4].shape
+    if rate.rank and (param.shape.rank < 2 or tuple(rate) != tuple(param.shape)[1:]):
+        c.fail(f"lr: expected a number, or one for each column of {param}, got shape {rate}")
     return [param] * 3
 
 
@@ -25,7 +28,7 @@ _OPERANDS = (
     Operand("grad"),
     Operand("m"),
     Operand("v"),
-    Operand("lr", "", finite=True),
+    Operand("lr", finite=True),
     Operand("step", "", finite=True),
 )
 _ATTRS = (
@@ -48,7 +51,7 @@ register(
         _OPERANDS,
         ("param", "m", "v"),
         _infer_adam,
-        "One Adam update with bias correction. step counts from 1.",
+        "One Adam update with bias correction. step counts from 1. lr is a number, or one for each element of a row.",
         attrs=_ATTRS,
         inplace={0: 0, 1: 2, 2: 3},
     )
@@ -89,7 +92,8 @@ def adam(
     """One Adam update (Kingma and Ba, 2015): param - lr * m_hat / (sqrt(v_hat) + eps).
 
     ``grad``, ``m``, ``v`` have the type of ``param``; ``lr`` and ``step`` are scalars of its dtype, ``step``
-    counting from 1. The defaults are those 3DGS trains with. With ``visible`` [N] bool, only those
+    counting from 1; ``lr`` may also hold a rate for each element of a row, shaped like ``param`` without its
+    first axis. The defaults are those 3DGS trains with. With ``visible`` [N] bool, only those
     rows change.
     """
     graph = param.graph

@@ -1,0 +1,83 @@
+"""The noise of MCMC training: counter-based normals, so that any block can start anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stipple import numerics as nx
+from stipple.backends.cpu.compile import inline, kernel
+from stipple.backends.cpu.projection import rotation
+from stipple.backends.cpu.threads import Threads
+
+Array = np.ndarray
+f4, u4 = np.float32, np.uint32
+ONE, TWO, HALF = f4(1), f4(2), f4(0.5)
+FACTOR, TERM = u4(nx.PCG_FACTOR), u4(nx.PCG_TERM)
+SHIFT, TOP = u4(16), u4(8)
+STEP = f4(2.0**-24)
+TURN = f4(2 * math.pi)
+STEEPNESS, MIDDLE = f4(nx.NOISE_STEEPNESS), f4(1 - nx.NOISE_MIDDLE)
+_BLOCK = 8192
+
+
+@inline
+def hash4(a, b, c, d):
+    """pcg4d, as in the reference backend."""
+    a, b, c, d = u4(a * FACTOR + TERM), u4(b * FACTOR + TERM), u4(c * FACTOR + TERM), u4(d * FACTOR + TERM)
+    a = u4(a + b * d)
+    b = u4(b + c * a)
+    c = u4(c + a * b)
+    d = u4(d + b * c)
+    a, b, c, d = u4(a ^ (a >> SHIFT)), u4(b ^ (b >> SHIFT)), u4(c ^ (c >> SHIFT)), u4(d ^ (d >> SHIFT))
+    a = u4(a + b * d)
+    b = u4(b + c * a)
+    c = u4(c + a * b)
+    d = u4(d + b * c)
+    return a, b, c, d
+
+
+@inline
+def uniform(word):
+    """A number in (0, 1) from the upper 24 bits."""
+    return (f4(word >> TOP) + HALF) * STEP
+
+
+@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4,u4,u4,f4[:,::1])")
+def perturb(start, end, means, quats, scales, opacities, amount, seed, step, out):
+    """Move means start to end by the noise of (seed, step)."""
+    for i in range(start, end):
+        a, b, c, d = hash4(u4(i), seed, step, u4(0))
+        r = math.sqrt(-TWO * math.log(uniform(a)))
+        s = math.sqrt(-TWO * math.log(uniform(c)))
+        n0, n1 = r * math.cos(TURN * uniform(b)), r * math.sin(TURN * uniform(b))
+        n2 = s * math.cos(TURN * uniform(d))
+        w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+        length = math.sqrt(w * w + x * x + y * y + z * z)
+        r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation(w / length, x / length, y / length, z / length)
+        gate = amount / (ONE + math.exp(STEEPNESS * (opacities[i] - MIDDLE)))
+        s0, s1, s2 = scales[i, 0], scales[i, 1], scales[i, 2]
+        l0 = gate * s0 * s0 * (r00 * n0 + r10 * n1 + r20 * n2)
+        l1 = gate * s1 * s1 * (r01 * n0 + r11 * n1 + r21 * n2)
+        l2 = gate * s2 * s2 * (r02 * n0 + r12 * n1 + r22 * n2)
+        m0 = means[i, 0] + r00 * l0 + r01 * l1 + r02 * l2
+        m1 = means[i, 1] + r10 * l0 + r11 * l1 + r12 * l2
+        m2 = means[i, 2] + r20 * l0 + r21 * l1 + r22 * l2
+        if math.isfinite(m0) and math.isfinite(m1) and math.isfinite(m2):
+            out[i, 0], out[i, 1], out[i, 2] = m0, m1, m2
+        else:
+            out[i, 0], out[i, 1], out[i, 2] = means[i, 0], means[i, 1], means[i, 2]
+
+
+def noise(x: Sequence[Array], threads: Threads) -> list[Array]:
+    """Results of splat_noise."""
+    means, quats, scales, opacities, amount, key = x
+    out = np.empty_like(means)
+    seed, step = (u4(int(k) & 0xFFFFFFFF) for k in key)
+    rate = f4(amount)
+    threads.blocks(
+        len(means), _BLOCK, lambda a, b: perturb(a, b, means, quats, scales, opacities, rate, seed, step, out)
+    )
+    return [out]

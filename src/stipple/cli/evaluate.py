@@ -1,0 +1,93 @@
+"""``stipple eval``: how good a trained scene is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from stipple.cli.options import device_options
+
+
+@click.command("eval")
+@click.argument("run", type=click.Path(file_okay=False))
+@click.option("--train/--no-train", "with_train", default=False, help="Also the views that were trained on.")
+@click.option("--lpips", "network", type=click.Choice(["vgg", "alex"]), help="Also LPIPS; needs the extra lpips.")
+@click.option("--save-images", is_flag=True, help="Write each view's photo, render and error to RUN/eval.")
+@device_options
+def evaluate(run: str, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
+    """Evaluate RUN, a folder that `stipple train` wrote: PSNR and SSIM of held-out views, at full resolution.
+
+    PSNR and SSIM (11x11 Gaussian window, borders padded with zeros) are computed as 3DGS does, each view on its own,
+    then averaged. The result is also written to RUN/eval.json.
+    """
+    from stipple.formats import load_ply
+    from stipple.formats.captures import load_frame, open_capture
+    from stipple.train.evaluation import Judge, Score, load_lpips
+    from stipple.train.problem import capture_options
+    from stipple.train.rundir import RunFolder, write_json
+    from stipple.train.schedule import fixed_background
+    from stipple.train.trainer import evaluation_of
+
+    folder = RunFolder(Path(run))
+    config, described = folder.read_description()
+    cameras, scene = folder.read_cameras(), load_ply(folder.scene)
+    capture = open_capture(described["capture"], capture_options(config.data))
+    train, test = capture.split(config.data.test_every)
+    views = [(capture.views[i], "test") for i in test] + (
+        [(capture.views[i], "train") for i in train] if with_train else []
+    )
+    console = Console()
+    if not views:
+        console.print("The run held out no views; --train evaluates those it was trained on.")
+        return
+    lpips = load_lpips(network) if network else None
+    scores: list[Score] = []
+    for view, split in track(views, description="Evaluating", console=Console(stderr=True)):
+        frame = load_frame(view, config.data.downscale)
+        background = fixed_background(config, frame.pixels.shape[2] == 4)
+        judge = Judge(background, config.loss.antialiased, device, config.extras.exposure, lpips)
+        camera, exposure = cameras.get(view.name, (frame.camera, None))
+        compared = judge.compare(scene, camera, frame, view.name, split, exposure)
+        scores.append(compared.score)
+        if save_images:
+            _save(folder.root / "eval", compared)
+    write_json(folder.evaluation, evaluation_of(scores))
+    console.print(_table(scores))
+
+
+def _save(folder: Path, compared: Any) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from stipple.train.report import error_colors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = compared.score.name.replace("/", "_").rsplit(".", 1)[0]
+    error = error_colors(np.abs(compared.image - compared.photo).mean(axis=2))
+    for kind, pixels in (("photo", compared.photo), ("render", compared.image), ("error", error)):
+        byte = pixels if pixels.dtype == np.uint8 else (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+        Image.fromarray(byte).save(folder / f"{stem}.{kind}.png")
+
+
+def _table(scores: Any) -> Table:
+    from stipple.train.evaluation import mean_scores
+
+    names = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_corrected": "PSNR, colour-corrected"}
+    shown = mean_scores(scores)
+    table = Table()
+    table.add_column("view")
+    table.add_column("split")
+    for key in shown:
+        table.add_column(names[key], justify="right")
+    for s in scores:
+        table.add_row(s.name, s.split, *(f"{getattr(s, k):.4f}" for k in shown))
+    for split in dict.fromkeys(s.split for s in scores):
+        means = mean_scores([s for s in scores if s.split == split])
+        table.add_section()
+        table.add_row("mean", split, *(f"{means[k]:.4f}" for k in shown), style="bold")
+    return table

@@ -1,0 +1,64 @@
+"""A capture drawn from above: cameras with their views, and points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stipple.files import atomic_write
+from stipple.formats.captures.survey import Survey
+
+Array = np.ndarray
+_MOST_POINTS = 20_000
+
+
+def draw(survey: Survey, path: str) -> None:
+    """Draw a survey to a picture (the suffix says which kind)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    axes = _ground_axes(survey.up)
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    plot = figure.subplots()
+    capture = survey.capture
+    if len(capture.points):
+        step = max(1, len(capture.points) // _MOST_POINTS)
+        flat = capture.points[::step] @ axes.T
+        plot.scatter(flat[:, 0], flat[:, 1], s=1.5, c=capture.colors[::step] / 255, linewidths=0)
+    places, aims = survey.positions @ axes.T, survey.directions @ axes.T
+    reach = 0.15 * max(survey.extent, 0.05 * survey.distance, 1e-9)
+    for ids, color, name in ((survey.train, "#3366aa", "training"), (survey.test, "#cc4433", "held out")):
+        if ids:
+            plot.quiver(
+                *places[ids].T, *(aims[ids] * reach).T, color=color, angles="xy", scale_units="xy", scale=1, width=0.003
+            )
+            plot.plot(*places[ids].T, "o", color=color, markersize=4, label=f"{name}: {len(ids)}")
+    _limit(plot, places, capture.points @ axes.T if len(capture.points) else places)
+    plot.set_aspect("equal")
+    plot.set_title(f"{capture.root.name}: {capture.kind}, from above")
+    plot.legend(loc="upper right")
+    plot.grid(alpha=0.2)
+    suffix = Path(path).suffix.lstrip(".").lower() or "png"
+    with atomic_write(path) as file:
+        figure.savefig(file, format=suffix, dpi=110)
+
+
+def _ground_axes(up: Array) -> Array:
+    """Two unit vectors [2, 3] across the mean up direction of the cameras."""
+    length = np.linalg.norm(up)
+    normal = up / length if length > 1e-6 else np.array([0.0, -1.0, 0.0])
+    start = np.eye(3)[np.argmin(np.abs(normal))]
+    right = np.cross(normal, start)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(normal, right)])
+
+
+def _limit(plot: object, places: Array, points: Array) -> None:
+    """All cameras and most of the points, without the few that lie far out."""
+    low, high = np.percentile(points, [3, 97], axis=0)
+    low, high = np.minimum(low, places.min(axis=0)), np.maximum(high, places.max(axis=0))
+    margin = 0.05 * float((high - low).max()) or 1.0
+    plot.set_xlim(low[0] - margin, high[0] + margin)  # type: ignore[attr-defined]
+    plot.set_ylim(low[1] - margin, high[1] + margin)  # type: ignore[attr-defined]

@@ -1,0 +1,236 @@
+"""``stipple train``: from a capture to a scene."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from stipple.cli.options import device_options
+from stipple.errors import InputError, StippleError
+
+if TYPE_CHECKING:
+    from stipple.train import Config, Outcome, Problem, RunFolder
+
+_PRESETS = ("fast", "standard", "quality")
+_FLAGS = {
+    "steps": "schedule.steps",
+    "downscale": "data.downscale",
+    "test_every": "data.test_every",
+    "images": "data.images",
+    "masks": "data.masks",
+    "intrinsics": "data.intrinsics",
+    "depth_scale": "data.depth_scale",
+    "image_memory": "data.image_memory",
+    "max_gaussians": "density.max_count",
+    "strategy": "density.strategy",
+    "sh_degree": "schedule.sh_degree",
+    "depth_weight": "loss.depth",
+    "background": "loss.background",
+    "antialiased": "loss.antialiased",
+    "exposure": "extras.exposure",
+    "refine_poses": "extras.poses",
+    "checkpoint_every": "output.checkpoint_every",
+    "seed": "seed",
+}
+
+
+def capture_flags(function: Any) -> Any:
+    """Options that say how a capture is read; ``train`` and ``inspect`` share them."""
+    options = (
+        click.option("--images", help="Folder of photos inside a COLMAP capture; images by default."),
+        click.option("--masks", type=click.Path(file_okay=False), help="Folder of masks; bright pixels count."),
+        click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
+        click.option(
+            "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
+        ),
+        click.option("--downscale", type=click.FloatRange(1, 64), help="Use photos this many times smaller."),
+        click.option("--test-every", type=click.IntRange(0), help="Hold out every n-th view; 0: none. 8 by default."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.argument("capture", required=False, type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False), help="Folder for the scene, the report and checkpoints."
+)
+@click.option("--preset", type=click.Choice(_PRESETS), help="fast: minutes; standard; quality. standard by default.")
+@click.option(
+    "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="A TOML file with values to use."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any value of the configuration, such as density.every=200.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Optimiser updates, one view each.")
+@capture_flags
+@click.option("--max-gaussians", type=click.IntRange(1), help="Never more Gaussians than this.")
+@click.option("--strategy", type=click.Choice(["default", "mcmc", "none"]), help="How their number changes.")
+@click.option("--sh-degree", type=click.IntRange(0, 4), help="Harmonics that colours end with.")
+@click.option("--depth-weight", type=click.FloatRange(0), help="Weight of the depth loss, where the capture has depth.")
+@click.option("--background", help="auto, random, or red,green,blue from 0 to 1.")
+@click.option("--antialiased", is_flag=True, default=None, help="Train, and later render, with antialiasing.")
+@click.option("--exposure", is_flag=True, default=None, help="Fit an affine colour transform to each photo.")
+@click.option("--refine-poses", is_flag=True, default=None, help="Refine the photos' poses.")
+@click.option(
+    "--image-memory",
+    type=click.FloatRange(0, min_open=True),
+    help="Gigabytes of decoded photos to keep; more are streamed.",
+)
+@click.option("--checkpoint-every", type=click.IntRange(1), help="Steps between checkpoints.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of everything random.")
+@click.option("--resume", is_flag=True, help="Go on with the run in OUTPUT from its last checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that OUTPUT already holds.")
+@click.option("--show-config", is_flag=True, help="Print the configuration and what each value means, and stop.")
+@device_options
+def train(
+    capture: str | None,
+    output: str | None,
+    preset: str | None,
+    config_file: str | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    show_config: bool,
+    device: str,
+    **flags: Any,
+) -> None:
+    """Train a scene from CAPTURE, a folder of photos with camera poses, into OUTPUT.
+
+    CAPTURE is a COLMAP model with its images, a nerfstudio transforms.json, a Blender synthetic scene, or RGB-D
+    frames (TUM, 7-Scenes, Open3D). OUTPUT receives scene.ply, which any splat viewer opens, and report.html.
+
+    \b
+    stipple train photos/ -o run/
+    stipple train photos/ -o run/ --preset fast --downscale 2
+    stipple train -o run/ --resume
+    """
+    layers = [_file_layer(config_file), *flag_layers(flags, settings)]
+    if show_config:
+        _show(preset, layers)
+        return
+    if output is None:
+        raise click.UsageError("say where the result shall go: -o FOLDER")
+    from stipple.train import Problem, RunFolder, Trainer, make_config
+
+    folder = RunFolder(Path(output))
+    console = Console(stderr=True)
+    if resume:
+        if preset or config_file or any(v is not None for v in flags.values()) or settings:
+            raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
+        config, described = folder.read_description()
+        capture = capture or described["capture"]
+    else:
+        if capture is None:
+            raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
+        _refuse_existing(folder, overwrite)
+        config = make_config(preset, *layers)
+    problem = Problem.open(capture, config)
+    console.print(_headline(problem), highlight=False, markup=False)
+    from stipple.cli.progress import TerminalMeter
+
+    meter = TerminalMeter(console)
+    started = time.perf_counter()
+    try:
+        outcome = Trainer(problem, folder, capture, device, meter).run(resume)
+    finally:
+        meter.close()
+        problem.close()
+    if outcome.signal is not None and not outcome.scores:
+        console.print(
+            f"Stopped after step {outcome.step}; go on with: stipple train -o {output} --resume", highlight=False
+        )
+        raise SystemExit(128 + outcome.signal)
+    _report(problem, folder, outcome, capture, time.perf_counter() - started, console)
+
+
+def _file_layer(path: str | None) -> dict[str, Any]:
+    from stipple.train.config import read_toml
+
+    return read_toml(Path(path)) if path else {}
+
+
+def flag_layers(flags: dict[str, Any], settings: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The options that were given, as layers of configuration."""
+    from stipple.train.config import layer_of, parse_setting
+
+    layers = []
+    for name, value in flags.items():
+        if value is not None:
+            listed = isinstance(value, str) and name in ("intrinsics", "background") and "," in value
+            layers.append(layer_of(_FLAGS[name], _floats(name, value) if listed else value))
+    return layers + [parse_setting(s) for s in settings]
+
+
+def _floats(name: str, text: str) -> list[float]:
+    try:
+        return [float(v) for v in text.split(",")]
+    except ValueError:
+        raise InputError(f"--{name}: expected numbers separated by commas, got {text!r}") from None
+
+
+def _show(preset: str | None, layers: list[dict[str, Any]]) -> None:
+    """The configuration as TOML, each value with its meaning."""
+    from stipple.train.config import annotated_toml, make_config
+
+    click.echo(annotated_toml(make_config(preset, *layers)))
+
+
+def _refuse_existing(folder: RunFolder, overwrite: bool) -> None:
+    if folder.run.exists() and not overwrite:
+        raise InputError(
+            f"{folder.root}: already holds a run; go on with it: stipple train -o {folder.root} --resume, or "
+            "replace it with --overwrite"
+        )
+
+
+def _headline(problem: Problem) -> str:
+    capture, config = problem.capture, problem.config
+    size = problem.train.camera(0)
+    lines = [
+        f"{capture.kind}: {len(problem.train)} training and {len(problem.test)} held-out views of about "
+        f"{size.width} x {size.height}, {len(capture.points):,} points; preset {config.preset}, "
+        f"{config.schedule.steps} steps"
+    ]
+    lines += [f"note: {n}" for n in capture.notes]
+    if capture.unused:
+        lines.append(f"note: {len(capture.unused)} photos have no pose and are not used, such as {capture.unused[0]}")
+    return "\n".join(lines)
+
+
+def _report(
+    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Console
+) -> None:
+    from stipple.train.evaluation import mean_scores
+    from stipple.train.report import write_report
+
+    config: Config = problem.config
+    count = sum(1 for _ in problem.train.views)
+    facts = {
+        "capture": f"{problem.capture.kind}, {count} training and {len(problem.test)} held-out views",
+        "steps": f"{outcome.step:,} ({config.preset})",
+        "training time": f"{outcome.seconds:.0f} s",
+        "scene": f"scene.ply, {folder.scene.stat().st_size / 1e6:.1f} MB",
+    }
+    try:
+        write_report(folder, outcome, Path(capture).resolve().name, facts, config.to_toml())
+    except OSError as error:
+        raise StippleError(f"{folder.report}: not written: {error.strerror or error}; the scene is there") from None
+    for split, name in (("test", "held-out"), ("train", "training")):
+        means = mean_scores([s for s in outcome.scores if s.split == split])
+        if means:
+            console.print(f"{name} views: " + ", ".join(f"{k} {v:.4g}" for k, v in means.items()), highlight=False)
+    console.print(
+        f"Wrote {folder.scene} and {folder.report} in {seconds:.0f} s. Look at the scene: "
+        f"stipple render {folder.scene} -o turn.mp4, or drop it into a viewer such as https://superspl.at/editor",
+        highlight=False,
+    )

@@ -1,0 +1,122 @@
+"""What every capture loader makes: views with cameras, and points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from stipple.errors import FileFormatError, InputError
+from stipple.scene.camera import Camera
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Distortion in OpenCV's terms: radial and tangential k1 k2 p1 p2 k3 k4 k5 k6, or fisheye k1 k2 k3 k4."""
+
+    coefficients: tuple[float, ...]
+    fisheye: bool = False
+
+    @classmethod
+    def of(cls, coefficients: Iterable[float], fisheye: bool = False) -> Lens | None:
+        """A lens, or None where nothing distorts (a fisheye without coefficients still does)."""
+        numbers = tuple(float(c) for c in coefficients)
+        return cls(numbers, fisheye) if fisheye or any(numbers) else None
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One photo: where it lies, and the camera that took it.
+
+    ``camera`` describes the photo as stored, before ``lens`` is undone, in the capture's world units. ``split`` is
+    train or test where the capture says so. ``depth`` holds integers, ``depth_scale`` of them a world unit.
+    ``points`` are the rows of the capture's points that were seen in this photo, where that is known.
+    """
+
+    name: str
+    image: Path
+    camera: Camera
+    lens: Lens | None = None
+    mask: Path | None = None
+    depth: Path | None = None
+    depth_scale: float = 1000.0
+    split: str = ""
+    points: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """Posed photos, with points [M, 3] and their colors [M, 3] uint8 where there are any.
+
+    ``notes`` are things the loader decided that a user may want to know; ``unused`` are photos without a pose.
+    """
+
+    root: Path
+    kind: str
+    views: tuple[View, ...]
+    points: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    colors: Array = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    notes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def split(self, test_every: int) -> tuple[list[int], list[int]]:
+        """Indices of training and held-out views: as the capture says, else every ``test_every``-th of the views
+        in the order of their names, from the first, as the field does it; 0 holds none out."""
+        if any(v.split for v in self.views):
+            test = [i for i, v in enumerate(self.views) if v.split == "test"]
+        else:
+            test = list(range(0, len(self.views), test_every)) if test_every else []
+        train = sorted(set(range(len(self.views))) - set(test))
+        if not train:
+            raise InputError(
+                f"{self.root}: --test-every {test_every} holds out all {len(self.views)} views; choose a larger one, "
+                "or 0 to hold out none"
+            )
+        return train, test
+
+    def with_masks(self, folder: str | Path) -> Capture:
+        """The capture with masks from a folder: a file of the same stem, or the photo's name plus .png."""
+        root = Path(folder)
+        if not root.is_dir():
+            raise InputError(f"{root}: the folder of masks does not exist")
+        files = {str(p.relative_to(root)): p for p in sorted(root.rglob("*")) if p.is_file()}
+        stems = {str(Path(n).with_suffix("")): p for n, p in files.items()}
+        views = []
+        for view in self.views:
+            stem = str(Path(view.name).with_suffix(""))
+            found = files.get(f"{view.name}.png") or stems.get(stem) or stems.get(Path(stem).name)
+            if found is None:
+                raise InputError(f"{root}: no mask for {view.name}: expected {stem}.png or {view.name}.png")
+            views.append(replace(view, mask=found))
+        return replace(self, views=tuple(views))
+
+
+def checked_capture(
+    root: Path,
+    kind: str,
+    views: Sequence[View],
+    points: Array | None = None,
+    colors: Array | None = None,
+    notes: Iterable[str] = (),
+    unused: Iterable[str] = (),
+) -> Capture:
+    """A capture with views in the order of their names and only finite points."""
+    if not views:
+        raise FileFormatError(f"{root}: the {kind} capture holds no view")
+    names = [v.name for v in views]
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise FileFormatError(f"{root}: two views are called {twice!r}")
+    xyz = np.zeros((0, 3)) if points is None else np.asarray(points, np.float64).reshape(-1, 3)
+    rgb = np.full((len(xyz), 3), 128, np.uint8) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
+    ordered, said = sorted(views, key=lambda v: v.name), list(notes)
+    kept: Array = np.asarray(np.isfinite(xyz).all(axis=1))
+    if not kept.all():
+        said.append(f"{int((~kept).sum())} of {len(xyz)} points hold NaN or infinity and were left out")
+        row = np.cumsum(kept) - 1
+        ordered = [v if v.points is None else replace(v, points=row[v.points[kept[v.points]]]) for v in ordered]
+    return Capture(root, kind, tuple(ordered), xyz[kept], rgb[kept], tuple(said), tuple(sorted(unused)))

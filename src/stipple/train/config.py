@@ -1,0 +1,250 @@
+"""Everything that a training run can be told, typed, with ranges; TOML in and out; presets.
+
+Rates, thresholds and intervals are those 3DGS and gsplat publish, unless a preset for the CPU says otherwise.
+Distances are in units of the scene's extent (see :class:`stipple.scene.Normalization`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from stipple.errors import FileFormatError, InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """Which photos are used, and how."""
+
+    downscale: float = Field(1.0, ge=1, le=64, description="train on photos this many times smaller")
+    test_every: int = Field(8, ge=0, description="hold out every n-th view for evaluation; 0: none")
+    images: str | None = Field(None, description="folder of photos inside a COLMAP capture")
+    masks: str | None = Field(None, description="folder of masks; bright pixels count")
+    intrinsics: tuple[float, float, float, float] | None = Field(None, description="fx, fy, cx, cy (RGB-D)")
+    depth_scale: float | None = Field(None, gt=0, description="integers of depth to a world unit (RGB-D)")
+    image_memory: float = Field(4.0, gt=0, description="gigabytes of decoded photos kept; more are streamed")
+
+
+class Start(_Section):
+    """The Gaussians that training starts from."""
+
+    source: Literal["auto", "points", "depth", "random"] = Field(
+        "auto", description="auto: points if there are any, else depth maps, else random"
+    )
+    count: int = Field(50_000, ge=1, description="Gaussians of a random start, and the most taken from depth maps")
+    opacity: float = Field(0.1, gt=0, lt=1, description="opacity they start with")
+    scale: float = Field(1.0, gt=0, description="factor on the distance to their neighbours")
+
+
+class Schedule(_Section):
+    """How long, and what is learnt when."""
+
+    steps: int = Field(7000, ge=1, description="optimiser updates, one view each")
+    sh_degree: int = Field(3, ge=0, le=4, description="harmonics that colours end with")
+    sh_every: int = Field(1000, ge=1, description="steps from one band of harmonics to the next")
+    coarse: tuple[tuple[int, float], ...] = Field(
+        ((4, 0.1), (2, 0.35)), description="(factor, share of steps): photos are this much smaller up to there"
+    )
+
+    @field_validator("coarse")
+    @classmethod
+    def _ascending(cls, value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        shares = [share for _, share in value]
+        if any(not (factor >= 1 and 0 <= share <= 1) for factor, share in value) or shares != sorted(shares):
+            raise ValueError("expected pairs (factor >= 1, share of steps from 0 to 1) with ascending shares")
+        return value
+
+
+class Rates(_Section):
+    """Learning rates of Adam."""
+
+    means: float = Field(1.6e-4, ge=0, description="at the start, in scene extents")
+    means_final: float = Field(0.01, gt=0, le=1, description="share of it that is left at the end")
+    scales: float = Field(5e-3, ge=0)
+    quats: float = Field(1e-3, ge=0)
+    opacities: float = Field(5e-2, ge=0)
+    sh0: float = Field(2.5e-3, ge=0, description="of the colour that is the same from all sides")
+    sh_rest: float = Field(1.25e-4, ge=0, description="of the colours that change with direction")
+    exposure: float = Field(1e-3, ge=0)
+    poses: float = Field(1e-5, ge=0)
+    visible_only: bool = Field(False, description="update only Gaussians that the step's view sees")
+
+
+class Loss(_Section):
+    """What is minimised."""
+
+    ssim: float = Field(0.2, ge=0, le=1, description="weight of 1 - SSIM; the rest is L1")
+    depth: float = Field(0.0, ge=0, description="weight of the L1 of depth, where the capture has depth or tracks")
+    opacity: float = Field(0.0, ge=0, description="weight of the mean opacity")
+    scale: float = Field(0.0, ge=0, description="weight of the mean scale")
+    background: Literal["auto", "random"] | tuple[float, float, float] = Field(
+        "auto", description="auto: white behind photos with alpha, else black; random; or red, green, blue"
+    )
+    antialiased: bool = Field(False, description="train, and later render, with antialiasing")
+
+
+class Density(_Section):
+    """How the number of Gaussians changes."""
+
+    strategy: Literal["default", "mcmc", "none"] = Field("default", description="adaptive density control, or MCMC")
+    max_count: int = Field(400_000, ge=1, description="never more Gaussians than this")
+    start: int = Field(500, ge=0, description="first step at which they change")
+    stop: float = Field(0.5, ge=0, le=1, description="share of steps after which they do not change any more")
+    every: int = Field(100, ge=1, description="steps between changes")
+    prune_opacity: float = Field(0.005, ge=0, lt=1, description="fainter ones are removed, or relocated (mcmc)")
+    # default
+    grow_gradient: float = Field(2e-4, gt=0, description="2D gradient, in half image sizes, above which one divides")
+    absolute: bool = Field(False, description="sum absolute 2D gradients (AbsGS); use about 8e-4 then")
+    split_scale: float = Field(0.01, gt=0, description="larger ones are split, smaller ones cloned")
+    prune_scale: float = Field(0.1, gt=0, description="larger ones are removed, after the first opacity reset")
+    reset_every: int = Field(3000, ge=0, description="steps between resets of opacities; 0: never")
+    # mcmc
+    growth: float = Field(0.05, ge=0, le=1, description="share of Gaussians added each time, up to max_count")
+    noise: float = Field(5e5, ge=0, description="factor of the noise on means, times their learning rate")
+
+
+class Extras(_Section):
+    """What else is fitted."""
+
+    exposure: bool = Field(False, description="fit an affine colour transform to each training photo")
+    poses: bool = Field(False, description="refine the poses of training photos")
+
+
+class Output(_Section):
+    """What is written, and when."""
+
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    evaluate_every: int = Field(0, ge=0, description="steps between evaluations of held-out views; 0: five in all")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class Config(_Section):
+    """A whole configuration."""
+
+    preset: str = Field("standard", description="what the other values started from")
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    start: Start = Start()
+    schedule: Schedule = Schedule()
+    rates: Rates = Rates()
+    loss: Loss = Loss()
+    density: Density = Density()
+    extras: Extras = Extras()
+    output: Output = Output()
+
+    def to_toml(self) -> str:
+        """The configuration as TOML; values that are None are left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "fast": {},
+    "standard": {},
+    "quality": {},
+}
+
+
+def preset(name: str) -> Config:
+    """A configuration by the name of its preset."""
+    if name not in PRESETS:
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+    return Config.model_validate({"preset": name, **PRESETS[name]})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return values
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path}: not valid TOML: {error}") from None
+
+
+def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
+    """A preset with values laid over it, later layers over earlier ones.
+
+    Raises InputError that names the value, what it is and what was expected.
+    """
+    chosen = name or next((str(layer["preset"]) for layer in reversed(layers) if "preset" in layer), "standard")
+    values = preset(chosen).model_dump(exclude_none=True)
+    for layer in layers:
+        _lay_over(values, layer)
+    values["preset"] = chosen
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"config: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first of a validation's errors, in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][:2]) or "values"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(n for n, _ in fields() if n.startswith(f"{first['loc'][0]}."))
+        return f"there is no value {where}" + (f"; known are {known}" if known else "")
+    return f"{where}: {first['msg'].lower()}, got {first['input']!r}"
+
+
+def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            values[key] = {**values[key], **value}
+        else:
+            values[key] = value
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """``section.key=value``, the value in TOML or a bare word, as a layer."""
+    name, _, value = text.partition("=")
+    known = dict(fields())
+    if not value or name.strip() not in known:
+        near = ", ".join(n for n in known if name.strip().split(".")[-1] in n) or "see --show-config"
+        raise InputError(f"--set {text}: expected section.key=value with a known key ({near})")
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return layer_of(name.strip(), parsed)
+
+
+def layer_of(name: str, value: Any) -> dict[str, Any]:
+    """One value, ``section.key`` or ``key``, as a layer."""
+    section, _, key = name.rpartition(".")
+    return {section: {key: value}} if section else {key: value}
+
+
+def annotated_toml(config: Config) -> str:
+    """The configuration as TOML, each value with a comment that says what it means."""
+    described = dict(fields())
+    lines, section = [], ""
+    for line in config.to_toml().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        key = section + line.split(" = ")[0]
+        comment = described.get(key) if " = " in line else None
+        lines.append(f"{line:<32} # {comment}" if comment else line)
+    return "\n".join(lines)
+
+
+def fields() -> Iterator[tuple[str, str]]:
+    """Every value's name, section.key, and what it means."""
+    for name, field in Config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            yield from ((f"{name}.{k}", f.description or "") for k, f in kind.model_fields.items())
+        else:
+            yield name, field.description or ""

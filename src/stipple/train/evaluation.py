@@ -1,0 +1,155 @@
+"""How good a scene is: PSNR and SSIM of views, as the 3DGS papers define them, and LPIPS where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stipple import ir
+from stipple.errors import InputError
+from stipple.formats.captures import Frame
+from stipple.render import render_view
+from stipple.runtime import Executable, Session
+from stipple.scene.camera import Camera
+from stipple.scene.gaussians import Gaussians
+
+Array = np.ndarray
+Lpips = Callable[[Array, Array], float]
+_LEAST_ERROR = 1e-10
+
+
+@dataclass(frozen=True)
+class Score:
+    """One view's figures. ``psnr_corrected`` is PSNR after the affine colour transform that fits best, where
+    exposure was fitted in training and a held-out photo has none."""
+
+    name: str
+    split: str
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+    psnr_corrected: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+class Comparison(NamedTuple):
+    """A photo and its render, both [H, W, 3] in [0, 1], and the view's score."""
+
+    score: Score
+    photo: Array
+    image: Array
+
+
+def photo_of(frame: Frame, background: Array) -> Array:
+    """A frame's colours in [0, 1] over a background."""
+    pixels = frame.pixels.astype(np.float32) / 255
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[..., 3:]
+    return np.asarray(pixels[..., :3] * alpha + background * (1 - alpha), np.float32)
+
+
+def psnr(image: Array, photo: Array, mask: Array | None = None) -> float:
+    """Peak signal-to-noise ratio in decibels of colours in [0, 1], over the pixels of a mask."""
+    error = (image.astype(np.float64) - photo) ** 2
+    mean = error.mean() if mask is None else error[mask].mean() if mask.any() else 0.0
+    return float(-10 * np.log10(max(mean, _LEAST_ERROR)))
+
+
+@lru_cache(maxsize=4)
+def _ssim_graph(device: str) -> Executable:
+    graph = ir.Graph("ssim")
+    image, photo = graph.input("image", ["H", "W", 3]), graph.input("photo", ["H", "W", 3])
+    graph.output("ssim", ir.image_ssim(image, photo))
+    return Session(device).compile(graph)
+
+
+def ssim(image: Array, photo: Array, device: str = "auto") -> float:
+    """Mean structural similarity over an 11x11 Gaussian window, borders padded with zeros, as 3DGS evaluates."""
+    images = {"image": np.ascontiguousarray(image, np.float32), "photo": np.ascontiguousarray(photo, np.float32)}
+    return float(_ssim_graph(device).run(images)["ssim"])
+
+
+def corrected(image: Array, photo: Array, mask: Array | None = None) -> Array:
+    """An image under the affine colour transform that brings it nearest to the photo."""
+    flat = np.concatenate([image.reshape(-1, 3), np.ones((image.size // 3, 1))], axis=1)
+    rows = slice(None) if mask is None else mask.reshape(-1)
+    transform, *_ = np.linalg.lstsq(flat[rows], photo.reshape(-1, 3)[rows], rcond=None)
+    return np.asarray(np.clip((flat @ transform).reshape(image.shape), 0, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Renders views and compares them with their photos."""
+
+    background: Array
+    antialiased: bool = False
+    device: str = "auto"
+    correct: bool = False
+    lpips: Lpips | None = None
+
+    def compare(
+        self,
+        scene: Gaussians,
+        camera: Camera,
+        frame: Frame,
+        name: str,
+        split: str,
+        exposure: Array | None = None,
+    ) -> Comparison:
+        """One view; ``exposure`` [3, 4] is the photo's colour transform, as its difference from the identity."""
+        image = render_view(scene, camera, self.background, antialiased=self.antialiased, device=self.device).color
+        if exposure is not None:
+            image = image + image @ exposure[:, :3].T + exposure[:, 3]
+        image, photo = np.clip(image, 0, 1).astype(np.float32), photo_of(frame, self.background)
+        seen = (image, photo)
+        if frame.mask is not None:
+            keep = frame.mask[:, :, None]
+            seen = (image * keep, photo * keep)
+        score = Score(
+            name,
+            split,
+            psnr(image, photo, frame.mask),
+            ssim(*seen, self.device),
+            None if self.lpips is None else self.lpips(*seen),
+            psnr(corrected(image, photo, frame.mask), photo, frame.mask) if self.correct else None,
+        )
+        return Comparison(score, photo, image)
+
+
+def mean_scores(scores: Sequence[Score]) -> dict[str, float]:
+    """Means over views of every figure that all of them have."""
+    means = {}
+    for name in ("psnr", "ssim", "lpips", "psnr_corrected"):
+        values = [getattr(s, name) for s in scores]
+        if values and None not in values:
+            means[name] = float(np.mean(values))
+    return means
+
+
+def load_lpips(network: str = "vgg") -> Lpips:
+    """The LPIPS metric (Zhang et al., 2018) of the extra ``lpips``; the network's weights are downloaded by it."""
+    try:
+        import lpips
+        import torch
+    except ImportError:
+        raise InputError("LPIPS needs an extra: pip install 'stipple[lpips]'") from None
+    try:
+        model = lpips.LPIPS(net=network, verbose=False)
+    except OSError as error:
+        raise InputError(f"LPIPS: the weights of {network} cannot be had: {error}") from None
+
+    def measure(image: Array, photo: Array) -> float:
+        def tensor(array: Array) -> Any:
+            return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)[None] * 2 - 1))
+
+        with torch.no_grad():
+            return float(model(tensor(image), tensor(photo)))
+
+    return measure

@@ -1,0 +1,86 @@
+"""The Gaussians in training: parameters, Adam's moments and statistics, edited together, always in step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stipple.scene.gaussians import Gaussians
+
+Array = np.ndarray
+PARAMS = ("means", "log_scales", "quats", "logit_opacities", "sh")
+MOMENTS = tuple(f"{kind}_{name}" for name in PARAMS for kind in ("m", "v"))
+STATISTICS = ("grad2d", "seen")
+NAMES = (*PARAMS, *MOMENTS, *STATISTICS)
+
+
+class Population:
+    """Arrays by name, all with one row per Gaussian.
+
+    Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`forget`, so that parameters, moments and
+    statistics cannot fall out of step.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = dict(arrays)
+
+    @classmethod
+    def start(cls, scene: Gaussians) -> Population:
+        """From a scene, with moments and statistics zero."""
+        params = {name: getattr(scene, name) for name in PARAMS}
+        moments = {f"{kind}_{name}": np.zeros_like(params[name]) for name in PARAMS for kind in ("m", "v")}
+        statistics = {name: np.zeros(scene.count, np.float32) for name in STATISTICS}
+        return cls({**params, **moments, **statistics})
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    @property
+    def count(self) -> int:
+        return len(self.arrays["means"])
+
+    @property
+    def opacities(self) -> Array:
+        return np.asarray(1 / (1 + np.exp(-self["logit_opacities"].astype(np.float64))))
+
+    @property
+    def scales(self) -> Array:
+        return np.asarray(np.exp(self["log_scales"].astype(np.float64)))
+
+    def scene(self) -> Gaussians:
+        return Gaussians(*(self[name] for name in PARAMS))
+
+    def rearrange(self, rows: Array, fresh: Array) -> None:
+        """Row i becomes what row ``rows[i]`` was; where ``fresh[i]``, moments and statistics start at zero."""
+        for name in NAMES:
+            made = self.arrays[name][rows]
+            if name not in PARAMS:
+                made[fresh] = 0
+            self.arrays[name] = made
+
+    def replace(self, name: str, rows: Array, values: Array) -> None:
+        """Set a parameter of some rows; the moments stay."""
+        made = self.arrays[name].copy()
+        made[rows] = values
+        self.arrays[name] = made
+
+    def forget(self, rows: Array, names: tuple[str, ...] = PARAMS) -> None:
+        """Zero the moments of some rows."""
+        for name in names:
+            for kind in ("m", "v"):
+                made = self.arrays[f"{kind}_{name}"].copy()
+                made[rows] = 0
+                self.arrays[f"{kind}_{name}"] = made
+
+    def clear_statistics(self) -> None:
+        for name in STATISTICS:
+            self.arrays[name] = np.zeros_like(self.arrays[name])
+
+    def widen(self, coefficients: int) -> None:
+        """Room for harmonics of a higher degree, zero."""
+        for name in ("sh", "m_sh", "v_sh"):
+            old = self.arrays[name]
+            made = np.zeros((len(old), coefficients, 3), np.float32)
+            made[:, : old.shape[1]] = old
+            self.arrays[name] = made

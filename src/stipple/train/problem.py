@@ -1,0 +1,92 @@
+"""What is to be trained: a capture, split, normalised and decoded, and the Gaussians to start from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stipple.errors import InputError
+from stipple.formats.captures import Capture, CaptureOptions, frame_camera, open_capture
+from stipple.scene.gaussians import Gaussians
+from stipple.scene.normalization import Normalization
+from stipple.train import initialize
+from stipple.train.config import Config, Data
+from stipple.train.feed import Feed
+
+_GIGABYTE = 1e9
+_MAX_DEPTH_FRAMES = 50
+
+
+def capture_options(data: Data) -> CaptureOptions:
+    """What a configuration says about reading the capture."""
+    return CaptureOptions(data.images, data.masks, data.intrinsics, data.depth_scale)
+
+
+class Problem:
+    """A capture and a configuration, ready to train: feeds of training and held-out views in normalised units."""
+
+    def __init__(self, capture: Capture, config: Config) -> None:
+        self.capture, self.config = capture, config
+        train, test = capture.split(config.data.test_every)
+        cameras = [frame_camera(v, config.data.downscale) for v in capture.views]
+        self.normalization = Normalization.of(cameras, capture.points)
+        self.train = self._feed(train, share=0.8 if test else 1.0)
+        self.test = self._feed(test, share=0.2)
+
+    @classmethod
+    def open(cls, path: str, config: Config) -> Problem:
+        """Open a capture of any kind for a configuration."""
+        return cls(open_capture(path, capture_options(config.data)), config)
+
+    def _feed(self, indices: Sequence[int], share: float) -> Feed:
+        data = self.config.data
+        memory = share * data.image_memory * _GIGABYTE
+        views = [self.capture.views[i] for i in indices]
+        return Feed(self.capture, views, data.downscale, self.normalization, memory, self.config.loss.depth > 0)
+
+    def load(self, advance: Callable[[], None]) -> None:
+        """Decode every photo once; the first broken one raises FileFormatError."""
+        self.train.load(advance)
+        self.test.load(advance)
+
+    def close(self) -> None:
+        """Stop decoding photos."""
+        self.train.close()
+        self.test.close()
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the photos have an alpha channel."""
+        return bool(self.train.frame(0).pixels.shape[2] == 4)
+
+    @property
+    def identity(self) -> str:
+        """A name for the configuration and the views, so that a checkpoint is not resumed on something else."""
+        views = [(v.name, v.camera.width, v.camera.height) for v in (*self.train.views, *self.test.views)]
+        return hashlib.sha256(repr((self.config.to_toml(), views)).encode()).hexdigest()[:16]
+
+    def start(self) -> Gaussians:
+        """The Gaussians to start from, as the configuration says."""
+        config, source = self.config.start, self.config.start.source
+        has_points, has_depth = len(self.capture.points) > 0, any(v.depth for v in self.train.views)
+        if source == "auto":
+            source = "points" if has_points else "depth" if has_depth else "random"
+        if source == "points":
+            if not has_points:
+                raise InputError(f"{self.capture.root}: start.source is points, but the capture has none; use random")
+            points = self.normalization.points(self.capture.points)
+            scene = initialize.from_points(points, self.capture.colors / 255, config)
+        elif source == "depth":
+            picks = np.linspace(0, len(self.train) - 1, min(len(self.train), _MAX_DEPTH_FRAMES)).round().astype(int)
+            frames = [self.train.frame(int(i)) for i in picks]
+            scene = initialize.from_points(*initialize.from_depth(frames, config.count, self.config.seed), config)
+        else:
+            cameras = [self.train.camera(i) for i in range(len(self.train))]
+            scene = initialize.from_points(*initialize.at_random(cameras, config.count, self.config.seed), config)
+        limit = self.config.density.max_count
+        if scene.count > limit:
+            rows = np.random.default_rng([self.config.seed, 5]).choice(scene.count, limit, replace=False)
+            scene = scene.select(np.sort(rows))
+        return scene

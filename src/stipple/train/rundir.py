@@ -1,0 +1,186 @@
+"""The folder of a run: what lies in it, and writing it so that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stipple.errors import FileFormatError, InputError
+from stipple.files import atomic_write
+from stipple.scene.camera import Camera
+from stipple.scene.normalization import Normalization
+from stipple.train.config import Config, make_config, read_toml
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files, and how they are read and written."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def scene(self) -> Path:
+        return self.root / "scene.ply"
+
+    @property
+    def cameras(self) -> Path:
+        return self.root / "cameras.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "eval.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    # --- before anything is trained -----------------------------------------------------------------------
+    def make(self, needed_bytes: int) -> None:
+        """Make the folder and see that it can be written and holds a first checkpoint. Raises InputError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(b"stipple")
+        except OSError as error:
+            raise InputError(f"{self.root}: cannot be written: {error.strerror or error}") from None
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes:
+            raise InputError(
+                f"{self.root}: {free / 1e6:.0f} MB are free; checkpoints and scene need {needed_bytes / 1e6:.0f} MB"
+            )
+
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
+        for path in (
+            self.checkpoint,
+            self.metrics,
+            self.scene,
+            self.cameras,
+            self.evaluation,
+            self.report,
+            self.run,
+            self.config,
+        ):
+            path.unlink(missing_ok=True)
+
+    # --- what describes the run ---------------------------------------------------------------------------
+    def write_description(
+        self, capture: str, config: Config, normalization: Normalization, more: Mapping[str, Any]
+    ) -> None:
+        """Write config.toml and run.json."""
+        write_text(self.config, config.to_toml())
+        described = {
+            "capture": os.path.abspath(capture),
+            "normalization": {"center": list(normalization.center), "scale": normalization.scale},
+            **more,
+        }
+        write_json(self.run, described)
+
+    def read_description(self) -> tuple[Config, dict[str, Any]]:
+        """The configuration and run.json. Raises InputError where the folder holds no run."""
+        if not (self.run.is_file() and self.config.is_file()):
+            raise InputError(
+                f"{self.root}: holds no run: expected run.json and config.toml, as `stipple train` makes them"
+            )
+        values = read_json(self.run)
+        if not isinstance(values, dict) or not isinstance(values.get("capture"), str):
+            raise FileFormatError(f"{self.run}: expected an object with the path of the capture")
+        return make_config(None, read_toml(self.config)), values
+
+    # --- cameras ------------------------------------------------------------------------------------------
+    def write_cameras(self, rows: Sequence[tuple[str, str, Camera, Array | None]]) -> None:
+        """Write name, split, camera and exposure of each view."""
+        listed = []
+        for name, split, camera, exposure in rows:
+            row = {"name": name, "split": split}
+            row |= {k: getattr(camera, k) for k in ("width", "height", "fx", "fy", "cx", "cy")}
+            row["viewmat"] = camera.viewmat.tolist()
+            if exposure is not None:
+                row["exposure"] = exposure.tolist()
+            listed.append(row)
+        write_json(self.cameras, listed)
+
+    def read_cameras(self) -> dict[str, tuple[Camera, Array | None]]:
+        """Cameras, and exposures where they were fitted, by the view's name."""
+        made = {}
+        try:
+            for row in read_json(self.cameras):
+                numbers = {k: row[k] for k in ("width", "height", "fx", "fy", "cx", "cy")}
+                exposure = np.array(row["exposure"], np.float32).reshape(3, 4) if "exposure" in row else None
+                made[str(row["name"])] = (Camera(**numbers, viewmat=np.array(row["viewmat"], float)), exposure)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{self.cameras}: broken: {error}") from None
+        return made
+
+
+# --- files ------------------------------------------------------------------------------------------------
+def write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, values: Any) -> None:
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: the file is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: not valid JSON: {error}") from None
+
+
+class MetricsLog:
+    """metrics.jsonl: one line per logged step or evaluation; a resumed run cuts off what lies after its step."""
+
+    def __init__(self, path: Path, after_step: int) -> None:
+        self.path = path
+        self.rows = [r for r in read_metrics(path) if r["step"] <= after_step] if path.exists() else []
+        write_text(path, "".join(json.dumps(r) + "\n" for r in self.rows))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a line. Raises OSError."""
+        self.rows.append(dict(row))
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows

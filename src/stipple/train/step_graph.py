@@ -1,0 +1,215 @@
+"""One optimiser step as one graph: activations, render, loss, gradients, Adam, and densification's statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stipple import ir
+from stipple import numerics as nx
+from stipple.train.config import Config
+from stipple.train.population import PARAMS
+
+RATES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+_MIN_ALPHA = 1e-3
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What a step's graph depends on besides the configuration."""
+
+    width: int
+    height: int
+    sh_degree: int
+    channels: int = 3
+    masked: bool = False
+    depth: bool = False
+    views: int = 0  # training views, where something is fitted per view
+
+
+def build_step(config: Config, shape: StepShape) -> ir.Graph:
+    """The graph of one step.
+
+    Parameters are those of :class:`stipple.train.population.Population` (N Gaussians), and per training view the
+    exposure and pose where they are fitted. Inputs: ``pixels`` [H, W, C] u8, ``viewmat``, ``intrinsics``,
+    ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and configuration,
+    ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool, ``noise_amount``,
+    ``noise_key`` [2] i32. Outputs: loss, l1, ssim, mse.
+    """
+    return _Builder(config, shape).build()
+
+
+class _Builder:
+    def __init__(self, config: Config, shape: StepShape) -> None:
+        self.config, self.shape = config, shape
+        self.graph = ir.Graph("training_step")
+        coefficients = nx.sh_coeff_count(shape.sh_degree)
+        self.rows: dict[str, list[int | str]] = {
+            "means": ["N", 3],
+            "log_scales": ["N", 3],
+            "quats": ["N", 4],
+            "logit_opacities": ["N"],
+            "sh": ["N", coefficients, 3],
+        }
+        self.params = {name: self.graph.param(name, dims) for name, dims in self.rows.items()}
+        self.fitted: dict[str, ir.Value] = {}
+        self.view: ir.Value | None = None
+
+    def build(self) -> ir.Graph:
+        graph, shape = self.graph, self.shape
+        scales, opacities = ir.exp(self.params["log_scales"]), ir.sigmoid(self.params["logit_opacities"])
+        viewmat = self._pose(graph.input("viewmat", [4, 4]))
+        background = graph.input("background", [3])
+        size: dict[str, Any] = {"width": shape.width, "height": shape.height}
+        prepared = ir.splat_prepare(
+            self.params["means"],
+            self.params["quats"],
+            scales,
+            opacities,
+            self.params["sh"],
+            viewmat,
+            graph.input("intrinsics", [3, 3]),
+            sh_degree=shape.sh_degree,
+            antialiased=self.config.loss.antialiased,
+            **size,
+        )
+        images = ir.splat_rasterize(prepared, background, **size)
+        loss = self._image_loss(images, background)
+        loss = self._regularised(loss, images, scales, opacities)
+        graph.output("loss", loss)
+        visible = ir.reshape(ir.narrow(prepared.radii, 1, 0, 1), ["N"]) > 0
+        self._update(loss, visible, scales, opacities)
+        return graph
+
+    # --- loss ---------------------------------------------------------------------------------------------
+    def _image_loss(self, images: ir.Rasterized, background: ir.Value) -> ir.Value:
+        graph, shape = self.graph, self.shape
+        size = [shape.height, shape.width]
+        color = self._exposed(ir.narrow(images.rgba, 2, 0, 3))
+        pixels = ir.cast(graph.input("pixels", [*size, shape.channels], "u8"), "f32") * (1 / 255)
+        target = ir.narrow(pixels, 2, 0, 3)
+        if shape.channels == 4:
+            alpha = ir.narrow(pixels, 2, 3, 1)
+            target = target * alpha + background * (1.0 - alpha)
+        if shape.masked:
+            mask = ir.cast(graph.input("mask", [*size, 1], "bool"), "f32")
+            color, target = color * mask, target * mask
+        losses = ir.image_l1_ssim(color, target)
+        graph.output("l1", losses.l1)
+        graph.output("ssim", losses.ssim)
+        graph.output("mse", ir.mean(ir.square(color - target)))
+        weight = self.config.loss.ssim
+        return (1 - weight) * losses.l1 + weight * (1.0 - losses.ssim)
+
+    def _regularised(self, loss: ir.Value, images: ir.Rasterized, scales: ir.Value, opacities: ir.Value) -> ir.Value:
+        weights = self.config.loss
+        if weights.opacity:
+            loss = loss + weights.opacity * ir.mean(opacities)
+        if weights.scale:
+            loss = loss + weights.scale * ir.mean(scales)
+        if self.shape.depth:
+            loss = loss + weights.depth * self._depth_loss(images)
+        return loss
+
+    def _depth_loss(self, images: ir.Rasterized) -> ir.Value:
+        """Mean |expected depth - measured| where depth was measured and something is drawn."""
+        size = [self.shape.height, self.shape.width]
+        measured = self.graph.input("depth", size)
+        alpha = ir.reshape(ir.narrow(images.rgba, 2, 3, 1), size)
+        valid = ir.cast(ir.logical_and(measured > 0.0, alpha > _MIN_ALPHA), "f32")
+        difference = ir.abs(images.depth / ir.maximum(alpha, _MIN_ALPHA) - measured)
+        return ir.sum(valid * difference) / ir.maximum(ir.sum(valid), 1.0)
+
+    # --- what is fitted per view --------------------------------------------------------------------------
+    def _per_view(self, name: str, width: int) -> ir.Value:
+        """The row of the step's view in a parameter [views, width]."""
+        if self.view is None:
+            self.view = self.graph.input("view", [1], "i32")
+        self.fitted[name] = self.graph.param(name, [self.shape.views, width])
+        return ir.gather(self.fitted[name], self.view)
+
+    def _exposed(self, color: ir.Value) -> ir.Value:
+        """Colours under the view's affine transform, stored as its difference from the identity."""
+        if not self.config.extras.exposure:
+            return color
+        pixels = self.shape.height * self.shape.width
+        change = ir.reshape(self._per_view("exposure", 12), [3, 4])
+        flat = ir.reshape(color, [pixels, 3])
+        moved = flat + flat @ ir.transpose(ir.narrow(change, 1, 0, 3), [1, 0])
+        moved = moved + ir.reshape(ir.narrow(change, 1, 3, 1), [1, 3])
+        return ir.reshape(moved, color.shape)
+
+    def _pose(self, viewmat: ir.Value) -> ir.Value:
+        """The view's matrix after its correction, a rotation (1, x, y, z) / norm and a translation."""
+        if not self.config.extras.poses:
+            return viewmat
+        change = self._per_view("poses", 6)
+        quat = ir.concat([ir.full(self.graph, [1, 1], 1.0), ir.narrow(change, 1, 0, 3)], 1)
+        products = ir.reshape(ir.transpose(quat, [1, 0]) @ quat, [1, 16])
+        basis = self.graph.constant(rotation_basis().T.astype(np.float32))
+        rotation = ir.reshape(products @ basis, [3, 3]) / ir.sum(ir.square(quat))
+        top = ir.concat([rotation, ir.transpose(ir.narrow(change, 1, 3, 3), [1, 0])], 1)
+        bottom = self.graph.constant(np.array([[0, 0, 0, 1]], np.float32))
+        return ir.concat([top, bottom], 0) @ viewmat
+
+    # --- update -------------------------------------------------------------------------------------------
+    def _update(self, loss: ir.Value, visible: ir.Value, scales: ir.Value, opacities: ir.Value) -> None:
+        graph, config = self.graph, self.config
+        step = graph.input("step", [])
+        wrt = [*self.params.values(), *self.fitted.values()]
+        gradients = dict(zip([*self.params, *self.fitted], ir.grad(graph, loss, wrt), strict=True))
+        self._statistics(visible)
+        for name in PARAMS:
+            rate = graph.input(f"lr_{name}", self.rows["sh"][1:] if name == "sh" else [])
+            dims = self.rows[name]
+            m, v = (graph.param(f"{kind}_{name}", dims) for kind in "mv")
+            mask = visible if config.rates.visible_only else None
+            update = ir.adam(self.params[name], gradients[name], m, v, rate, step, visible=mask)
+            moved = update.param
+            if name == "means" and config.density.strategy == "mcmc":
+                amount, key = graph.input("noise_amount", []), graph.input("noise_key", [2], "i32")
+                moved = ir.splat_noise(moved, self.params["quats"], scales, opacities, amount, key)
+            graph.update(self.params[name], moved)
+            graph.update(m, update.m)
+            graph.update(v, update.v)
+        for name, param in self.fitted.items():
+            chosen = self._chosen()
+            m, v = (graph.param(f"{kind}_{name}", param.shape) for kind in "mv")
+            rate = graph.input(f"lr_{name}", [])
+            update = ir.adam(param, gradients[name], m, v, rate, step, visible=chosen)
+            graph.update(param, update.param)
+            graph.update(m, update.m)
+            graph.update(v, update.v)
+
+    def _chosen(self) -> ir.Value:
+        """Which row of what is fitted per view this step may change."""
+        found = self.graph.inputs.get("chosen")
+        return self.graph.input("chosen", [self.shape.views], "bool") if found is None else found
+
+    def _statistics(self, visible: ir.Value) -> None:
+        """Sums over steps of the 2D means' gradients, in half image sizes, and of how often one was seen."""
+        graph, shape = self.graph, self.shape
+        if self.config.density.strategy != "default":
+            return
+        result = "v_means2d_abs" if self.config.density.absolute else "v_means2d"
+        gradient = ir.splat_backward_node(graph).result(result)
+        half = graph.constant(np.array([shape.width / 2, shape.height / 2], np.float32))
+        length = ir.sqrt(ir.sum(ir.square(gradient * half), 1))
+        grad2d, seen = graph.param("grad2d", ["N"]), graph.param("seen", ["N"])
+        graph.update(grad2d, grad2d + length)
+        graph.update(seen, seen + ir.cast(visible, "f32"))
+
+
+def rotation_basis() -> np.ndarray:
+    """The matrix [9, 16] that makes the rotation matrix of q = (w, x, y, z), times |q|^2, from the products q_i q_j."""
+    basis = np.zeros((3, 3, 4, 4))
+    signs = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], float)
+    for axis in range(3):
+        basis[axis, axis] = np.diag(signs[axis])
+    # off the diagonal: 2 (x_r x_c -+ w x_k)
+    for r, c, k, sign in ((0, 1, 2, -1), (0, 2, 1, 1), (1, 0, 2, 1), (1, 2, 0, -1), (2, 0, 1, -1), (2, 1, 0, 1)):
+        basis[r, c, 1 + r, 1 + c] = 2
+        basis[r, c, 0, 1 + k] = 2 * sign
+    return basis.reshape(9, 16)

@@ -1,0 +1,124 @@
+"""Running steps: compiled graphs by shape, and the parameters that travel from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stipple import numerics as nx
+from stipple.formats.captures import Frame
+from stipple.runtime import Executable, Session
+from stipple.train import schedule
+from stipple.train.config import Config
+from stipple.train.population import NAMES, Population
+from stipple.train.step_graph import StepShape, build_step
+
+Array = np.ndarray
+FITTED = {"exposure": 12, "poses": 6}
+
+
+class Stepper:
+    """Holds a run's parameters on the device and takes steps.
+
+    A graph is built and compiled once for each size of photo and degree of harmonics; the number of Gaussians is
+    free in all of them.
+    """
+
+    def __init__(self, session: Session, config: Config, views: int) -> None:
+        self.session, self.config, self.views = session, config, views
+        self._compiled: dict[StepShape, Executable] = {}
+        self._current: Executable | None = None
+        self._arrays: dict[str, Array] = {}
+
+    # --- parameters ---------------------------------------------------------------------------------------
+    def start(self, population: Population) -> None:
+        """Begin with these Gaussians, and with exposures and poses as they are in the capture."""
+        fitted = {n: np.zeros((self.views, w), np.float32) for n, w in FITTED.items() if self._fits(n)}
+        moments = {f"{kind}_{n}": np.zeros_like(a) for n, a in fitted.items() for kind in ("m", "v")}
+        self.set_arrays({**population.arrays, **fitted, **moments})
+
+    def _fits(self, name: str) -> bool:
+        return bool(getattr(self.config.extras, name))
+
+    def set_arrays(self, arrays: Mapping[str, Array]) -> None:
+        """Replace parameters; they reach the device with the next step."""
+        self._arrays = {**self.arrays(), **arrays}
+        self._current = None
+
+    def arrays(self) -> dict[str, Array]:
+        """Copies of all parameters."""
+        if self._current is None:
+            return dict(self._arrays)
+        held = self._current.graph.params
+        return {name: self._current.get_param(name) if name in held else a for name, a in self._arrays.items()}
+
+    def population(self) -> Population:
+        """A copy of the Gaussians, to look at or to edit."""
+        arrays = self.arrays()
+        return Population({name: arrays[name] for name in NAMES})
+
+    def fitted(self, name: str) -> Array | None:
+        """Exposures or pose corrections, where they are fitted."""
+        return self.arrays().get(name)
+
+    @property
+    def count(self) -> int:
+        return len(self._arrays["means"])
+
+    # --- steps --------------------------------------------------------------------------------------------
+    def _executable(self, shape: StepShape) -> Executable:
+        if shape not in self._compiled:
+            self._compiled[shape] = self.session.compile(build_step(self.config, shape))
+        made = self._compiled[shape]
+        if made is self._current:
+            return made
+        if self._current is None:
+            for name in made.graph.params:
+                made.set_param(name, self._arrays[name])
+        else:
+            made.take_params(self._current)
+        self._current = made
+        return made
+
+    def run(self, step: int, index: int, frame: Frame, timings: bool = False) -> dict[str, float]:
+        """Take a step (counted from 1) on a training view's frame: loss, l1, ssim and mse before the step."""
+        degree = schedule.degree_at(self.config, step)
+        coefficients = nx.sh_coeff_count(degree)
+        if self._arrays["sh"].shape[1] < coefficients:
+            population = self.population()
+            population.widen(coefficients)
+            self.set_arrays(population.arrays)
+        camera = frame.camera
+        depth = frame.depth is not None and self.config.loss.depth > 0
+        shape = StepShape(
+            camera.width, camera.height, degree, frame.pixels.shape[2], frame.mask is not None, depth, self.views
+        )
+        executable = self._executable(shape)
+        out = executable.run(self._feeds(executable, step, index, frame), timings=timings)
+        return {name: float(value) for name, value in out.items()}
+
+    def _feeds(self, executable: Executable, step: int, index: int, frame: Frame) -> dict[str, Any]:
+        config, inputs = self.config, executable.graph.inputs
+        rates = schedule.rates_at(config, step)
+        feeds: dict[str, Any] = {
+            "pixels": frame.pixels,
+            "viewmat": frame.camera.viewmat.astype(np.float32),
+            "intrinsics": frame.camera.intrinsics.astype(np.float32),
+            "background": schedule.background_at(config, step, frame.pixels.shape[2] == 4),
+            "step": np.float32(step),
+            "mask": None if frame.mask is None else frame.mask[:, :, None],
+            "depth": frame.depth,
+            "view": np.array([index], np.int32),
+            "chosen": np.arange(self.views) == index,
+            "noise_amount": np.float32(rates["means"] * config.density.noise),
+            "noise_key": np.array([config.seed, step], np.int32),
+            **{f"lr_{name}": rate for name, rate in rates.items()},
+        }
+        return {name: feeds[name] for name in inputs}
+
+    @property
+    def executable(self) -> Executable | None:
+        """What ran last, for reports and timings."""
+        return self._current

@@ -1,0 +1,79 @@
+"""Adaptive density control (Kerbl et al., 2023), with the thresholds of gsplat's default strategy."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from stipple.train.config import Config
+from stipple.train.population import Population
+from stipple.train.strategies.base import within
+
+Array = np.ndarray
+_SPLIT_SHRINK = 1.6
+_RESET_FACTOR = 2.0
+
+
+class Default:
+    """Where an image pulls hard at a Gaussian's place it is cloned, or split if it is large; what is faint or huge
+    is removed; opacities are reset now and then, so that what is not needed fades."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.density = config, config.density
+
+    def due(self, step: int) -> bool:
+        return within(self.config, step) or self._resets(step)
+
+    def _resets(self, step: int) -> bool:
+        every = self.density.reset_every
+        return bool(every) and step % every == 0 and step < self.density.stop * self.config.schedule.steps
+
+    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
+        if within(self.config, step):
+            self._grow(population, rng)
+            self._prune(population, step)
+            population.clear_statistics()
+        if self._resets(step):
+            low = _RESET_FACTOR * self.density.prune_opacity
+            logit = np.float32(np.log(low / (1 - low)))
+            everyone = np.arange(population.count)
+            population.replace("logit_opacities", everyone, np.minimum(population["logit_opacities"], logit))
+            population.forget(everyone, ("logit_opacities",))
+
+    def _grow(self, population: Population, rng: np.random.Generator) -> None:
+        gradient = population["grad2d"] / np.maximum(population["seen"], 1)
+        drawn = (population["quats"] != 0).any(axis=1) & population.scene().finite
+        growing = np.flatnonzero(drawn & (gradient > self.density.grow_gradient))
+        room = self.density.max_count - population.count
+        if len(growing) > room:  # those that the image pulls at hardest, in their order
+            strongest = np.argsort(-gradient[growing], kind="stable")[: max(room, 0)]
+            growing = growing[np.sort(strongest)]
+        if not len(growing):
+            return
+        large = population["log_scales"][growing].max(axis=1) > np.log(self.density.split_scale)
+        cloned, split = growing[~large], growing[large]
+        kept = np.setdiff1d(np.arange(population.count), split)
+        offsets = _samples(population, np.concatenate([split, split]), rng)
+        population.rearrange(
+            np.concatenate([kept, cloned, split, split]),
+            np.arange(len(kept) + len(cloned) + 2 * len(split)) >= len(kept),
+        )
+        parts = np.arange(population.count - 2 * len(split), population.count)
+        population.replace("means", parts, population["means"][parts] + offsets)
+        population.replace("log_scales", parts, population["log_scales"][parts] - np.float32(np.log(_SPLIT_SHRINK)))
+
+    def _prune(self, population: Population, step: int) -> None:
+        gone = population.opacities < self.density.prune_opacity
+        if self.density.reset_every and step > self.density.reset_every:
+            gone |= population.scales.max(axis=1) > self.density.prune_scale
+        gone |= ~population.scene().finite
+        kept = np.flatnonzero(~gone)
+        if len(kept) and len(kept) < population.count:
+            population.rearrange(kept, np.zeros(len(kept), bool))
+
+
+def _samples(population: Population, rows: Array, rng: np.random.Generator) -> Array:
+    """A random offset within each of some Gaussians."""
+    local = population.scales[rows] * rng.normal(size=(len(rows), 3))
+    turn = Rotation.from_quat(population["quats"][rows][:, [1, 2, 3, 0]].astype(np.float64))
+    return np.asarray(turn.apply(local), np.float32).reshape(-1, 3)

@@ -1,0 +1,84 @@
+"""Training as sampling (Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024)."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+
+from stipple.train.config import Config
+from stipple.train.population import Population
+from stipple.train.strategies.base import within
+
+Array = np.ndarray
+_MOST_COPIES = 51
+_MAX_OPACITY = 1 - 1e-6
+
+
+class Mcmc:
+    """A fixed number of Gaussians, approached by steady growth: those that have faded are placed upon ones that
+    have not, so that the picture stays as it is; noise on the means (in the step's graph) explores."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.density = config, config.density
+
+    def due(self, step: int) -> bool:
+        return within(self.config, step)
+
+    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
+        self._relocate(population, rng)
+        self._add(population, rng)
+
+    def _relocate(self, population: Population, rng: np.random.Generator) -> None:
+        opacities = population.opacities
+        finite = population.scene().finite
+        dead = np.flatnonzero((opacities <= self.density.prune_opacity) | ~finite)
+        alive = np.flatnonzero((opacities > self.density.prune_opacity) & finite)
+        if not len(dead) or not len(alive):
+            return
+        hosts = self._choose(population, alive, len(dead), rng)
+        self._share(population, hosts)
+        rows = np.arange(population.count)
+        rows[dead] = hosts
+        fresh = np.zeros(population.count, bool)
+        fresh[dead] = True
+        population.rearrange(rows, fresh)
+        population.forget(np.unique(hosts))
+
+    def _add(self, population: Population, rng: np.random.Generator) -> None:
+        wanted = min(self.density.max_count, int((1 + self.density.growth) * population.count))
+        number = wanted - population.count
+        alive = np.flatnonzero(population.scene().finite)
+        if number <= 0 or not len(alive):
+            return
+        hosts = self._choose(population, alive, number, rng)
+        self._share(population, hosts)
+        before = population.count
+        rows = np.concatenate([np.arange(before), hosts])
+        population.rearrange(rows, np.arange(len(rows)) >= before)
+
+    @staticmethod
+    def _choose(population: Population, among: Array, number: int, rng: np.random.Generator) -> Array:
+        weights = population.opacities[among]
+        return np.asarray(rng.choice(among, number, p=weights / weights.sum()))
+
+    def _share(self, population: Population, hosts: Array) -> None:
+        """Give each host the opacity and size with which it and its copies together look as it did alone."""
+        rows, copies = np.unique(hosts, return_counts=True)
+        opacity, factor = shared(population.opacities[rows], copies + 1)
+        opacity = np.clip(opacity, self.density.prune_opacity, _MAX_OPACITY)
+        population.replace("logit_opacities", rows, np.log(opacity / (1 - opacity)).astype(np.float32))
+        scales = population["log_scales"][rows] + np.log(factor)[:, None]
+        population.replace("log_scales", rows, scales.astype(np.float32))
+
+
+def shared(opacities: Array, numbers: Array) -> tuple[Array, Array]:
+    """Opacity of each of ``numbers`` equal Gaussians in one place that stand for one, and the factor on its scales
+    (equations 8 and 9 of the paper)."""
+    numbers = np.minimum(numbers, _MOST_COPIES)
+    new = 1 - (1 - np.minimum(opacities, _MAX_OPACITY)) ** (1 / numbers)
+    total = np.zeros(len(new))
+    for i in range(1, int(numbers.max(initial=0)) + 1):
+        term = sum(comb(i - 1, k) * (-1) ** k / np.sqrt(k + 1) * new ** (k + 1) for k in range(i))
+        total += np.where(i <= numbers, term, 0.0)
+    return new, opacities / np.maximum(total, 1e-12)
