@@ -73,11 +73,15 @@ def _settled(view: View) -> View:
 
 def frame_camera(view: View, downscale: float = 1.0) -> Camera:
     """The pinhole camera that a view's frame has."""
+    maps = _undistortion(view)
+    return scaled(view.camera if maps is None else maps.camera, downscale)
+
+
+def _undistortion(view: View) -> Undistortion | None:
     try:
-        camera = undistortion(view.camera, view.lens).camera if view.lens else view.camera
+        return None if view.lens is None else undistortion(view.camera, view.lens)
     except InputError as error:
         raise FileFormatError(f"{view.image}: {error}") from None
-    return scaled(camera, downscale)
 
 
 def load_frame(view: View, downscale: float = 1.0) -> Frame:
@@ -86,9 +90,8 @@ def load_frame(view: View, downscale: float = 1.0) -> Frame:
     pixels = decode(view.image, size)
     mask = None if view.mask is None else decode_mask(view.mask, size)
     depth = None if view.depth is None else _depth(view, size)
-    maps: Undistortion | None = None
-    if view.lens is not None:
-        maps = undistortion(view.camera, view.lens)
+    maps = _undistortion(view)
+    if maps is not None:
         pixels = remap(pixels, maps)
         depth = None if depth is None else remap(depth, maps, smooth=False)
         if mask is not None:
