@@ -135,7 +135,7 @@ def train(
         _refuse_existing(folder, overwrite)
         config = make_config(preset, *layers)
     problem = Problem.open(capture, config)
-    console.print(_headline(problem), highlight=False, markup=False)
+    console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
     from stipple.cli.progress import TerminalMeter
 
     meter = TerminalMeter(console)
@@ -147,7 +147,9 @@ def train(
         problem.close()
     if outcome.signal is not None and not outcome.scores:
         console.print(
-            f"Stopped after step {outcome.step}; go on with: stipple train -o {output} --resume", highlight=False
+            f"Stopped after step {outcome.step}; go on with: stipple train -o {output} --resume",
+            highlight=False,
+            soft_wrap=True,
         )
         raise SystemExit(128 + outcome.signal)
     _report(problem, folder, outcome, capture, time.perf_counter() - started, console)
@@ -228,9 +230,12 @@ def _report(
     for split, name in (("test", "held-out"), ("train", "training")):
         means = mean_scores([s for s in outcome.scores if s.split == split])
         if means:
-            console.print(f"{name} views: " + ", ".join(f"{k} {v:.4g}" for k, v in means.items()), highlight=False)
+            console.print(
+                f"{name} views: " + ", ".join(f"{k} {v:.4g}" for k, v in means.items()), highlight=False, soft_wrap=True
+            )
     console.print(
         f"Wrote {folder.scene} and {folder.report} in {seconds:.0f} s. Look at the scene: "
         f"stipple render {folder.scene} -o turn.mp4, or drop it into a viewer such as https://superspl.at/editor",
         highlight=False,
+        soft_wrap=True,
     )

@@ -3,5 +3,6 @@
 from stipple.scene.camera import Camera
 from stipple.scene.gaussians import Gaussians
 from stipple.scene.harmonics import rgb_to_sh, sh_to_rgb
+from stipple.scene.normalization import Normalization
 
-__all__ = ["Camera", "Gaussians", "rgb_to_sh", "sh_to_rgb"]
+__all__ = ["Camera", "Gaussians", "Normalization", "rgb_to_sh", "sh_to_rgb"]

@@ -151,9 +151,16 @@ class Config(_Section):
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "fast": {},
+    "fast": {
+        "schedule": {"steps": 2000, "sh_every": 400},
+        "density": {"start": 200, "stop": 0.6, "reset_every": 0, "max_count": 150_000},
+        "output": {"checkpoint_every": 500},
+    },
     "standard": {},
-    "quality": {},
+    "quality": {
+        "schedule": {"steps": 30_000, "coarse": ((4, 0.01), (2, 0.05))},
+        "density": {"max_count": 1_000_000},
+    },
 }
 
 

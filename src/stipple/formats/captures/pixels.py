@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
+            with open(path, "rb") as file:  # mapped, as a read of a length that a broken file claims costs nothing then
+                return Image.open(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # type: ignore[arg-type]
     except FileNotFoundError:
         raise FileFormatError(f"{path}: the image is missing") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -51,19 +53,23 @@ def decode(path: Path, size: Size) -> Array:
     broken, or of another size.
     """
     with _open(path) as image:
+        if size not in (image.size, image.size[::-1]):
+            raise _wrong_size(path, size, image.size)
         try:
             image.load()
             turned = ImageOps.exif_transpose(image)
             fitting = turned if turned.size == size else image
             if fitting.size != size:
-                raise FileFormatError(
-                    f"{path}: expected {size[0]} x {size[1]} pixels, got {image.size[0]} x {image.size[1]}"
-                )
+                raise _wrong_size(path, size, image.size)
             return _eight_bit(fitting)
         except FileFormatError:
             raise
         except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError) as error:
             raise FileFormatError(f"{path}: broken or truncated: {_reason(error)}") from None
+
+
+def _wrong_size(path: Path, wanted: Size, got: Size) -> FileFormatError:
+    return FileFormatError(f"{path}: expected {wanted[0]} x {wanted[1]} pixels, got {got[0]} x {got[1]}")
 
 
 def _eight_bit(image: Image.Image) -> Array:
@@ -87,16 +93,14 @@ def decode_depth(path: Path, size: Size, scale: float) -> Array:
     if path.suffix.lower() == ".npy":
         return _depth_array(path, size)
     with _open(path) as image:
+        if image.size != size:
+            raise _wrong_size(path, size, image.size)
         try:
             values = np.asarray(image)
         except (OSError, ValueError, SyntaxError, EOFError, TypeError) as error:
             raise FileFormatError(f"{path}: broken or truncated: {_reason(error)}") from None
     if values.ndim != 2:
         raise FileFormatError(f"{path}: expected a depth map with one channel, got {list(values.shape)}")
-    if values.shape != (size[1], size[0]):
-        raise FileFormatError(
-            f"{path}: expected {size[0]} x {size[1]} pixels, got {values.shape[1]} x {values.shape[0]}"
-        )
     return _valid_depth(np.where(values == 65535, 0, values) / scale)
 
 
