@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up and run everything, with only Python installed: ``python3 dev.py demo | test | lint``.
+"""Set up and run everything, with only Python installed: ``python3 dev.py demo | garden | test | lint``.
 
 The first call makes a virtual environment in .venv and installs Stipple into it in editable mode with its
 development tools; later calls reuse it until pyproject.toml changes.
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".venv"
 STAMP = ENV / "stipple-installed"
 COMMANDS = {
-    "demo": "render a real scene to out/garden.png",
+    "demo": "train a scene from the photos that ship, about two minutes; writes out/room/report.html",
+    "garden": "render points of a real garden to out/garden.png",
     "test": "run the tests (further arguments go to pytest)",
     "lint": "run ruff and mypy",
     "setup": "only set up the environment",
@@ -65,6 +66,10 @@ def main() -> None:
         parser.error(f"unexpected arguments: {' '.join(more)}")
     set_up()
     if arguments.command == "demo":
+        room = ["examples/data/room", "-o", "out/room", "--overwrite", "--preset", "fast", "--depth-weight", "0.1"]
+        run(python(), "-m", "stipple", "train", *room)
+        print("Look at out/room/report.html. How to train on your own photos: docs/training.md")
+    elif arguments.command == "garden":
         run(python(), "examples/garden.py")
     elif arguments.command == "test":
         run(python(), "-m", "pytest", *more)

@@ -29,7 +29,16 @@ def test_code_on_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "docs/ir.md", "docs/cpu.md", "tests/data/README.md", "examples/data/README.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/ir.md",
+        "docs/cpu.md",
+        "docs/training.md",
+        "benchmarks/README.md",
+        "tests/data/README.md",
+        "examples/data/README.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()

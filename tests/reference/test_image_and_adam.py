@@ -7,7 +7,7 @@ import pytest
 
 from scenes import relative_error
 from stipple import ir
-from stipple.errors import InputError
+from stipple.errors import GraphError, InputError
 from stipple.runtime import Session
 
 
@@ -110,6 +110,25 @@ def test_l1_of_equal_images_has_no_gradient() -> None:
     out = run_loss("image_l1", a, a)
     assert out["loss"] == 0
     assert np.all(out["v_image"] == 0)
+
+
+def test_adam_takes_a_rate_for_each_column() -> None:
+    """Each column moves as it would alone with its rate."""
+    rng = np.random.default_rng(0)
+    p, g = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    rates = np.array([0.1, 0.0, 0.3])
+
+    def moved(rate: np.ndarray | float) -> np.ndarray:
+        graph = ir.Graph("adam")
+        values = [graph.constant(a, "f64") for a in (p, g, np.zeros_like(p), np.ones_like(p))]
+        graph.output("p", ir.adam(*values, graph.constant(rate, "f64"), graph.constant(1.0, "f64")).param)
+        return Session("reference").compile(graph).run({})["p"]
+
+    together = moved(rates)
+    for k, rate in enumerate(rates):
+        np.testing.assert_array_equal(together[:, k], moved(float(rate))[:, k])
+    with pytest.raises(GraphError, match="lr: expected a number, or one for each column"):
+        moved(np.zeros(2))
 
 
 def test_adam_follows_its_paper() -> None:

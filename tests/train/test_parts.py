@@ -127,7 +127,7 @@ def test_normalising_changes_no_pixel_and_is_undone() -> None:
 
 def test_a_short_walk_before_a_large_scene() -> None:
     cameras = [Camera(8, 8, 8, 8, 4, 4).look_at([0.01 * i, 0, 0], [0, 0, 50]) for i in range(3)]
-    points = np.random.default_rng(0).normal(size=(100, 3)) + [0, 0, 40]
+    points = np.random.default_rng(0).normal(size=(100, 3)) + np.array([0, 0, 40])
     assert 1 / Normalization.of(cameras, points).scale == pytest.approx(10, rel=0.1)
     alone = Normalization.of(cameras[:1], np.zeros((0, 3)))
     assert alone.scale == 1
@@ -137,7 +137,7 @@ def test_a_short_walk_before_a_large_scene() -> None:
 def test_points_become_gaussians_as_large_as_their_neighbours_are_far() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)
     start = make_config(None).start
-    scene = initialize.from_points(np.concatenate([grid, grid[:5]]), np.full((69, 3), 0.25), start)
+    scene = initialize.from_points(np.repeat(grid, 2, axis=0), np.full((128, 3), 0.25), start)
     assert scene.count == 64, "points that coincide count once"
     np.testing.assert_allclose(scene.scales, 1, rtol=1e-5)
     np.testing.assert_allclose(scene.opacities, 0.1, rtol=1e-5)

@@ -12,6 +12,7 @@ from stipple.cli.bench import bench
 from stipple.cli.evaluate import evaluate
 from stipple.cli.info import info
 from stipple.cli.inspect import inspect
+from stipple.cli.poses import poses
 from stipple.cli.render import render
 from stipple.cli.train import train
 from stipple.errors import StippleError
@@ -57,7 +58,7 @@ def _describe(name: str) -> str:
     return "float64 NumPy: the specification, slow" if name == "reference" else ""
 
 
-for command in (train, evaluate, inspect, render, info, devices, bench):
+for command in (poses, train, evaluate, inspect, render, info, devices, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

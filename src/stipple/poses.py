@@ -1,0 +1,186 @@
+"""Camera poses from plain photos, by COLMAP (Schoenberger and Frahm, "Structure-from-Motion Revisited", 2016).
+
+Needs the extra ``poses`` (pycolmap). The result is a capture: photos, and a COLMAP model as text that holds only what
+training uses.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from stipple.errors import DeviceError, InputError
+from stipple.files import atomic_write
+from stipple.formats.captures.pixels import IMAGE_SUFFIXES
+
+_ORDERED_OVERLAP = 6
+_EXHAUSTIVE_UP_TO = 150
+_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class PosedPhotos:
+    """How it went: photos given, photos with a pose, points, mean reprojection error in pixels."""
+
+    photos: int
+    posed: int
+    points: int
+    error: float
+
+
+def make_poses(
+    photos: Path,
+    out: Path,
+    *,
+    ordered: bool = False,
+    one_camera: bool = True,
+    thorough: bool = False,
+    max_size: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> PosedPhotos:
+    """Find the poses of a folder of photos and write a capture to ``out``.
+
+    ``ordered`` photos (a walk, a video) are matched with their neighbours only; ``one_camera`` means that one camera
+    with one focal length took them all; ``thorough`` looks for more features, much longer. Photos are stored with
+    their longer side at most ``max_size`` pixels; poses come from the whole ones. Raises InputError where too few
+    photos fit together.
+    """
+    pycolmap = _pycolmap()
+    files = sorted(p for p in photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if photos.is_dir() else []
+    if len(files) < 3:
+        raise InputError(f"{photos}: expected a folder with at least 3 photos, found {len(files)}")
+    if (out / "sparse").exists():
+        raise InputError(f"{out}: already holds a capture; choose another folder")
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        upright = work / "images"
+        upright.mkdir()
+        for file in files:
+            _store(file, upright / file.name, None)
+        database = work / "database.db"
+        say(f"looking for features in {len(files)} photos ...")
+        mode = pycolmap.CameraMode.SINGLE if one_camera else pycolmap.CameraMode.AUTO
+        pycolmap.extract_features(
+            database, upright, camera_mode=mode, extraction_options=_extraction(pycolmap, thorough)
+        )
+        say("matching ...")
+        _match(pycolmap, database, len(files), ordered, thorough)
+        say("finding poses ...")
+        model = _map(pycolmap, database, upright, work)
+        if model is None or model.num_reg_images() < 3:
+            raise InputError(
+                f"{photos}: the photos do not fit together; take more of them, from places closer to each other, sharp "
+                "and without moving things"
+            )
+        named = {i.name for i in model.images.values() if i.has_pose}
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if file.name in named:
+                _store(upright / file.name, out / "images" / file.name, max_size)
+    _write_model(model, out / "sparse" / "0")
+    return PosedPhotos(len(files), len(named), model.num_points3D(), model.compute_mean_reprojection_error())
+
+
+def _pycolmap() -> Any:
+    try:
+        import pycolmap
+    except ImportError:
+        raise DeviceError("poses need COLMAP: pip install 'stipple[poses]'") from None
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    return pycolmap
+
+
+def _store(source: Path, target: Path, max_size: int | None) -> None:
+    """A photo turned upright, and smaller if it is larger than ``max_size``; as it is where nothing changes."""
+    with Image.open(source) as image:
+        turned = ImageOps.exif_transpose(image)
+        longer = max(turned.size)
+        if turned is image and (max_size is None or longer <= max_size):
+            target.write_bytes(source.read_bytes())
+            return
+        if max_size is not None and longer > max_size:
+            size = [max(1, round(n * max_size / longer)) for n in turned.size]
+            turned = turned.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+        turned.save(target, quality=_QUALITY)
+
+
+def _extraction(pycolmap: Any, thorough: bool) -> Any:
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads = os.cpu_count() or 1
+    if thorough:
+        options.sift.max_num_features = 16384
+        options.sift.peak_threshold = 0.003
+        options.sift.estimate_affine_shape = True
+        options.sift.domain_size_pooling = True
+    return options
+
+
+def _match(pycolmap: Any, database: Path, count: int, ordered: bool, thorough: bool) -> None:
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.guided_matching = thorough
+    if ordered or count > _EXHAUSTIVE_UP_TO:
+        pairing = pycolmap.SequentialPairingOptions()
+        pairing.overlap = _ORDERED_OVERLAP
+        pairing.quadratic_overlap = False
+        pycolmap.match_sequential(database, matching_options=matching, pairing_options=pairing)
+    else:
+        pycolmap.match_exhaustive(database, matching_options=matching)
+
+
+def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
+    """The largest model that COLMAP's usual thresholds give, or milder ones where that leaves photos out."""
+    best = None
+    for i, options in enumerate(_mapping(pycolmap)):
+        folder = work / f"model{i}"
+        folder.mkdir()
+        models = pycolmap.incremental_mapping(database, images, folder, options=options)
+        for model in models.values():
+            if best is None or model.num_reg_images() > best.num_reg_images():
+                best = model
+        if best is not None and best.num_reg_images() >= 0.9 * len(list(images.iterdir())):
+            break
+    return best
+
+
+def _mapping(pycolmap: Any) -> Sequence[Any]:
+    usual, mild = pycolmap.IncrementalPipelineOptions(), pycolmap.IncrementalPipelineOptions()
+    # walks along a street look almost along the way they move: small angles between photos
+    mild.min_model_size = 3
+    mild.mapper.init_min_tri_angle = 4
+    mild.mapper.init_min_num_inliers = 50
+    mild.mapper.init_max_forward_motion = 0.99
+    mild.mapper.abs_pose_min_num_inliers = 15
+    mild.triangulation.min_angle = 0.7
+    mild.mapper.filter_min_tri_angle = 0.7
+    return usual, mild
+
+
+def _write_model(model: Any, folder: Path) -> None:
+    """A COLMAP model as text, with the observations of points alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cameras = [
+        f"{c.camera_id} {c.model.name} {c.width} {c.height} {' '.join(f'{p:.6f}' for p in c.params)}"
+        for c in model.cameras.values()
+    ]
+    images = []
+    for image in sorted(model.images.values(), key=lambda i: i.name):
+        if image.has_pose:
+            pose = image.cam_from_world()
+            x, y, z, w = pose.rotation.quat
+            numbers = " ".join(f"{v:.9f}" for v in (w, x, y, z, *pose.translation))
+            images.append(f"{image.image_id} {numbers} {image.camera_id} {image.name}")
+            seen = [p for p in image.points2D if p.has_point3D()]
+            images.append(" ".join(f"{p.xy[0]:.1f} {p.xy[1]:.1f} {p.point3D_id}" for p in seen))
+    points = [
+        f"{number} {' '.join(f'{v:.5f}' for v in p.xyz)} {' '.join(str(int(c)) for c in p.color)} {p.error:.3f}"
+        for number, p in sorted(model.points3D.items())
+    ]
+    for name, lines in (("cameras", cameras), ("images", images), ("points3D", points)):
+        with atomic_write(folder / f"{name}.txt") as file:
+            file.write(("\n".join(lines) + "\n").encode())
