@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from stipple.runtime.backend import Backend
 from stipple.runtime.registry import register_device
 
@@ -13,6 +15,16 @@ def _reference() -> Backend:
 
 
 register_device("reference", _reference)
+
+
+def _gpu(kind: str) -> Backend:
+    from stipple.backends.gpu import GpuBackend
+
+    return GpuBackend(kind)
+
+
+for _kind in ("dx12", "vulkan", "metal", "gpu"):
+    register_device(_kind, partial(_gpu, _kind))
 
 
 def _cpu() -> Backend:

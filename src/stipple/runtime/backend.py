@@ -68,6 +68,10 @@ class Backend(Protocol):
         """A buffer's shape: how sizes that depend on data reach the runtime."""
         ...
 
+    def synchronize(self) -> None:
+        """Return when all work that kernels began is done, so that times mean something."""
+        ...
+
 
 def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Run one node on host arrays. All its shapes must be known. Raises what the kernel raises."""

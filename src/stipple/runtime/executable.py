@@ -200,9 +200,12 @@ class Executable:
                 key = (value.shape.resolve(bindings.dims), value.dtype)
                 outputs.append(self._take(key))
                 owned[storage[value]] = (key, outputs[-1])
+        if timed:
+            self.backend.synchronize()
         started = time.perf_counter() if timed else 0.0
         made = kernel(inputs, outputs, bindings.dims)
         if timed:
+            self.backend.synchronize()
             self.timings.append(Timing(node.id, node.op, kernel.name, time.perf_counter() - started))
         for value, buffer in zip(node.outputs, made, strict=True):
             buffers[value] = buffer

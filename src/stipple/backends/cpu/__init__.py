@@ -105,5 +105,8 @@ class CpuBackend:
     def shape(self, buffer: Array) -> tuple[int, ...]:
         return buffer.shape
 
+    def synchronize(self) -> None:
+        """Kernels have finished when they return."""
+
 
 __all__ = ["CpuBackend", "CpuKernel"]

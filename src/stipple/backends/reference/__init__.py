@@ -71,6 +71,9 @@ class ReferenceBackend:
     def shape(self, buffer: np.ndarray) -> tuple[int, ...]:
         return buffer.shape
 
+    def synchronize(self) -> None:
+        """Kernels have finished when they return."""
+
 
 def _held(dtype: DType) -> np.dtype[np.generic]:
     """The NumPy dtype that holds values of a dtype here."""

@@ -1,0 +1,174 @@
+"""The GPU backend: WGSL compute kernels through wgpu, on Metal, Vulkan or DX12; float32.
+
+Arrays stay on the device; results are the same for every run on one device. Of what an adapter offers beyond the
+minimum, only subgroups are used, and there is a path without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from stipple.backends.gpu import elementwise, image, optim, reduction, splat, structure
+from stipple.backends.gpu.adapters import AdapterInfo, adapters
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import Gpu, describe
+from stipple.backends.host import camera, packing
+from stipple.backends.host.tensor import Compute
+from stipple.ir.dtype import DType
+from stipple.ir.graph import Node
+from stipple.runtime.backend import Kernel
+
+Array = np.ndarray
+Made = Sequence[GpuBuffer]
+Makes = Callable[[Gpu, Made, Node, Sequence[bool]], list[GpuBuffer]]
+Writes = Callable[[Gpu, Node, Made, Made, Mapping[str, int]], None]
+
+_MAKES: Mapping[str, Makes] = {
+    "image_l1": lambda g, x, n, used: image.l1(g, x),
+    "image_l1_backward": lambda g, x, n, used: image.l1_backward(g, x),
+    "image_ssim": lambda g, x, n, used: image.ssim(g, x, n.attrs["padding"]),
+    "image_ssim_backward": lambda g, x, n, used: image.ssim_backward(g, x, n.attrs["padding"], used),
+    "image_l1_ssim": lambda g, x, n, used: image.l1_ssim(g, x, n.attrs["padding"]),
+    "image_l1_ssim_backward": lambda g, x, n, used: image.l1_ssim_backward(g, x, n.attrs["padding"], used),
+    "splat_prepare": lambda g, x, n, used: splat.prepare(g, x, n.attrs),
+    "splat_prepare_backward": lambda g, x, n, used: splat.prepare_backward(g, x, n.attrs, used),
+    "splat_rasterize": lambda g, x, n, used: splat.rasterize(g, x, n.attrs),
+    "splat_rasterize_backward": lambda g, x, n, used: splat.rasterize_backward(g, x, n.attrs, used),
+    "splat_render": lambda g, x, n, used: splat.render(g, x, n.attrs),
+    "splat_render_backward": lambda g, x, n, used: splat.render_backward(g, x, n.attrs, used),
+}
+_WRITES: Mapping[str, Writes] = {
+    "full": structure.full,
+    "transpose": structure.transpose,
+    "broadcast": structure.broadcast,
+    "narrow": structure.narrow,
+    "pad": structure.pad,
+    "concat": structure.concat,
+    "gather": structure.gather,
+    "scatter_add": structure.scatter_add,
+    "sum": reduction.sum_,
+    "mean": reduction.mean,
+    "reduce_max": reduction.extreme,
+    "reduce_min": reduction.extreme,
+    "matmul": reduction.matmul,
+    "adam": lambda g, node, x, out, dims: optim.adam(g, node, x, out),
+    "adam_visible": lambda g, node, x, out, dims: optim.adam(g, node, x, out),
+    "splat_noise": lambda g, node, x, out, dims: optim.noise(g, node, x, out),
+}
+_FLOAT_ONLY = ("sum", "mean", "reduce_max", "reduce_min", "matmul", "scatter_add")
+_ON_HOST: Mapping[str, Compute] = {**camera.KERNELS, **packing.KERNELS}
+"""The seed interface's camera and packed buffers: computed by NumPy between a download and an upload, and said so
+in the dispatch report (``host.``). Rendering and training do not use them."""
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """Runs a node; with ``owns_outputs`` it makes its results, else it writes those that the runtime planned."""
+
+    name: str
+    compute: Callable[[Made, Sequence[GpuBuffer | None], Mapping[str, int]], Made]
+    owns_outputs: bool
+
+    def __call__(self, inputs: Made, outputs: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:
+        return self.compute(inputs, outputs, dims)
+
+
+class GpuBackend:
+    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``subgroups=False`` is for tests."""
+
+    def __init__(self, kind: str = "gpu", subgroups: bool = True) -> None:
+        self.name = kind
+        self.gpu = Gpu(kind, subgroups)
+
+    def kernel(self, node: Node) -> Kernel | None:
+        if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):
+            return None
+        if node.definition.elementwise or node.op == "fused":
+            return self._elementwise(node)
+        if node.op in ("reshape", "stop_gradient"):
+            return GpuKernel("view", partial(_view, node), owns_outputs=True)
+        if node.op in _MAKES:
+            used = _used(node)
+            make = _MAKES[node.op]
+            return GpuKernel(f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True)
+        if node.op in _WRITES:
+            if node.op in _FLOAT_ONLY and node.inputs[0].dtype is not DType.F32:
+                return None
+            return GpuKernel(f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False)
+        if node.op in _ON_HOST:
+            return GpuKernel(f"host.{node.op}", partial(self._on_host, _ON_HOST[node.op], node), owns_outputs=True)
+        return None
+
+    def _elementwise(self, node: Node) -> Kernel | None:
+        if not elementwise.supported(node):
+            return None
+
+        def compute(gpu: Gpu, node: Node, x: Made, out: Made, dims: Mapping[str, int]) -> None:
+            elementwise.run(gpu, node, x, out[0])
+
+        return GpuKernel(f"wgsl.{node.op}", partial(self._write, compute, node), owns_outputs=False)
+
+    def _write(
+        self, write: Writes, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
+    ) -> Made:
+        out = []
+        for buffer, value in zip(planned, node.outputs, strict=True):
+            if buffer is None:
+                out.append(self.gpu.allocate(value.shape.resolve(_known(node, x, dims)), value.dtype))
+            else:
+                buffer.host = None
+                buffer.notes.clear()
+                out.append(buffer)
+        write(self.gpu, node, x, out, dims)
+        return out
+
+    def _on_host(
+        self, compute: Compute, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
+    ) -> Made:
+        made = compute(
+            node, [self.gpu.download(b).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x], dims
+        )
+        return [self.upload(np.asarray(a), v.dtype) for a, v in zip(made, node.outputs, strict=True)]
+
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
+        return self.gpu.allocate(shape, dtype)
+
+    def upload(self, array: Array, dtype: DType) -> GpuBuffer:
+        return self.gpu.upload(np.asarray(array), dtype)
+
+    def download(self, buffer: GpuBuffer, dtype: DType) -> Array:
+        return self.gpu.download(buffer, dtype)
+
+    def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
+        return buffer.shape
+
+    def synchronize(self) -> None:
+        self.gpu.wait()
+
+
+def _used(node: Node) -> list[bool]:
+    """Which results of a node something in its graph uses."""
+    used = {v for n in node.graph.nodes for v in n.inputs} | set(node.graph.roots)
+    return [v in used for v in node.outputs]
+
+
+def _view(node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:
+    shape = node.attrs["shape"].resolve(_known(node, x, dims)) if node.op == "reshape" else x[0].shape
+    return [x[0].reshaped(shape)]
+
+
+def _known(node: Node, x: Made, dims: Mapping[str, int]) -> dict[str, int]:
+    """Dimensions, with those that the operands' shapes tell."""
+    found = dict(dims)
+    for value, buffer in zip(node.inputs, x, strict=True):
+        for dim, number in zip(value.shape, buffer.shape, strict=True):
+            if dim.symbol is not None:
+                found.setdefault(dim.symbol, number)
+    return found
+
+
+__all__ = ["AdapterInfo", "GpuBackend", "adapters", "describe"]

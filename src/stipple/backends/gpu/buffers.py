@@ -1,0 +1,52 @@
+"""Arrays in GPU memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stipple.ir.dtype import DType
+
+WGSL_TYPES = {DType.F32: "f32", DType.I32: "i32", DType.U8: "u32", DType.BOOL: "u32"}
+"""Element types in memory; bytes and truth values take a word each."""
+
+_STORED = {
+    DType.F32: np.dtype(np.float32), DType.I32: np.dtype(np.int32), DType.U8: np.dtype(np.uint32),
+    DType.BOOL: np.dtype(np.uint32),
+}  # fmt: skip
+
+
+@dataclass(eq=False)
+class GpuBuffer:
+    """A dense array on the GPU.
+
+    ``host`` is a copy of small uploaded arrays (scalars, cameras), so that what the host must know needs no download.
+    ``notes`` holds what a kernel left for the one that comes back to its results.
+    """
+
+    raw: Any
+    shape: tuple[int, ...]
+    dtype: DType
+    host: np.ndarray | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def wgsl(self) -> str:
+        return WGSL_TYPES[self.dtype]
+
+    def reshaped(self, shape: tuple[int, ...]) -> GpuBuffer:
+        """The same memory under another shape."""
+        host = None if self.host is None else self.host.reshape(shape)
+        return GpuBuffer(self.raw, shape, self.dtype, host)
+
+
+def stored(dtype: DType) -> np.dtype[Any]:
+    """How elements of a dtype lie in GPU memory."""
+    return _STORED[dtype]

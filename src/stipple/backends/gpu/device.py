@@ -1,0 +1,240 @@
+"""One GPU: buffers, pipelines, and a stream of dispatches that is handed over when a result is wanted."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
+from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.errors import DeviceError
+from stipple.ir.dtype import DType
+
+Array = np.ndarray
+WORKGROUP = 256
+"""Threads of a workgroup, of every kernel."""
+
+_MAX_GROUPS = 65535
+_SMALL = 256
+_MOST_UNIFORMS = 4096
+_PENDING = 400
+_STORAGE_BUFFERS = 24
+_SHADERS = Path(__file__).parent / "shaders"
+
+
+@lru_cache(maxsize=64)
+def shader_text(name: str) -> str:
+    """A file of the folder shaders."""
+    return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
+
+
+class Gpu:
+    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; without ``subgroups`` none are used."""
+
+    def __init__(self, kind: str = "gpu", subgroups: bool = True) -> None:
+        self.wgpu = import_wgpu()
+        self.info, adapter = choose(kind)
+        self.subgroup_size = self._subgroup_size(adapter) if subgroups and self.info.subgroups else 0
+        limits = adapter.limits
+        wanted = {
+            "max-storage-buffers-per-shader-stage": min(
+                _STORAGE_BUFFERS, limits["max-storage-buffers-per-shader-stage"]
+            ),
+            "max-storage-buffer-binding-size": limits["max-storage-buffer-binding-size"],
+            "max-buffer-size": limits["max-buffer-size"],
+        }
+        features = ["subgroup"] if self.subgroup_size else []
+        try:
+            self.device = adapter.request_device_sync(required_features=features, required_limits=wanted)
+        except RuntimeError as error:
+            raise DeviceError(f"{self.info.name} ({self.info.api}): cannot be opened: {error}") from None
+        self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"])
+        self._pipelines: dict[tuple[str, str], Any] = {}
+        self._uniforms: dict[bytes, Any] = {}
+        self._encoder: Any = None
+        self._pass: Any = None
+        self._pending = 0
+        self.sources: dict[str, str] = {}
+
+    @staticmethod
+    def _subgroup_size(adapter: Any) -> int:
+        """The smallest number of threads that a subgroup may have; 0 where that is not told."""
+        info = adapter.info
+        size = next((info[k] for k in info if k.endswith("group_min_size")), 0)
+        return int(size) if 0 < int(size) <= WORKGROUP else 0
+
+    # --- memory -------------------------------------------------------------------------------------------
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
+        """Memory with whatever is in it."""
+        return GpuBuffer(self._create(4 * max(math.prod(shape), 4)), shape, dtype)
+
+    def _create(self, size: int) -> Any:
+        self._check_size(size)
+        usage = self.wgpu.BufferUsage
+        try:
+            return self.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+        except self.wgpu.GPUError as error:
+            raise DeviceError(f"{self.info.name}: {size / 1e6:.0f} MB could not be had: {error}") from None
+
+    def _check_size(self, size: int) -> None:
+        if size > self.largest:
+            raise DeviceError(
+                f"{self.info.name} ({self.info.api}): one array would take {size / 1e6:.0f} MB, the device allows "
+                f"{self.largest / 1e6:.0f} MB; use fewer Gaussians, a smaller image, or --device cpu"
+            )
+
+    def upload(self, array: Array, dtype: DType) -> GpuBuffer:
+        """A new buffer with an array's values."""
+        words = np.ascontiguousarray(array, stored(dtype))
+        self._check_size(words.nbytes)
+        data = words.tobytes() if words.nbytes >= 16 else words.tobytes().ljust(16, b"\0")
+        usage = self.wgpu.BufferUsage
+        raw = self.device.create_buffer_with_data(data=data, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+        host = np.array(array, dtype.numpy) if words.size <= _SMALL else None
+        return GpuBuffer(raw, tuple(np.shape(array)), dtype, host)
+
+    def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
+        """A buffer's values; waits for everything that was dispatched."""
+        self.flush()
+        if not buffer.size:
+            return np.empty(buffer.shape, (dtype or buffer.dtype).numpy)
+        data = self.device.queue.read_buffer(buffer.raw, 0, 4 * buffer.size)
+        array = np.frombuffer(data, stored(buffer.dtype)).reshape(buffer.shape)
+        return array.astype((dtype or buffer.dtype).numpy)
+
+    def known(self, buffer: GpuBuffer) -> Array:
+        """Values that the host must know: from its copy, else downloaded."""
+        return self.download(buffer) if buffer.host is None else buffer.host
+
+    # --- work ---------------------------------------------------------------------------------------------
+    def run(
+        self,
+        name: str,
+        code: str,
+        reads: Mapping[str, GpuBuffer],
+        writes: Mapping[str, GpuBuffer],
+        params: Mapping[str, int | float],
+        groups: int,
+    ) -> None:
+        """Dispatch ``groups`` workgroups of a kernel.
+
+        ``code`` is WGSL without bindings; ``reads`` and ``writes`` become storage arrays of those names, ``params``
+        the fields of a uniform ``P`` (ints are u32, floats f32). It may call ``group_index(workgroup_id,
+        num_workgroups)``. A buffer that is read and written is bound once, under the name it is written by.
+        """
+        if groups <= 0:
+            return
+        names = {id(b.raw): n for n, b in writes.items()}
+        aliased = {n: names[id(b.raw)] for n, b in reads.items() if id(b.raw) in names}
+        bound = [(n, b, "read_write") for n, b in writes.items()]
+        bound += [(n, b, "read") for n, b in reads.items() if n not in aliased]
+        for old, new in aliased.items():
+            code = re.sub(rf"\b{old}\b", new, code)
+        header = "".join(
+            f"@group(0) @binding({i}) var<storage, {mode}> {n}: array<{b.wgsl}>;\n"
+            for i, (n, b, mode) in enumerate(bound)
+        )
+        if params:
+            fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
+            header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
+        pipeline = self._pipeline(name, header + _COMMON + code)
+        entries = [
+            {"binding": i, "resource": {"buffer": b.raw, "offset": 0, "size": b.raw.size}}
+            for i, (_, b, _) in enumerate(bound)
+        ]
+        if params:
+            uniform = self._uniform(params)
+            entries.append({"binding": len(bound), "resource": {"buffer": uniform, "offset": 0, "size": uniform.size}})
+        group = self.device.create_bind_group(layout=pipeline.get_bind_group_layout(0), entries=entries)
+        if self._pass is None:
+            self._encoder = self.device.create_command_encoder()
+            self._pass = self._encoder.begin_compute_pass()
+        self._pass.set_pipeline(pipeline)
+        self._pass.set_bind_group(0, group)
+        across = min(groups, _MAX_GROUPS)
+        self._pass.dispatch_workgroups(across, -(-groups // across), 1)
+        self._pending += 1
+        if self._pending >= _PENDING:  # short command buffers: watchdogs end long ones
+            self.flush()
+
+    def each(
+        self,
+        name: str,
+        body: str,
+        reads: Mapping[str, GpuBuffer],
+        writes: Mapping[str, GpuBuffer],
+        count: int,
+        params: Mapping[str, int | float] | None = None,
+        functions: str = "",
+    ) -> None:
+        """Run ``body`` once for each ``i`` below ``count``."""
+        code = functions + _EACH.substitute(body=body)
+        self.run(name, code, reads, writes, {"count": count, **(params or {})}, -(-count // WORKGROUP))
+
+    def _pipeline(self, name: str, source: str) -> Any:
+        key = (name, source)
+        if key not in self._pipelines:
+            try:
+                module = self.device.create_shader_module(label=name, code=source)
+                made = self.device.create_compute_pipeline(
+                    layout="auto", compute={"module": module, "entry_point": "main"}, label=name
+                )
+            except self.wgpu.GPUError as error:
+                raise DeviceError(f"{self.info.name}: kernel {name} was refused by the driver: {error}") from None
+            self._pipelines[key] = made
+            self.sources[f"{name}.{len(self.sources)}"] = source
+        return self._pipelines[key]
+
+    def _uniform(self, params: Mapping[str, int | float]) -> Any:
+        data = b"".join(struct.pack("<f" if isinstance(v, float) else "<I", v) for v in params.values())
+        data = data.ljust(-(-len(data) // 16) * 16, b"\0")
+        if data not in self._uniforms:
+            if len(self._uniforms) > _MOST_UNIFORMS:
+                self._uniforms.clear()
+            self._uniforms[data] = self.device.create_buffer_with_data(data=data, usage=self.wgpu.BufferUsage.UNIFORM)
+        return self._uniforms[data]
+
+    def flush(self) -> None:
+        """Hand over what was dispatched."""
+        if self._pass is not None:
+            self._pass.end()
+            self.device.queue.submit([self._encoder.finish()])
+            self._pass = self._encoder = None
+            self._pending = 0
+
+    def wait(self) -> None:
+        """Hand over, and wait until all of it is done."""
+        self.flush()
+        self.device.queue.on_submitted_work_done_sync()
+
+
+def describe(info: AdapterInfo) -> str:
+    """One line about a GPU."""
+    abilities = [n for n, has in (("subgroups", info.subgroups), ("timestamps", info.timestamps)) if has]
+    kind = "software" if info.type == "CPU" else info.type
+    return f"{info.name}, {kind}, {info.api}; " + ", ".join(
+        [*abilities, f"buffers up to {info.largest_buffer >> 20} MB"]
+    )
+
+
+_COMMON = """
+fn group_index(id: vec3<u32>, groups: vec3<u32>) -> u32 { return id.y * groups.x + id.x; }
+"""
+
+_EACH = Template("""
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+  let i = group_index(wid, nwg) * 256u + lid;
+  if (i >= P.count) { return; }
+$body
+}
+""")

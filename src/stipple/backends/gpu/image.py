@@ -1,0 +1,176 @@
+"""L1 and SSIM, forward and gradient: two separable passes of the window each way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stipple import numerics as nx
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.reduction import reduce
+from stipple.backends.gpu.structure import fill
+from stipple.errors import InputError
+from stipple.ir.dtype import DType
+
+_HALF = nx.SSIM_WINDOW // 2
+
+
+def _window() -> str:
+    x = np.arange(nx.SSIM_WINDOW) - _HALF
+    values = np.exp(-(x**2) / (2 * nx.SSIM_SIGMA**2))
+    listed = ", ".join(f"{v:.9g}" for v in values / values.sum())
+    return f"const WINDOW = array<f32, {nx.SSIM_WINDOW}>({listed});\n"
+
+
+_PLACE = "  let c = i % P.channels; let x = (i / P.channels) % P.width; let y = i / (P.channels * P.width);\n"
+_ALONG = """  var sums: array<f32, $maps>;
+  for (var k = 0; k < 11; k++) {
+    let x1 = i32(x) + k - 5;
+    if (x1 < 0 || x1 >= i32(P.width)) { continue; }
+    let w = WINDOW[k];
+    let at = (y * P.width + u32(x1)) * P.channels + c;
+$take
+  }
+  for (var k = 0u; k < $mapsu; k++) { out[k * P.count + i] = sums[k]; }"""
+_MOMENTS = """    let a = image[at]; let b = other[at];
+    sums[0] += w * a; sums[1] += w * b; sums[2] += w * a * a; sums[3] += w * b * b; sums[4] += w * a * b;"""
+_THREE = "    for (var m = 0u; m < 3u; m++) { sums[m] += w * slopes[m * P.count + at]; }"
+_ACROSS = """  var s: array<f32, $maps>;
+  for (var k = 0; k < 11; k++) {
+    let y1 = i32(y) + k - 5;
+    if (y1 < 0 || y1 >= i32(P.height)) { continue; }
+    let w = WINDOW[k];
+    let at = (u32(y1) * P.width + x) * P.channels + c;
+    for (var m = 0u; m < $mapsu; m++) { s[m] += w * along[m * P.count + at]; }
+  }"""
+_SLOPES = f"""
+  let m1 = s[0]; let m2 = s[1];
+  let s11 = s[2] - m1 * m1; let s22 = s[3] - m2 * m2; let s12 = s[4] - m1 * m2;
+  let light = 2.0 * m1 * m2 + {nx.SSIM_C1}; let structure = 2.0 * s12 + {nx.SSIM_C2};
+  let light_norm = m1 * m1 + m2 * m2 + {nx.SSIM_C1}; let structure_norm = s11 + s22 + {nx.SSIM_C2};
+  let value = light * structure / (light_norm * structure_norm);
+  let inside = x >= P.margin && y >= P.margin && x + P.margin < P.width && y + P.margin < P.height;
+  let share = select(0.0, P.share, inside);
+  let v12 = share * 2.0 * light / (light_norm * structure_norm);
+  let v11 = -share * value / structure_norm;
+  let v1 = share * (2.0 * m2 * structure / (light_norm * structure_norm) - 2.0 * m1 * value / light_norm);
+  slopes[i] = v1 - 2.0 * m1 * v11 - m2 * v12;
+  slopes[P.count + i] = v11;
+  slopes[2u * P.count + i] = v12;
+  terms[i] = share * value;
+  terms[P.count + i] = abs(image[i] - other[i]) / f32(P.count);"""
+_BACK = """
+  let d = image[i] - other[i];
+  out[i] = v_l1[0] * sign(d) / f32(P.count) + v_ssim[0] * (s[0] + 2.0 * image[i] * s[1] + other[i] * s[2]);"""
+
+
+def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
+    height, width, channels = image.shape
+    margin = _HALF if padding == "valid" else 0
+    if padding == "valid" and min(height, width) < nx.SSIM_WINDOW:
+        raise InputError(f"image_ssim: with padding 'valid' images are at least 11 x 11, got {height} x {width}")
+    windows = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
+    return {"height": height, "width": width, "channels": channels, "margin": margin, "share": 1 / windows}
+
+
+def _slopes(gpu: Gpu, image: GpuBuffer, other: GpuBuffer, padding: str) -> tuple[GpuBuffer, GpuBuffer]:
+    """SSIM's derivatives [3, H, W, C] in ``image``, and each pixel's share of SSIM and of L1 [2, H * W * C]."""
+    params = _params(image, padding)
+    along = gpu.allocate((5, *image.shape), DType.F32)
+    slopes, terms = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate((2, image.size), DType.F32)
+    body = _PLACE + _ALONG.replace("$maps", "5").replace("$take", _MOMENTS)
+    reads = {"image": image, "other": other}
+    gpu.each("ssim_along", body, reads, {"out": along}, image.size, params, _window())
+    body = _PLACE + _ACROSS.replace("$maps", "5") + _SLOPES
+    reads = {"along": along, **reads}
+    gpu.each("ssim_slopes", body, reads, {"slopes": slopes, "terms": terms}, image.size, params, _window())
+    return slopes, terms
+
+
+def _twin(gpu: Gpu, image: GpuBuffer, other: GpuBuffer) -> GpuBuffer:
+    """``other``, copied if it is the image itself: a buffer is bound once."""
+    if image.raw is not other.raw:
+        return other
+    copied = gpu.allocate(other.shape, other.dtype)
+    gpu.each("twin", "  out[i] = source[i];", {"source": other}, {"out": copied}, other.size)
+    return copied
+
+
+def l1_ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
+    """l1, ssim and slopes."""
+    image, other = x[0], _twin(gpu, x[0], x[1])
+    slopes, terms = _slopes(gpu, image, other, padding)
+    made = [gpu.allocate((), DType.F32), gpu.allocate((), DType.F32)]
+    both = gpu.allocate((2,), DType.F32)
+    reduce(gpu, "sum", terms, (1,), both)
+    for k, out in enumerate((made[1], made[0])):
+        gpu.each("pick", "  out[i] = both[P.which];", {"both": both}, {"out": out}, 1, {"which": k})
+    return [*made, slopes]
+
+
+def _from_slopes(
+    gpu: Gpu, image: GpuBuffer, other: GpuBuffer, slopes: GpuBuffer, v_l1: GpuBuffer, v_ssim: GpuBuffer
+) -> GpuBuffer:
+    params = _params(image, "same")
+    along, out = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate(image.shape, DType.F32)
+    body = _PLACE + _ALONG.replace("$maps", "3").replace("$take", _THREE)
+    gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params, _window())
+    reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
+    if v_l1.raw is v_ssim.raw:
+        reads["v_ssim"] = _twin(gpu, v_l1, v_ssim)
+    body = _PLACE + _ACROSS.replace("$maps", "3") + _BACK
+    gpu.each("slopes_across", body, reads, {"out": out}, image.size, params, _window())
+    return out
+
+
+def l1_ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
+    """Gradients in both images; the second only if something uses it."""
+    image, other, slopes, v_l1, v_ssim = x
+    other = _twin(gpu, image, other)
+    made = [_from_slopes(gpu, image, other, slopes, v_l1, v_ssim)]
+    if not used[1]:
+        return [*made, gpu.allocate(image.shape, DType.F32)]
+    swapped, _ = _slopes(gpu, other, image, padding)
+    return [*made, _from_slopes(gpu, other, image, swapped, v_l1, v_ssim)]
+
+
+def ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
+    """Mean SSIM."""
+    return l1_ssim(gpu, x, padding)[1:2]
+
+
+def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
+    """Gradients of the mean SSIM in both images."""
+    image, other, v_out = x[0], _twin(gpu, x[0], x[1]), x[2]
+    zero = gpu.allocate((), DType.F32)
+    fill(gpu, zero, 0.0)
+    made = []
+    for a, b, wanted in ((image, other, used[0]), (other, image, used[1])):
+        if wanted:
+            made.append(_from_slopes(gpu, a, b, _slopes(gpu, a, b, padding)[0], zero, v_out))
+        else:
+            made.append(gpu.allocate(image.shape, DType.F32))
+    return made
+
+
+def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
+    """Mean absolute difference."""
+    image, other = x[0], _twin(gpu, x[0], x[1])
+    difference, out = gpu.allocate(image.shape, DType.F32), gpu.allocate((), DType.F32)
+    body = "  out[i] = abs(image[i] - other[i]);"
+    gpu.each("l1", body, {"image": image, "other": other}, {"out": difference}, image.size)
+    axes = tuple(range(len(image.shape)))
+    reduce(gpu, "sum", difference, axes, out, 1 / image.size if image.size else float("nan"))
+    return [out]
+
+
+def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
+    """Gradients of the mean absolute difference in both images."""
+    image, other, v_out = x[0], _twin(gpu, x[0], x[1]), x[2]
+    made = [gpu.allocate(image.shape, DType.F32), gpu.allocate(image.shape, DType.F32)]
+    body = "  let g = v_out[0] * sign(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
+    reads = {"image": image, "other": other, "v_out": v_out}
+    gpu.each("l1_backward", body, reads, {"first": made[0], "second": made[1]}, image.size)
+    return made

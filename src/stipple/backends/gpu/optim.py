@@ -1,0 +1,86 @@
+"""Adam, fused, in place; and the noise of MCMC training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from stipple import numerics as nx
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.host.tensor import adam_factors
+from stipple.ir.graph import Node
+
+_ADAM = """
+  let g = grad[i];
+$guard
+  let next_m = P.beta1 * m[i] + (1.0 - P.beta1) * g;
+  let next_v = P.beta2 * v[i] + (1.0 - P.beta2) * g * g;
+  next_param_out[i] = param[i] - $rate * P.inverse1 * next_m / (sqrt(next_v * P.inverse2) + P.eps);
+  next_m_out[i] = next_m;
+  next_v_out[i] = next_v;"""
+_GUARD = """
+  if (visible[i / P.width] == 0u) {
+    next_param_out[i] = param[i]; next_m_out[i] = m[i]; next_v_out[i] = v[i];
+    return;
+  }"""
+
+
+def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
+    """An adam or adam_visible node; step is a number that the host knows."""
+    param, grad, m, v, lr, step = x[:6]
+    factor1, factor2 = adam_factors(node, gpu.known(step))
+    attrs = node.attrs
+    params: dict[str, int | float] = {
+        "beta1": float(attrs["beta1"]), "beta2": float(attrs["beta2"]), "eps": float(attrs["eps"]),
+        "inverse1": 1 / factor1, "inverse2": 1 / factor2,
+    }  # fmt: skip
+    reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr}
+    rate, guard = "lr[0]", ""
+    if lr.size > 1:
+        params["columns"], rate = lr.size, "lr[i % P.columns]"
+    if len(x) == 7:
+        reads["visible"], guard = x[6], _GUARD
+        params["width"] = math.prod(param.shape[1:])
+    body = _ADAM.replace("$guard", guard).replace("$rate", rate)
+    writes = {"next_param_out": out[0], "next_m_out": out[1], "next_v_out": out[2]}
+    gpu.each(node.op, body, reads, writes, param.size, params)
+
+
+_HASH = f"""
+fn hash4(words: vec4<u32>) -> vec4<u32> {{
+  var v = words * {nx.PCG_FACTOR}u + {nx.PCG_TERM}u;
+  v.x += v.y * v.w; v.y += v.z * v.x; v.z += v.x * v.y; v.w += v.y * v.z;
+  v = v ^ (v >> vec4<u32>(16u));
+  v.x += v.y * v.w; v.y += v.z * v.x; v.z += v.x * v.y; v.w += v.y * v.z;
+  return v;
+}}
+fn finite(x: f32) -> bool {{ return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }}
+"""
+_NOISE = f"""
+  let words = hash4(vec4<u32>(i, u32(key[0]), u32(key[1]), 0u));
+  let u = (vec4<f32>(words >> vec4<u32>(8u)) + 0.5) * {2.0**-24};
+  let r = sqrt(-2.0 * log(u.x)); let s = sqrt(-2.0 * log(u.z));
+  let turn = {2 * math.pi};
+  let normal = vec3<f32>(r * cos(turn * u.y), r * sin(turn * u.y), s * cos(turn * u.w));
+  let raw = vec4<f32>(quats[4u * i], quats[4u * i + 1u], quats[4u * i + 2u], quats[4u * i + 3u]);
+  let mean = vec3<f32>(means[3u * i], means[3u * i + 1u], means[3u * i + 2u]);
+  let q = raw / length(raw);
+  let w = q.x; let x = q.y; let y = q.z; let z = q.w;
+  let axes = mat3x3<f32>(
+    1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y),
+    2.0 * (x * y - w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z + w * x),
+    2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y));
+  let scale = vec3<f32>(scales[3u * i], scales[3u * i + 1u], scales[3u * i + 2u]);
+  let gate = amount[0] / (1.0 + exp({nx.NOISE_STEEPNESS} * (opacities[i] - {1 - nx.NOISE_MIDDLE})));
+  let moved = mean + axes * (gate * scale * scale * (transpose(axes) * normal));
+  let good = dot(raw, raw) > 0.0 && finite(moved.x) && finite(moved.y) && finite(moved.z);
+  next_out[3u * i] = select(mean.x, moved.x, good);
+  next_out[3u * i + 1u] = select(mean.y, moved.y, good);
+  next_out[3u * i + 2u] = select(mean.z, moved.z, good);"""
+
+
+def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
+    """A splat_noise node."""
+    reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
+    gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=_HASH)

@@ -1,0 +1,166 @@
+"""Sums, means, extremes and matrix products: in a fixed order, without atomics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import WORKGROUP, Gpu
+from stipple.backends.gpu.structure import strides_of
+from stipple.errors import InputError
+from stipple.ir.graph import Node
+
+Dims = Mapping[str, int]
+_SHORT = 64
+_CHUNK = 4096
+
+_OPERATIONS = {"sum": ("0.0", "a + b"), "reduce_max": ("-3.4e38", "max(a, b)"), "reduce_min": ("3.4e38", "min(a, b)")}
+
+_WIDE = """
+fn join(a: f32, b: f32) -> f32 { return $join; }
+var<workgroup> partial: array<f32, 256>;
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+  let group = group_index(wid, nwg);
+  if (group >= P.outputs * P.chunks) { return; }
+  let o = group / P.chunks;
+  let chunk = group % P.chunks;
+  var rest = o; var start = 0u;
+$outer
+  var total = f32($identity);
+  let last = min((chunk + 1u) * P.chunk, P.inner);
+  for (var k = chunk * P.chunk + lid; k < last; k += 256u) {
+    var left = k; var at = start;
+$inner
+    total = join(total, source[at]);
+  }
+  partial[lid] = total;
+  workgroupBarrier();
+  for (var width = 128u; width > 0u; width = width / 2u) {
+    if (lid < width) { partial[lid] = join(partial[lid], partial[lid + width]); }
+    workgroupBarrier();
+  }
+  if (lid == 0u) { out[group] = partial[0] * P.factor; }
+}
+"""
+
+
+def reduce(gpu: Gpu, op: str, source: GpuBuffer, axes: Sequence[int], out: GpuBuffer, factor: float = 1.0) -> None:
+    """Reduce axes of an array of float32 into ``out``; the result is multiplied by ``factor``."""
+    strides = strides_of(source.shape)
+    outer = [(source.shape[a], strides[a]) for a in range(len(source.shape)) if a not in axes]
+    inner = [(source.shape[a], strides[a]) for a in range(len(source.shape)) if a in axes]
+    count = math.prod(n for n, _ in inner)
+    if not out.size:
+        return
+    chunks = max(1, -(-count // _CHUNK))
+    while chunks > 1 and chunks * out.size > 4 * WORKGROUP * WORKGROUP:
+        chunks = -(-chunks // 2)
+    if chunks == 1:
+        _dispatch(gpu, op, source, out, outer, inner, count, 1, factor)
+        return
+    parts = gpu.allocate((out.size, chunks), source.dtype)
+    _dispatch(gpu, op, source, parts, outer, inner, count, chunks, 1.0)
+    _dispatch(gpu, op, parts, out, [(out.size, chunks)], [(chunks, 1)], chunks, 1, factor)
+
+
+def _dispatch(
+    gpu: Gpu,
+    op: str,
+    source: GpuBuffer,
+    out: GpuBuffer,
+    outer: Sequence[tuple[int, int]],
+    inner: Sequence[tuple[int, int]],
+    count: int,
+    chunks: int,
+    factor: float,
+) -> None:
+    params: dict[str, int | float] = {}
+
+    def walk(axes: Sequence[tuple[int, int]], tag: str, rest: str, at: str) -> str:
+        lines = []
+        for k, (n, s) in reversed(list(enumerate(axes))):
+            params[f"{tag}n{k}"], params[f"{tag}s{k}"] = n, s
+            lines.append(f"  {at} += ({rest} % P.{tag}n{k}) * P.{tag}s{k}; {rest} = {rest} / P.{tag}n{k};")
+        return "\n".join(lines)
+
+    identity, join = _OPERATIONS[op]
+    code = {"outer": walk(outer, "o", "rest", "start"), "inner": walk(inner, "i", "left", "at")}
+    outputs = out.size // chunks if chunks > 1 else out.size
+    if count <= _SHORT and chunks == 1:
+        body = f"""  var rest = i; var start = 0u;
+{code["outer"]}
+  var total = f32({identity});
+  for (var k = 0u; k < P.inner; k++) {{
+    var left = k; var at = start;
+{code["inner"]}
+    let a = total; let b = source[at];
+    total = {join};
+  }}
+  out[i] = total * P.factor;"""
+        params |= {"inner": count, "factor": float(factor)}
+        gpu.each(f"short_{op}", body, {"source": source}, {"out": out}, outputs, params)
+        return
+    text = _WIDE.replace("$join", join).replace("$identity", identity)
+    text = text.replace("$outer", code["outer"]).replace("$inner", code["inner"])
+    params |= {
+        "outputs": outputs, "chunks": chunks, "chunk": -(-count // chunks), "inner": count, "factor": float(factor)
+    }  # fmt: skip
+    gpu.run(f"wide_{op}", text, {"source": source}, {"out": out}, params, outputs * chunks)
+
+
+def sum_(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    reduce(gpu, "sum", x[0], node.attrs["axes"], out[0])
+
+
+def mean(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    count = math.prod(x[0].shape[a] for a in node.attrs["axes"])
+    reduce(gpu, "sum", x[0], node.attrs["axes"], out[0], 1 / count if count else float("nan"))
+
+
+def extreme(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    if any(x[0].shape[a] == 0 for a in node.attrs["axes"]):
+        raise InputError(f"{node.op}: no element along an axis of {list(x[0].shape)}")
+    reduce(gpu, node.op, x[0], node.attrs["axes"], out[0])
+
+
+_PRODUCT = """
+var<workgroup> partial: array<f32, 256>;
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+  let o = group_index(wid, nwg);
+  if (o >= P.rows * P.columns) { return; }
+  let row = o / P.columns; let column = o % P.columns;
+  var total = 0.0;
+  for (var k = lid; k < P.inner; k += 256u) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
+  partial[lid] = total;
+  workgroupBarrier();
+  for (var width = 128u; width > 0u; width = width / 2u) {
+    if (lid < width) { partial[lid] = partial[lid] + partial[lid + width]; }
+    workgroupBarrier();
+  }
+  if (lid == 0u) { out[o] = partial[0]; }
+}
+"""
+
+
+def matmul(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    """A product of matrices: a thread for each element, or a workgroup where the sums are long."""
+    a, b = x
+    if id(a.raw) == id(b.raw):
+        twin = gpu.allocate(b.shape, b.dtype)
+        gpu.each("twin", "  out[i] = source[i];", {"source": b}, {"out": twin}, b.size)
+        b = twin
+    rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
+    params: dict[str, int | float] = {"rows": rows, "inner": inner, "columns": columns}
+    if inner > 4 * _SHORT:
+        gpu.run("matmul_long", _PRODUCT, {"a": a, "b": b}, {"out": out[0]}, params, rows * columns)
+        return
+    body = """  let row = i / P.columns; let column = i % P.columns;
+  var total = 0.0;
+  for (var k = 0u; k < P.inner; k++) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
+  out[i] = total;"""
+    gpu.each("matmul", body, {"a": a, "b": b}, {"out": out[0]}, rows * columns, params)

@@ -1,0 +1,127 @@
+"""Structure ops: copies from strides to strides, gathers, sums by index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import Gpu
+from stipple.errors import InputError
+from stipple.ir.dtype import DType
+from stipple.ir.graph import Node
+
+Dims = Mapping[str, int]
+
+
+def strides_of(shape: Sequence[int]) -> list[int]:
+    """Strides of a dense array, in elements."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def fill(gpu: Gpu, out: GpuBuffer, value: float) -> None:
+    """Set every element."""
+    number = {"f32": "bitcast<f32>(P.bits)", "i32": "bitcast<i32>(P.bits)", "u32": "P.bits"}[out.wgsl]
+    bits = np.array(value, np.float32 if out.dtype is DType.F32 else np.int64)
+    word = int(bits.view(np.uint32)) if out.dtype is DType.F32 else int(bits) & 0xFFFFFFFF
+    gpu.each("fill", f"  out[i] = {number};", {}, {"out": out}, out.size, {"bits": word})
+
+
+def copy(
+    gpu: Gpu,
+    source: GpuBuffer,
+    target: GpuBuffer,
+    shape: Sequence[int],
+    source_strides: Sequence[int],
+    target_strides: Sequence[int],
+    source_start: int = 0,
+    target_start: int = 0,
+) -> None:
+    """Copy a block of a shape from places in one buffer to places in another."""
+    params: dict[str, int | float] = {"from_": source_start, "to_": target_start}
+    lines = ["  var rest = i; var s = P.from_; var t = P.to_;"]
+    for axis in range(len(shape) - 1, -1, -1):
+        params |= {f"d{axis}": shape[axis], f"s{axis}": source_strides[axis], f"t{axis}": target_strides[axis]}
+        lines.append(
+            f"  {{ let c = rest % P.d{axis}; rest = rest / P.d{axis}; s += c * P.s{axis}; t += c * P.t{axis}; }}"
+        )
+    lines.append("  target_[t] = source[s];")
+    gpu.each("copy", "\n".join(lines), {"source": source}, {"target_": target}, math.prod(shape), params)
+
+
+def full(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    fill(gpu, out[0], node.attrs["value"])
+
+
+def transpose(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    strides = strides_of(x[0].shape)
+    copy(gpu, x[0], out[0], out[0].shape, [strides[a] for a in node.attrs["axes"]], strides_of(out[0].shape))
+
+
+def broadcast(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    shape = out[0].shape
+    own = [1] * (len(shape) - len(x[0].shape)) + list(x[0].shape)
+    strides = [0 if n == 1 else s for n, s in zip(own, strides_of(own), strict=True)]
+    copy(gpu, x[0], out[0], shape, strides, strides_of(shape))
+
+
+def narrow(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    axis = node.attrs["axis"]
+    start, length = node.attrs["start"].resolve(dims), node.attrs["length"].resolve(dims)
+    if start < 0 or length < 0 or start + length > x[0].shape[axis]:
+        raise InputError(
+            f"narrow: elements {start} to {start + length} do not lie in axis {axis} of {list(x[0].shape)}"
+        )
+    strides = strides_of(x[0].shape)
+    copy(gpu, x[0], out[0], out[0].shape, strides, strides_of(out[0].shape), start * strides[axis])
+
+
+def pad(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    before, after = node.attrs["before"].resolve(dims), node.attrs["after"].resolve(dims)
+    if min(before, after) < 0:
+        raise InputError(f"pad: lengths must not be negative, got {(before, after)}")
+    fill(gpu, out[0], 0)
+    strides = strides_of(out[0].shape)
+    copy(gpu, x[0], out[0], x[0].shape, strides_of(x[0].shape), strides, 0, before * strides[node.attrs["axis"]])
+
+
+def concat(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    axis, start = node.attrs["axis"], 0
+    strides = strides_of(out[0].shape)
+    for part in x:
+        copy(gpu, part, out[0], part.shape, strides_of(part.shape), strides, 0, start * strides[axis])
+        start += part.shape[axis]
+
+
+def _check_ids(op: str, ids: GpuBuffer, rows: int) -> None:
+    """Indices that the host knows are checked; others are held inside by the kernels."""
+    if ids.host is not None and ids.size and not (ids.host.min() >= 0 and ids.host.max() < rows):
+        raise InputError(f"{op}: ids must lie in 0 to {rows - 1}, got {ids.host.min()} to {ids.host.max()}")
+
+
+def gather(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    table, ids = x
+    _check_ids("gather", ids, table.shape[0])
+    width = math.prod(table.shape[1:])
+    body = (
+        "  let row = u32(clamp(ids[i / P.width], 0, i32(P.rows) - 1));\n  out[i] = table[row * P.width + i % P.width];"
+    )
+    params = {"width": width, "rows": table.shape[0]}
+    gpu.each("gather", body, {"table": table, "ids": ids}, {"out": out[0]}, out[0].size, params)
+
+
+def scatter_add(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
+    """Each element looks through all indices: no atomics, one order of additions, meant for few of them."""
+    base, ids, updates = x
+    _check_ids("scatter_add", ids, base.shape[0])
+    width = math.prod(base.shape[1:])
+    body = """  let row = i32(i / P.width);
+  var sum = base[i];
+  for (var k = 0u; k < P.entries; k++) {
+    if (ids[k] == row) { sum += updates[k * P.width + i % P.width]; }
+  }
+  out[i] = sum;"""
+    reads = {"base": base, "ids": ids, "updates": updates}
+    gpu.each("scatter_add", body, reads, {"out": out[0]}, base.size, {"width": width, "entries": ids.size})
