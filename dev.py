@@ -67,6 +67,7 @@ def main() -> None:
     set_up()
     if arguments.command == "demo":
         room = ["examples/data/room", "-o", "out/room", "--overwrite", "--preset", "fast", "--depth-weight", "0.1"]
+        room += ["--max-gaussians", "80000", "--set", "start.count=30000"]
         run(python(), "-m", "stipple", "train", *room)
         print("Look at out/room/report.html. How to train on your own photos: docs/training.md")
     elif arguments.command == "garden":

@@ -113,8 +113,8 @@ def markdown(results: dict[str, Any]) -> str:
     if "step" in results:
         s = results["step"]
         lines += [
-            f"A step on {s['gaussians']:,} Gaussians (degree 3) at {s['size']}: {s['step_ms']} ms; rasterization forward "
-            f"and backward in it {s['rasterization_ms']} ms; ratio **{s['ratio']}**.",
+            f"A step on {s['gaussians']:,} Gaussians (degree 3) at {s['size']}: {s['step_ms']} ms; rasterization "
+            f"forward and backward in it {s['rasterization_ms']} ms; ratio **{s['ratio']}**.",
             "",
             "| op | ms |",
             "| --- | ---: |",

@@ -96,7 +96,7 @@ class GpuBackend:
             make = _MAKES[node.op]
             return GpuKernel(f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True)
         if node.op in _WRITES:
-            if node.op in _FLOAT_ONLY and node.inputs[0].dtype is not DType.F32:
+            if node.op in _FLOAT_ONLY and any(v.dtype is not DType.F32 for v in node.inputs[:1]):
                 return None
             return GpuKernel(f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False)
         if node.op in _ON_HOST:

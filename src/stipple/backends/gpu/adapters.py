@@ -91,6 +91,6 @@ def choose(kind: str) -> tuple[AdapterInfo, Any]:
     named = f" whose name holds {wanted!r} (from {_VARIABLE})" if wanted else ""
     api = "GPU" if kind == "gpu" else f"{KINDS[kind]} GPU"
     raise DeviceError(
-        f"device {kind!r}: no {api}{named} was found (there: {there}); install its driver, on Linux also the Vulkan loader "
-        "(libvulkan1; mesa-vulkan-drivers has a software device), or use --device cpu"
+        f"device {kind!r}: no {api}{named} was found (there: {there}); install its driver, on Linux also the Vulkan "
+        "loader (libvulkan1; mesa-vulkan-drivers has a software device), or use --device cpu"
     )

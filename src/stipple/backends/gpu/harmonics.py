@@ -7,10 +7,13 @@ from functools import lru_cache
 from stipple import numerics as nx
 
 
+def _number(value: float) -> str:
+    text = f"{value:.9g}"
+    return text if "." in text or "e" in text else f"{text}.0"
+
+
 def _term(coefficient: float, powers: tuple[int, int, int]) -> str:
-    factors = [
-        f"{coefficient:.9g}" if "." in f"{coefficient:.9g}" or "e" in f"{coefficient:.9g}" else f"{coefficient:.1f}"
-    ]
+    factors = [_number(coefficient)]
     for name, power in zip(("d.x", "d.y", "d.z"), powers, strict=True):
         factors += [name] * power
     return " * ".join(factors)
@@ -18,7 +21,7 @@ def _term(coefficient: float, powers: tuple[int, int, int]) -> str:
 
 @lru_cache(maxsize=8)
 def harmonics(degree: int) -> str:
-    """``basis(d)``, the values for a unit direction, and ``basis_gradient(d, w)``, the gradient of their weighted sum."""
+    """``basis(d)``, values for a unit direction, and ``basis_gradient(d, w)``, the gradient of their weighted sum."""
     count = nx.sh_coeff_count(max(degree, 0))
     values, gradients = [], []
     for k, monomials in enumerate(nx.SH_BASIS[:count]):

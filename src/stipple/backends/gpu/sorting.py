@@ -1,7 +1,7 @@
 """Sums over prefixes and a stable radix sort of 32-bit keys: integers only, so the order is exact.
 
-The sort takes four bits a pass. A workgroup counts the digits of 1024 items, an exclusive sum over all counts (digits in
-order, and within one the workgroups in order) says where each begins, and every item moves to its place.
+The sort takes four bits a pass. A workgroup counts the digits of 1024 items, an exclusive sum over all counts (digits
+in order, and within one the workgroups in order) says where each begins, and every item moves to its place.
 """
 
 from __future__ import annotations

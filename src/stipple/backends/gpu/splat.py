@@ -277,9 +277,11 @@ def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]
     _check_prepared(means2d, ranges, ids)
     height, width, channels = attrs["height"], attrs["width"], x[2].shape[1]
     made = {
-        "rgba": gpu.allocate((height, width, channels + 1), DType.F32), "depth": gpu.allocate((height, width), DType.F32),
-        "transmittance": gpu.allocate((height, width), DType.F32), "last_ids": gpu.allocate((height, width), DType.I32),
-    }  # fmt: skip
+        "rgba": gpu.allocate((height, width, channels + 1), DType.F32),
+        "depth": gpu.allocate((height, width), DType.F32),
+        "transmittance": gpu.allocate((height, width), DType.F32),
+        "last_ids": gpu.allocate((height, width), DType.I32),
+    }
     most = attrs["max_splat_steps"]
     writes = dict(made)
     if most:
@@ -385,7 +387,7 @@ _ADD_UP = """
 
 def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients of splat_rasterize's floats, of the background only if something uses it."""
-    means2d, conics, colors, background, ranges, ids = x[0], x[1], x[2], x[5], x[6], x[7]
+    means2d, conics, colors, ranges, ids = x[0], x[1], x[2], x[6], x[7]
     transmittance, last_ids, v_rgba, v_depth = x[10:14]
     _check_prepared(means2d, ranges, ids)
     count, channels, conic = means2d.shape[0], colors.shape[1], conics.shape[1]

@@ -1,23 +1,17 @@
-"""The CPU's splat kernels held to the reference, on random and degenerate scenes."""
+"""Every device's splat kernels held to the reference, on random and degenerate scenes."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cpu.held_to_reference import check, compare, gradients, render_on, rounded, run_all
+from devices.held_to_reference import check, compare, gradients, render_on, rounded, run_all
 from scenes import OPERANDS, Scene, random_scene, render
-from stipple.backends.cpu import CpuBackend
-from stipple.errors import DeviceError, InputError, LimitWarning
+from stipple.errors import InputError, LimitWarning
 from stipple.runtime import Session
-
-SESSION = Session(CpuBackend())
 
 SCENES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -40,41 +34,41 @@ SCENES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
 @pytest.mark.parametrize("name", list(SCENES))
-def test_random_scenes(name: str, projection: str) -> None:
+def test_random_scenes(name: str, projection: str, session: Session) -> None:
     options = {"count": 60, "width": 50, "height": 37, **SCENES[name]}
     for seed in range(2):
-        check(random_scene(100 + seed, projection=projection, **options), SESSION)
+        check(random_scene(100 + seed, projection=projection, **options), session)
 
 
 @pytest.mark.parametrize("eps2d", [0.05, 0.3])
-def test_antialiased(eps2d: float) -> None:
+def test_antialiased(eps2d: float, session: Session) -> None:
     scene = random_scene(102, count=60, width=50, height=37, antialiased=True, eps2d=eps2d)
     scene.arrays["scales"] *= 0.3
-    check(scene, SESSION)
+    check(scene, session)
 
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
-def test_fused_render(projection: str) -> None:
-    check(random_scene(103, count=60, width=50, height=37, projection=projection), SESSION, fused=True)
+def test_fused_render(projection: str, session: Session) -> None:
+    check(random_scene(103, count=60, width=50, height=37, projection=projection), session, fused=True)
 
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
-def test_clamped_jacobian(projection: str) -> None:
+def test_clamped_jacobian(projection: str, session: Session) -> None:
     scene = random_scene(104, count=8, projection=projection)
     rng = np.random.default_rng(7)
     x, y = [-3, 3, -3.2, 3.1, 0, 0.2, -2.9, 2.5], [0, 0.2, 1.5, -1, -3, 3, -2.6, 2.2]
     points = np.column_stack([x, y, np.linspace(1.8, 2.2, 8)])
     viewmat = scene.arrays["viewmat"]
     means = (points - viewmat[:3, 3]) @ viewmat[:3, :3]
-    check(scene.with_(means=means, scales=rng.uniform(0.7, 1.3, (8, 3)), opacities=rng.uniform(0.5, 0.9, 8)), SESSION)
+    check(scene.with_(means=means, scales=rng.uniform(0.7, 1.3, (8, 3)), opacities=rng.uniform(0.5, 0.9, 8)), session)
 
 
-def test_limits() -> None:
+def test_limits(session: Session) -> None:
     with pytest.warns(LimitWarning, match="max_splat_steps = 2 cut"):
-        check(random_scene(105, count=40, max_splat_steps=2), SESSION)
+        check(random_scene(105, count=40, max_splat_steps=2), session)
     scene = rounded(random_scene(106, count=30, tile_size=4, max_list_entries=60))
     with pytest.warns(LimitWarning, match=r"max_list_entries = 60 cut \d+ of \d+"):
-        given = render_on(scene, SESSION)
+        given = render_on(scene, session)
     assert len(given["sorted_ids"]) == 60
     nearest = np.argsort(np.where(given["radii"][:, 0] > 0, given["depths"], np.inf), kind="stable")
     kept = np.unique(given["sorted_ids"])
@@ -107,7 +101,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
 @pytest.mark.parametrize("sh_degree", [-1, 1])
 @pytest.mark.parametrize("case", list(BROKEN))
-def test_degenerate_gaussians(case: str, projection: str, sh_degree: int) -> None:
+def test_degenerate_gaussians(case: str, projection: str, sh_degree: int, session: Session) -> None:
     scene = random_scene(107, count=12, projection=projection, sh_degree=sh_degree)
     values = dict(BROKEN[case])
     if "point" in values:
@@ -118,19 +112,19 @@ def test_degenerate_gaussians(case: str, projection: str, sh_degree: int) -> Non
     if case == "zero scale" and projection == "ewa":
         viewmat = scene.arrays["viewmat"]
         scene.arrays["means"][3] = (np.array([0, 0, 2.0]) - viewmat[:3, 3]) @ viewmat[:3, :3]
-    wanted, given = render(rounded(scene)), render_on(scene, SESSION)
+    wanted, given = render(rounded(scene)), render_on(scene, session)
     assert np.isfinite(given["rgba"]).all()
     if case != "tiny scale":  # its ray footprint is beyond float32, and smaller than any pixel
         np.testing.assert_array_equal(given["radii"] > 0, wanted["radii"] > 0)
     assert np.abs(given["rgba"] - wanted["rgba"]).max() < 1e-4
-    for name, array in run_all(scene, SESSION).items():
+    for name, array in run_all(scene, session).items():
         assert np.isfinite(array).all(), name
 
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
 @pytest.mark.parametrize("options", [{"count": 0}, {"count": 1}, {"count": 5, "width": 1, "height": 1}])
-def test_small_sizes(projection: str, options: dict[str, int]) -> None:
-    check(random_scene(108, projection=projection, **options), SESSION, flips=1.0)
+def test_small_sizes(projection: str, options: dict[str, int], session: Session) -> None:
+    check(random_scene(108, projection=projection, **options), session, flips=1.0)
 
 
 def crowd(count: int, width: int, height: int, **arrays: Any) -> Scene:
@@ -144,16 +138,16 @@ def crowd(count: int, width: int, height: int, **arrays: Any) -> Scene:
     )
 
 
-def test_a_million_on_one_pixel() -> None:
+def test_a_million_on_one_pixel(session: Session) -> None:
     count = 1_000_000
     scene = crowd(count, 3, 3, scales=np.full((count, 3), 0.01), opacities=np.full(count, 0.01))
-    out = render_on(scene, SESSION)
+    out = render_on(scene, session)
     assert len(out["sorted_ids"]) == count
     assert 500 < out["last_ids"][1, 1] < 2000
     assert np.isfinite(out["rgba"]).all()
 
 
-def test_nothing_is_read_or_written_out_of_bounds() -> None:
+def test_nothing_is_read_or_written_out_of_bounds(session: Session) -> None:
     """Scenes that try: far left, above, behind, huge, tiny, not finite, all at once, at odd image sizes.
 
     Results must be well formed and finite. Colours stay moderate: beyond 1e19 their products overflow.
@@ -167,7 +161,7 @@ def test_nothing_is_read_or_written_out_of_bounds() -> None:
                 array = scene.arrays[name]
                 hit = rng.uniform(size=array.shape) < 0.15
                 array[hit] = rng.choice(np.append(wild[7:11], 1e3) if name == "colors" else wild, size=int(hit.sum()))
-            out = run_all(scene, SESSION)
+            out = run_all(scene, session)
             ids, ranges = out["sorted_ids"], out["tile_ranges"]
             assert len(ids) == 0 or (ids.min() >= 0 and ids.max() < 300)
             assert ranges[0, 0] == 0
@@ -177,7 +171,7 @@ def test_nothing_is_read_or_written_out_of_bounds() -> None:
             assert all(np.isfinite(out[f"v_{n}"]).all() for n in OPERANDS)
 
 
-def test_bad_indices_are_refused_not_followed() -> None:
+def test_bad_indices_are_refused_not_followed(session: Session) -> None:
     from stipple import ir
 
     graph = ir.Graph("t")
@@ -186,7 +180,7 @@ def test_bad_indices_are_refused_not_followed() -> None:
     values += [graph.input("tile_ranges", [1, 2], "i32"), graph.input("sorted_ids", ["E"], "i32")]
     node = graph.add("splat_rasterize", values, {"width": 8, "height": 8})
     graph.output("rgba", node.result("rgba"))
-    exe = SESSION.compile(graph)
+    exe = session.compile(graph)
     feeds = {n: np.ones(s, np.float32) for n, s in shapes.items()}
     for ranges, ids in (
         ([[0, 2]], [0, 4]),
@@ -201,7 +195,7 @@ def test_bad_indices_are_refused_not_followed() -> None:
 
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
-def test_wild_footprints_given_straight_to_the_rasterizer(projection: str) -> None:
+def test_wild_footprints_given_straight_to_the_rasterizer(projection: str, session: Session) -> None:
     """Nothing but finite ellipses is drawn, and the rest is followed nowhere; the reference agrees."""
     from stipple import ir
 
@@ -236,7 +230,7 @@ def test_wild_footprints_given_straight_to_the_rasterizer(projection: str) -> No
         ("means2d", "opacities"), ir.grad(graph, ir.sum(node.result("rgba")), [values[0], values[3]]), strict=True
     ):
         graph.output(f"v_{name}", value)
-    given, wanted = (s.compile(graph).run(feeds) for s in (SESSION, Session("reference")))
+    given, wanted = (s.compile(graph).run(feeds) for s in (session, Session("reference")))
     assert np.isfinite(given["rgba"]).all()
     assert given["rgba"][..., 3].max() > 0.5
     apart = np.abs(given["rgba"] - wanted["rgba"]).max(axis=2) > 1e-4
@@ -244,29 +238,7 @@ def test_wild_footprints_given_straight_to_the_rasterizer(projection: str) -> No
     assert np.isfinite(given["v_opacities"]).all()
 
 
-@pytest.mark.parametrize("projection", ["ewa", "ray"])
-def test_the_same_bits_for_any_number_of_threads(projection: str) -> None:
-    scene = random_scene(112, count=20_000, width=150, height=111, sh_degree=2, projection=projection)
-    scene.arrays["scales"] *= 0.2
-    results = [run_all(scene, Session(CpuBackend(threads=n))) for n in (1, 2, 3, 8)]
-    assert len(results[0]["sorted_ids"]) > 10_000
-    for other in results[1:]:
-        for name, array in results[0].items():
-            assert array.tobytes() == other[name].tobytes(), name
-
-
-def test_threads_by_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STIPPLE_NUM_THREADS", "3")
-    assert CpuBackend().threads.count == 3
-    assert CpuBackend(threads=2).threads.count == 2
-    monkeypatch.setenv("STIPPLE_NUM_THREADS", "many")
-    with pytest.raises(DeviceError, match="STIPPLE_NUM_THREADS: expected a number"):
-        CpuBackend()
-    with pytest.raises(DeviceError, match="threads: expected"):
-        CpuBackend(threads=0)
-
-
-def test_garden() -> None:
+def test_garden(session: Session) -> None:
     """The garden's points at full size against the reference, on a part of the view."""
     data = Path(__file__).parents[2] / "examples" / "data" / "garden_points.npz"
     with np.load(data) as file:
@@ -293,44 +265,8 @@ def test_garden() -> None:
     height, width = 48, 64
     weights = (rng.normal(size=(height, width, 4)), rng.normal(size=(height, width)))
     wanted = gradients(scene, Session("reference"), "f64", weights)
-    given = gradients(scene, SESSION, "f32", weights)
+    given = gradients(scene, session, "f32", weights)
     apart = np.abs(given["rgba"] - wanted["rgba"]).max(axis=2) > 1e-4
     assert apart.mean() < 0.02
     for name in ("v_means", "v_quats", "v_scales", "v_opacities", "v_colors", "v_background"):
         compare(name, given[name], wanted[name])
-
-
-@pytest.mark.parametrize("lanes", ["4", "8"])
-def test_other_vector_widths(lanes: str, tmp_path: Path) -> None:
-    """Narrower machines' kernels, in a process of their own."""
-    code = """
-import sys
-from cpu.held_to_reference import check
-from scenes import random_scene
-from stipple.backends.cpu import CpuBackend, simd
-from stipple.runtime import Session
-assert simd.LANES == int(sys.argv[1])
-session = Session(CpuBackend())
-for projection in ("ewa", "ray"):
-    for options in ({}, {"channels": 5}, {"tile_size": 40}):
-        check(random_scene(120, count=60, width=50, height=37, projection=projection, **options), session)
-print("checked")
-"""
-    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, lanes], env=environment, timeout=300, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "checked" in done.stdout
-
-
-def test_a_wrong_vector_width_is_refused() -> None:
-    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": "5"}
-    done = subprocess.run(
-        [sys.executable, "-c", "import stipple.backends.cpu"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got '5'" in done.stderr

@@ -1,0 +1,50 @@
+"""Devices that the tests run on: the CPU, and a GPU (a software one does) with subgroups and without."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import pytest
+
+from stipple.errors import DeviceError
+from stipple.runtime import Session
+
+DEVICES = ("cpu", "gpu", "gpu without subgroups")
+
+
+@lru_cache(maxsize=4)
+def open_session(name: str) -> Session | str:
+    """A session, or why there is none."""
+    if name == "cpu":
+        from stipple.backends.cpu import CpuBackend
+
+        return Session(CpuBackend())
+    from stipple.backends.gpu import GpuBackend
+
+    try:
+        return Session(GpuBackend("gpu", subgroups=name == "gpu"))
+    except DeviceError as error:
+        return str(error)
+
+
+def session_on(name: str) -> Session:
+    """A session, or a skip that says why; a failure where STIPPLE_REQUIRE_GPU is set."""
+    found = open_session(name)
+    if isinstance(found, str):
+        if os.environ.get("STIPPLE_REQUIRE_GPU"):
+            pytest.fail(found)
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(params=DEVICES)
+def session(request: pytest.FixtureRequest) -> Session:
+    """Every device in turn."""
+    return session_on(request.param)
+
+
+@pytest.fixture(params=DEVICES[1:])
+def gpu_session(request: pytest.FixtureRequest) -> Session:
+    """The GPU, with subgroups and without."""
+    return session_on(request.param)

@@ -1,0 +1,102 @@
+"""What is the CPU backend's own: threads, vector widths."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.held_to_reference import run_all
+from scenes import random_scene
+from stipple.backends.cpu import CpuBackend
+from stipple.errors import DeviceError
+from stipple.runtime import Session
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("projection", ["ewa", "ray"])
+def test_the_same_bits_for_any_number_of_threads(projection: str) -> None:
+    scene = random_scene(112, count=20_000, width=150, height=111, sh_degree=2, projection=projection)
+    scene.arrays["scales"] *= 0.2
+    results = [run_all(scene, Session(CpuBackend(threads=n))) for n in (1, 2, 3, 8)]
+    assert len(results[0]["sorted_ids"]) > 10_000
+    for other in results[1:]:
+        for name, array in results[0].items():
+            assert array.tobytes() == other[name].tobytes(), name
+
+
+def test_threads_by_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STIPPLE_NUM_THREADS", "3")
+    assert CpuBackend().threads.count == 3
+    assert CpuBackend(threads=2).threads.count == 2
+    monkeypatch.setenv("STIPPLE_NUM_THREADS", "many")
+    with pytest.raises(DeviceError, match="STIPPLE_NUM_THREADS: expected a number"):
+        CpuBackend()
+    with pytest.raises(DeviceError, match="threads: expected"):
+        CpuBackend(threads=0)
+
+
+@pytest.mark.parametrize("lanes", ["4", "8"])
+def test_other_vector_widths(lanes: str, tmp_path: Path) -> None:
+    """Narrower machines' kernels, in a process of their own."""
+    code = """
+import sys
+from devices.held_to_reference import check
+from scenes import random_scene
+from stipple.backends.cpu import CpuBackend, simd
+from stipple.runtime import Session
+assert simd.LANES == int(sys.argv[1])
+session = Session(CpuBackend())
+for projection in ("ewa", "ray"):
+    for options in ({}, {"channels": 5}, {"tile_size": 40}):
+        check(random_scene(120, count=60, width=50, height=37, projection=projection, **options), session)
+print("checked")
+"""
+    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, lanes], env=environment, timeout=300, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "checked" in done.stdout
+
+
+def test_a_wrong_vector_width_is_refused() -> None:
+    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": "5"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import stipple.backends.cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got '5'" in done.stderr
+
+
+def test_generated_harmonics_are_up_to_date() -> None:
+    module = runpy.run_path(str(ROOT / "tools" / "generate_harmonics.py"))
+    assert module["TARGET"].read_text() == module["generate"]()
+
+
+def test_vector_functions_are_accurate() -> None:
+    from numba import njit
+
+    from stipple.backends.cpu.simd import LANES, vexp2, vload, vlog2, vstore
+
+    @njit
+    def both_functions(x: np.ndarray, powers: np.ndarray, logs: np.ndarray) -> None:
+        for i in range(0, len(x), LANES):
+            vstore(powers, i, vexp2(vload(x, i)))
+            vstore(logs, i, vlog2(vload(powers, i)))
+
+    x = np.linspace(-125, 125, 16 * 40_000).astype(np.float32)
+    powers, logs = np.empty_like(x), np.empty_like(x)
+    both_functions(x, powers, logs)
+    exact = np.exp2(x.astype(np.float64))
+    assert np.max(np.abs(powers - exact) / exact) <= 2e-6
+    assert np.max(np.abs(logs - np.log2(powers.astype(np.float64)))) <= 2e-5
