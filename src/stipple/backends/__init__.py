@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 from stipple.runtime.backend import Backend
 from stipple.runtime.registry import register_device
@@ -17,6 +17,7 @@ def _reference() -> Backend:
 register_device("reference", _reference)
 
 
+@lru_cache(maxsize=4)  # one device a process: pipelines are compiled once
 def _gpu(kind: str) -> Backend:
     from stipple.backends.gpu import GpuBackend
 

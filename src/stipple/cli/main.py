@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 
 import click
-from rich.console import Console
 
 from stipple import __version__
 from stipple.cli.bench import bench
+from stipple.cli.devices import devices
 from stipple.cli.evaluate import evaluate
 from stipple.cli.info import info
 from stipple.cli.inspect import inspect
 from stipple.cli.poses import poses
 from stipple.cli.render import render
+from stipple.cli.selftest import selftest
 from stipple.cli.train import train
 from stipple.errors import StippleError
 
@@ -39,26 +40,7 @@ def main() -> None:
     """Differentiable 3D Gaussian splatting for every machine."""
 
 
-@click.command()
-def devices() -> None:
-    """List the devices of this machine, the one that --device auto takes first."""
-    from stipple.runtime import devices as names
-
-    console = Console()
-    for name in names():
-        console.print(f"[bold]{name:<10}[/bold] {_describe(name)}")
-
-
-def _describe(name: str) -> str:
-    if name == "cpu":
-        from stipple.backends.cpu.simd import LANES
-        from stipple.backends.cpu.threads import default_threads
-
-        return f"SIMD kernels, {LANES} lanes of float32, {default_threads()} threads"
-    return "float64 NumPy: the specification, slow" if name == "reference" else ""
-
-
-for command in (poses, train, evaluate, inspect, render, info, devices, bench):
+for command in (poses, train, evaluate, inspect, render, info, devices, selftest, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

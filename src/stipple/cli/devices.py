@@ -1,0 +1,45 @@
+"""``stipple devices``: what there is to run on."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from stipple.errors import DeviceError
+
+
+@click.command()
+def devices() -> None:
+    """List the devices of this machine, the one that --device auto takes first."""
+    from stipple.runtime import devices as names
+
+    console = Console()
+    for name in names():
+        if name in ("cpu", "reference"):
+            console.print(f"[bold]{name:<10}[/bold] {describe_device(name)}", highlight=False, soft_wrap=True)
+    try:
+        from stipple.backends.gpu import adapters, describe
+
+        found = adapters()
+        for i, info in enumerate(found):
+            also = ", gpu" if i == 0 else ""
+            console.print(f"[bold]{info.device + also:<10}[/bold] {describe(info)}", highlight=False, soft_wrap=True)
+        if not found:
+            console.print("no GPU was found: install its driver, and on Linux the Vulkan loader", soft_wrap=True)
+    except DeviceError as error:
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe_device(name: str) -> str:
+    """One line about a device."""
+    if name == "cpu":
+        from stipple.backends.cpu.simd import LANES
+        from stipple.backends.cpu.threads import default_threads
+
+        return f"SIMD kernels, {LANES} lanes of float32, {default_threads()} threads"
+    if name == "reference":
+        return "float64 NumPy: the specification, slow"
+    from stipple.backends.gpu import describe
+    from stipple.backends.gpu.adapters import choose
+
+    return describe(choose(name)[0])

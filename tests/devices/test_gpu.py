@@ -1,0 +1,258 @@
+"""What is the GPU backend's own: sorting and sums, limits of Metal, training against the CPU, its errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from captures import truth, write_colmap
+from scenes import random_scene
+from stipple import Gaussians, ir
+from stipple.backends.gpu import GpuBackend
+from stipple.backends.gpu.adapters import adapters
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
+from stipple.cli import main
+from stipple.errors import DeviceError, InputError
+from stipple.formats.captures import Frame
+from stipple.ir.dtype import DType
+from stipple.runtime import Session
+from stipple.train import make_config
+from stipple.train.population import Population
+from stipple.train.stepper import Stepper
+
+METAL = {"workgroup bytes": 32_768, "buffers": 31, "threads": 1024}
+"""What every Metal device since Apple's A8 and Intel's Macs of 2012 has (Metal feature set tables, 2024)."""
+
+
+@pytest.fixture
+def gpu(gpu_session: Session) -> Gpu:
+    backend = gpu_session.backend
+    assert isinstance(backend, GpuBackend)
+    return backend.gpu
+
+
+@pytest.mark.parametrize("count", [1, 255, 1024, 1025, 70_000, 1_100_000])
+def test_exclusive_sums(gpu: Gpu, count: int) -> None:
+    values = np.random.default_rng(count).integers(0, 100, count).astype(np.int32)
+    made = gpu.download(exclusive_sum(gpu, gpu.upload(values, DType.I32)))
+    np.testing.assert_array_equal(made, np.concatenate([[0], np.cumsum(values)]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1023, 1024, 1025, 50_000])
+@pytest.mark.parametrize("bits", [1, 7, 12, 32])
+def test_the_sort_is_stable(gpu: Gpu, count: int, bits: int) -> None:
+    rng = np.random.default_rng(count)
+    keys = rng.integers(0, 2**bits, count, dtype=np.uint64).astype(np.uint32)
+    places = np.arange(count, dtype=np.int32)
+    sorted_keys, values = sort_pairs(
+        gpu, gpu.upload(keys.view(np.int32), DType.I32), gpu.upload(places, DType.I32), bits
+    )
+    order = np.argsort(keys, kind="stable")
+    np.testing.assert_array_equal(gpu.download(values), order)
+    np.testing.assert_array_equal(gpu.download(sorted_keys).view(np.uint32), keys[order])
+
+
+def test_the_same_bits_every_time(gpu_session: Session) -> None:
+    from devices.held_to_reference import run_all
+
+    scene = random_scene(5, count=500, width=70, height=50, sh_degree=2)
+    first, second = run_all(scene, gpu_session), run_all(scene, gpu_session)
+    for name, array in first.items():
+        assert array.tobytes() == second[name].tobytes(), name
+
+
+def test_the_order_of_equal_depths_is_that_of_the_indices(gpu_session: Session) -> None:
+    from devices.held_to_reference import render_on, rounded
+
+    scene = rounded(random_scene(6, count=200, width=40, height=30))
+    scene.arrays["means"][:] = scene.arrays["means"][0]
+    given, wanted = render_on(scene, gpu_session), render_on(scene, Session("cpu"))
+    for name in ("sorted_ids", "tile_ranges", "last_ids"):
+        np.testing.assert_array_equal(given[name], wanted[name])
+
+
+def test_dispatches_beyond_the_limit_of_one_dimension(gpu_session: Session) -> None:
+    """More than 65535 workgroups."""
+    count = 65_536 * 256 + 1000
+    graph = ir.Graph("t")
+    x = graph.input("x", ["N"])
+    graph.output("y", x + 1.0)
+    values = np.arange(count, dtype=np.float32)
+    np.testing.assert_array_equal(gpu_session.compile(graph).run({"x": values})["y"], values + 1)
+
+
+def test_an_array_too_large_for_the_device_is_refused(gpu: Gpu) -> None:
+    with pytest.raises(DeviceError, match=r"one array would take .* MB, the device allows .* MB; use fewer"):
+        gpu.allocate((gpu.largest // 4 + 1,), DType.F32)
+
+
+def test_a_float64_graph_is_refused_by_name(gpu_session: Session) -> None:
+    graph = ir.Graph("t")
+    graph.output("y", ir.splat_noise(*(graph.input(n, s, "f64") for n, s in
+                                       (("m", [4, 3]), ("q", [4, 4]), ("s", [4, 3]), ("o", [4]))),
+                                     1.0, graph.input("k", [2], "i32")))  # fmt: skip
+    with pytest.raises(Exception, match="has no kernel for: splat_noise"):
+        gpu_session.compile(graph)
+
+
+def test_bad_cameras_and_indices_are_refused(gpu_session: Session) -> None:
+    from devices.held_to_reference import render_on
+
+    scene = random_scene(7)
+    scene.arrays["intrinsics"][0, 0] = -9
+    with pytest.raises(InputError, match="focal"):
+        render_on(scene, gpu_session)
+    graph = ir.Graph("t")
+    table, ids = graph.input("table", [4, 3]), graph.input("ids", [2], "i32")
+    graph.output("rows", ir.gather(table, ids))
+    with pytest.raises(InputError, match="ids must lie in 0 to 3"):
+        gpu_session.compile(graph).run({"table": np.zeros((4, 3), np.float32), "ids": np.array([0, 4], np.int32)})
+
+
+def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> None:
+    """Gradients where the lists of entries were fed: the device finds each Gaussian's entries itself."""
+    import stipple
+
+    rng = np.random.default_rng(8)
+    count = 80
+    arguments = (
+        rng.normal(size=(count, 3)), rng.normal(size=(count, 4)), rng.uniform(0.05, 0.3, (count, 3)),
+        rng.uniform(0.1, 1, count), rng.uniform(size=(count, 3)), np.array([np.diag([1.0, 1, 1, 1])]),
+        np.array([[[40.0, 0, 24], [0, 40, 18], [0, 0, 1]]]), 48, 36,
+    )  # fmt: skip
+    arguments[5][0, 2, 3] = 4
+    results = []
+    for device in ("cpu", gpu_session.device):
+        colors, _, _, vjp = stipple.rasterization_vjp(*arguments, absgrad=True, device=device)
+        results.append({"image": colors, **vjp(colors)})
+    for name, wanted in results[0].items():
+        assert np.linalg.norm(results[1][name] - wanted) <= 1e-4 * np.linalg.norm(wanted) + 1e-7, name
+
+
+# --- training ---------------------------------------------------------------------------------------------
+def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
+    made = truth()
+    rng = np.random.default_rng(0)
+    points = made.points + rng.normal(size=made.points.shape) * 0.1
+    scene = Gaussians.from_linear(points, 0.2, 0.4, np.full((len(points), 3), 0.5), rng.normal(size=(len(points), 4)))
+    config = make_config(
+        None, {"schedule": {"steps": steps, "sh_every": 60, "coarse": [[2, 0.2]]}, "density": {"strategy": strategy}}
+    )
+    stepper = Stepper(device, config, len(made.cameras))
+    stepper.start(Population.start(scene))
+    losses = []
+    for step in range(1, steps + 1):
+        i = step % len(made.cameras)
+        frame = Frame(made.cameras[i], made.photos[i]).smaller(2 if step <= 0.2 * steps else 1)
+        losses.append(stepper.run(step, i, frame)["loss"])
+    report = stepper.executable
+    assert report is not None
+    elsewhere = [d.kernel for d in report.dispatch if ":wgsl." not in d.kernel and ":view" not in d.kernel]
+    assert device.device == "cpu" or not elsewhere, "no op of a training step runs on the host"
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_two_hundred_steps_follow_the_cpu(gpu_session: Session, strategy: str) -> None:
+    wanted, given = losses_on(Session("cpu"), strategy, 200), losses_on(gpu_session, strategy, 200)
+    assert wanted[-20:].mean() < 0.7 * wanted[:20].mean(), "it learns"
+    np.testing.assert_allclose(given, wanted, rtol=0.01)
+
+
+def test_train_render_eval_from_the_command_line(gpu_session: Session, tmp_path: Path) -> None:
+    write_colmap(truth(), tmp_path / "capture")
+    out = tmp_path / "out"
+    steps = [
+        "--steps",
+        "120",
+        "--set",
+        "density.start=20",
+        "--set",
+        "density.every=20",
+        "--set",
+        "schedule.sh_every=40",
+    ]
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("train", tmp_path / "capture", "-o", out, *steps, "--device", "gpu", "--exposure", "--refine-poses")
+    curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    scores = [r["test_psnr"] for r in curve if "test_psnr" in r]
+    assert scores[-1] > scores[0] + 1
+    run("eval", out, "--device", "gpu")
+    on_gpu = json.loads((out / "eval.json").read_text())["mean"]["test"]["psnr"]
+    run("eval", out, "--device", "cpu")
+    assert json.loads((out / "eval.json").read_text())["mean"]["test"]["psnr"] == pytest.approx(on_gpu, abs=0.01)
+    run("render", out / "scene.ply", "-o", tmp_path / "p.png", "--size", "64x48", "--device", "gpu")
+
+
+def test_selftest_and_devices(gpu_session: Session, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["selftest", "--device", "gpu", "--json", str(tmp_path / "s.json")])
+    assert result.exit_code == 0, result.output
+    assert "checks passed" in result.output
+    checks = json.loads((tmp_path / "s.json").read_text())["checks"]
+    assert len(checks) >= 15
+    assert all(c["passed"] and c["error"] <= c["allowed"] for c in checks)
+    listed = CliRunner().invoke(main, ["devices"]).output
+    assert adapters()[0].name in listed
+
+
+def test_selftest_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stipple.backends.cpu import image
+
+    whole = image.l1_ssim
+
+    def wrong(*arguments: object, **more: object) -> list[np.ndarray]:
+        l1, *rest = whole(*arguments, **more)
+        return [l1 * np.float32(1.01), *rest]
+
+    monkeypatch.setitem(__import__("stipple.backends.cpu", fromlist=["_COMPILED"])._COMPILED, "image_l1_ssim", wrong)
+    result = CliRunner().invoke(main, ["selftest", "--device", "cpu"])
+    assert result.exit_code == 1
+    assert "checks failed: L1 + SSIM" in result.output
+
+
+# --- shaders ----------------------------------------------------------------------------------------------
+def _workgroup_bytes(source: str) -> int:
+    constants = {n: int(v) for n, v in re.findall(r"const (\w+): u32 = (\d+)u;", source)}
+    sizes = {"u32": 4, "i32": 4, "f32": 4, "vec2<f32>": 8, "vec4<f32>": 16}
+    total = 0
+    for kind in re.findall(r"var<workgroup> \w+: ([^;]+);", source):
+        array = re.fullmatch(r"array<(.+), (\w+)>", kind)
+        atomic = re.fullmatch(r"atomic<(.+)>", kind)
+        count = 1 if array is None else int(array[2]) if array[2].isdigit() else constants[array[2]]
+        total += count * sizes[array[1] if array else atomic[1] if atomic else kind]
+    return total
+
+
+def test_every_shader_keeps_to_metals_limits(gpu_session: Session) -> None:
+    """All kernels that the scenes, training and reductions of this file and its neighbours compile."""
+    from devices.held_to_reference import run_all
+
+    for projection in ("ewa", "ray"):
+        for channels in (3, 32):
+            run_all(random_scene(9, count=20, projection=projection, channels=channels), gpu_session)
+    losses_on(gpu_session, "default", 2)
+    backend = gpu_session.backend
+    assert isinstance(backend, GpuBackend)
+    sources = backend.gpu.sources
+    assert len(sources) > 30
+    for name, source in sources.items():
+        assert _workgroup_bytes(source) <= METAL["workgroup bytes"], name
+        buffers = len(re.findall(r"@group\(0\) @binding\(\d+\) var<", source))
+        assert 1 <= buffers <= METAL["buffers"], name
+        assert re.findall(r"@workgroup_size\((\d+)\)", source) == ["256"], name
+        assert "enable" not in source, name
+        assert not re.search(r"\bf16\b|\bf64\b|\bi64\b", source), name
+        assert not re.search(r"atomic<f32>", source), name
+        if backend.gpu.subgroup_size == 0:
+            assert "subgroup" not in source, name
