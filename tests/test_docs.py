@@ -35,6 +35,7 @@ def test_code_on_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
         "docs/ir.md",
         "docs/cpu.md",
         "docs/training.md",
+        "docs/gpu.md",
         "benchmarks/README.md",
         "tests/data/README.md",
         "examples/data/README.md",

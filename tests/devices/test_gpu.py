@@ -158,6 +158,21 @@ def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
     return np.array(losses)
 
 
+def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
+    made = gpu.allocate((4,), DType.F32)
+    with pytest.raises(DeviceError, match=r"kernel broken was refused: .*--device cpu"):
+        gpu.each("broken", "  out[i] = nonsense;", {}, {"out": made}, 4)
+
+
+def test_the_shipped_capture_trains(gpu_session: Session, tmp_path: Path) -> None:
+    room = Path(__file__).parents[2] / "examples" / "data" / "room"
+    small = ["--downscale", "8", "--steps", "40", "--set", "start.count=2000", "--set", "density.start=20"]
+    arguments = ["train", room, "-o", tmp_path / "out", *small, "--depth-weight", "0.1", "--device", "gpu"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["mean"]["test"]["psnr"] > 15
+
+
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
 def test_two_hundred_steps_follow_the_cpu(gpu_session: Session, strategy: str) -> None:
     wanted, given = losses_on(Session("cpu"), strategy, 200), losses_on(gpu_session, strategy, 200)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -62,6 +63,7 @@ class Gpu:
         self._encoder: Any = None
         self._pass: Any = None
         self._pending = 0
+        self._fence: GpuBuffer | None = None
         self.sources: dict[str, str] = {}
 
     @staticmethod
@@ -79,10 +81,20 @@ class Gpu:
     def _create(self, size: int) -> Any:
         self._check_size(size)
         usage = self.wgpu.BufferUsage
-        try:
+        with self._failing(f"{size / 1e6:.0f} MB could not be had"):
             return self.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
-        except self.wgpu.GPUError as error:
-            raise DeviceError(f"{self.info.name}: {size / 1e6:.0f} MB could not be had: {error}") from None
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Errors of the driver as one sentence: out of memory, a lost device, a refused kernel."""
+        try:
+            yield
+        except (self.wgpu.GPUError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DeviceError(
+                f"{self.info.name} ({self.info.api}): {what}: {first}; use fewer Gaussians or a smaller image, "
+                "update the driver, or go on with --device cpu"
+            ) from error
 
     def _check_size(self, size: int) -> None:
         if size > self.largest:
@@ -97,7 +109,8 @@ class Gpu:
         self._check_size(words.nbytes)
         data = words.tobytes() if words.nbytes >= 16 else words.tobytes().ljust(16, b"\0")
         usage = self.wgpu.BufferUsage
-        raw = self.device.create_buffer_with_data(data=data, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+        with self._failing(f"{len(data) / 1e6:.0f} MB could not be uploaded"):
+            raw = self.device.create_buffer_with_data(data=data, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
         host = np.array(array, dtype.numpy) if words.size <= _SMALL else None
         return GpuBuffer(raw, tuple(np.shape(array)), dtype, host)
 
@@ -106,7 +119,8 @@ class Gpu:
         self.flush()
         if not buffer.size:
             return np.empty(buffer.shape, (dtype or buffer.dtype).numpy)
-        data = self.device.queue.read_buffer(buffer.raw, 0, 4 * buffer.size)
+        with self._failing("a result could not be read"):
+            data = self.device.queue.read_buffer(buffer.raw, 0, 4 * buffer.size)
         array = np.frombuffer(data, stored(buffer.dtype)).reshape(buffer.shape)
         return array.astype((dtype or buffer.dtype).numpy)
 
@@ -182,13 +196,11 @@ class Gpu:
     def _pipeline(self, name: str, source: str) -> Any:
         key = (name, source)
         if key not in self._pipelines:
-            try:
+            with self._failing(f"kernel {name} was refused"):
                 module = self.device.create_shader_module(label=name, code=source)
                 made = self.device.create_compute_pipeline(
                     layout="auto", compute={"module": module, "entry_point": "main"}, label=name
                 )
-            except self.wgpu.GPUError as error:
-                raise DeviceError(f"{self.info.name}: kernel {name} was refused by the driver: {error}") from None
             self._pipelines[key] = made
             self.sources[f"{name}.{len(self.sources)}"] = source
         return self._pipelines[key]
@@ -205,15 +217,18 @@ class Gpu:
     def flush(self) -> None:
         """Hand over what was dispatched."""
         if self._pass is not None:
-            self._pass.end()
-            self.device.queue.submit([self._encoder.finish()])
+            ended, encoder = self._pass, self._encoder
             self._pass = self._encoder = None
             self._pending = 0
+            with self._failing("the device failed"):
+                ended.end()
+                self.device.queue.submit([encoder.finish()])
 
     def wait(self) -> None:
-        """Hand over, and wait until all of it is done."""
-        self.flush()
-        self.device.queue.on_submitted_work_done_sync()
+        """Hand over, and wait until all of it is done: a read comes after everything before it."""
+        if self._fence is None:
+            self._fence = self.allocate((1,), DType.I32)
+        self.download(self._fence)
 
 
 def describe(info: AdapterInfo) -> str:
