@@ -28,7 +28,7 @@ def draw(survey: Survey, path: str) -> None:
         flat = capture.points[::step] @ axes.T
         plot.scatter(flat[:, 0], flat[:, 1], s=1.5, c=capture.colors[::step] / 255, linewidths=0)
     places, aims = survey.positions @ axes.T, survey.directions @ axes.T
-    reach = 0.15 * max(survey.extent, 0.05 * survey.distance, 1e-9)
+    reach = max(0.15 * survey.extent, 0.12 * survey.distance, 1e-9)
     for ids, color, name in ((survey.train, "#3366aa", "training"), (survey.test, "#cc4433", "held out")):
         if ids:
             plot.quiver(

@@ -58,7 +58,7 @@ class Gpu:
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name} ({self.info.api}): cannot be opened: {error}") from None
         self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"])
-        self._pipelines: dict[tuple[str, str], Any] = {}
+        self._pipelines: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._uniforms: dict[bytes, Any] = {}
         self._encoder: Any = None
         self._pass: Any = None
@@ -159,7 +159,7 @@ class Gpu:
         if params:
             fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
             header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
-        pipeline = self._pipeline(name, header + _COMMON + code)
+        pipeline, layout = self._pipeline(name, header + _COMMON + code)
         entries = [
             {"binding": i, "resource": {"buffer": b.raw, "offset": 0, "size": b.raw.size}}
             for i, (_, b, _) in enumerate(bound)
@@ -167,7 +167,7 @@ class Gpu:
         if params:
             uniform = self._uniform(params)
             entries.append({"binding": len(bound), "resource": {"buffer": uniform, "offset": 0, "size": uniform.size}})
-        group = self.device.create_bind_group(layout=pipeline.get_bind_group_layout(0), entries=entries)
+        group = self.device.create_bind_group(layout=layout, entries=entries)
         if self._pass is None:
             self._encoder = self.device.create_command_encoder()
             self._pass = self._encoder.begin_compute_pass()
@@ -193,7 +193,8 @@ class Gpu:
         code = functions + _EACH.substitute(body=body)
         self.run(name, code, reads, writes, {"count": count, **(params or {})}, -(-count // WORKGROUP))
 
-    def _pipeline(self, name: str, source: str) -> Any:
+    def _pipeline(self, name: str, source: str) -> tuple[Any, Any]:
+        """A compiled kernel and the layout of its bindings."""
         key = (name, source)
         if key not in self._pipelines:
             with self._failing(f"kernel {name} was refused"):
@@ -201,7 +202,7 @@ class Gpu:
                 made = self.device.create_compute_pipeline(
                     layout="auto", compute={"module": module, "entry_point": "main"}, label=name
                 )
-            self._pipelines[key] = made
+            self._pipelines[key] = (made, made.get_bind_group_layout(0))
             self.sources[f"{name}.{len(self.sources)}"] = source
         return self._pipelines[key]
 
