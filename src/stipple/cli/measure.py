@@ -231,7 +231,7 @@ def run(
 ) -> dict[str, Any]:
     """Measure all cases with 1 thread and with all."""
     if device not in ("auto", "cpu"):
-        raise DeviceError(f"bench measures the device 'cpu'; --device {device} is not measured yet")
+        raise DeviceError("bench measures the device 'cpu'; benchmarks/gpu.py measures GPUs")
     from stipple.backends.cpu import CpuBackend
 
     threads = CpuBackend().threads.count

@@ -161,6 +161,11 @@ class Node:
                 return value
         raise GraphError(f"{self.op}: no operand {name!r}")
 
+    def used(self) -> list[bool]:
+        """Which of its outputs another node reads, or the graph gives out."""
+        wanted = {v for n in self.graph.nodes for v in n.inputs} | set(self.graph.roots)
+        return [v in wanted for v in self.outputs]
+
     def __repr__(self) -> str:
         return f"<node {self.id}: {self.op}>"
 

@@ -49,10 +49,10 @@ class Normalization:
         return replace(camera, viewmat=viewmat)
 
     def undo_camera(self, camera: Camera) -> Camera:
-        """The same view in the original scene."""
+        """The same view in the original scene, near and far included."""
         viewmat = camera.viewmat.copy()
         viewmat[:3, 3] = viewmat[:3, 3] / self.scale - viewmat[:3, :3] @ np.array(self.center)
-        return replace(camera, viewmat=viewmat)
+        return replace(camera, viewmat=viewmat, near=camera.near / self.scale, far=camera.far / self.scale)
 
     def undo(self, scene: Gaussians) -> Gaussians:
         """A trained scene in its original units."""

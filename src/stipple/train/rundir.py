@@ -20,6 +20,7 @@ from stipple.scene.normalization import Normalization
 from stipple.train.config import Config, make_config, read_toml
 
 Array = np.ndarray
+_NUMBERS = ("width", "height", "fx", "fy", "cx", "cy", "near", "far")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class RunFolder:
         listed = []
         for name, split, camera, exposure in rows:
             row = {"name": name, "split": split}
-            row |= {k: getattr(camera, k) for k in ("width", "height", "fx", "fy", "cx", "cy")}
+            row |= {k: getattr(camera, k) for k in _NUMBERS}
             row["viewmat"] = camera.viewmat.tolist()
             if exposure is not None:
                 row["exposure"] = exposure.tolist()
@@ -131,7 +132,7 @@ class RunFolder:
         made = {}
         try:
             for row in read_json(self.cameras):
-                numbers = {k: row[k] for k in ("width", "height", "fx", "fy", "cx", "cy")}
+                numbers = {k: row[k] for k in _NUMBERS}
                 exposure = np.array(row["exposure"], np.float32).reshape(3, 4) if "exposure" in row else None
                 made[str(row["name"])] = (Camera(**numbers, viewmat=np.array(row["viewmat"], float)), exposure)
         except (KeyError, TypeError, ValueError) as error:

@@ -15,12 +15,13 @@ import numpy as np
 from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu import image, noise, splat
 from stipple.backends.cpu.adam import AdamKernel
-from stipple.backends.cpu.elementwise import ElementwiseKernel, program_of
+from stipple.backends.cpu.elementwise import ElementwiseKernel
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera, packing, tensor
 from stipple.backends.host.results import fill
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.ir.ops.elementwise import program_of
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
@@ -59,12 +60,6 @@ class CpuKernel:
         return made if self.owns_outputs else fill(made, outputs)
 
 
-def _used(node: Node) -> list[bool]:
-    """Which results of a node something in its graph uses."""
-    used = {v for n in node.graph.nodes for v in n.inputs} | set(node.graph.roots)
-    return [v in used for v in node.outputs]
-
-
 class CpuBackend:
     """The machine's processor. ``threads`` defaults to ``STIPPLE_NUM_THREADS`` or all cores."""
 
@@ -84,7 +79,7 @@ class CpuBackend:
         if node.op in _COMPILED:
             run = _COMPILED[node.op]
             if node.op in _LAZY:  # some results cost extra: only if something uses them
-                run = partial(run, used=_used(node))
+                run = partial(run, used=node.used())
             return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
         if node.op == "splat_noise":
             return CpuKernel("numba.splat_noise", lambda x, dims: noise.noise(x, self.threads))

@@ -13,20 +13,10 @@ import numpy as np
 
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host.tensor import compute_elementwise
-from stipple.ir.attributes import AttrValue
-from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import step_attrs
+from stipple.ir.ops.elementwise import Program
 
 Array = np.ndarray
 _BLOCK = 16384
-Program = tuple[tuple[str, tuple[int, ...], Mapping[str, AttrValue]], ...]
-
-
-def program_of(node: Node) -> Program:
-    """A node's steps: its own op, or those of a fused group. Reference i is operand i, then earlier steps."""
-    if node.op != "fused":
-        return ((node.op, tuple(range(len(node.inputs))), node.attrs),)
-    return tuple((step[0], step[1], step_attrs(step)) for step in node.attrs["program"])
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class GpuBackend:
         if node.op in ("reshape", "stop_gradient"):
             return GpuKernel("view", partial(_view, node), owns_outputs=True)
         if node.op in _MAKES:
-            used = _used(node)
+            used = node.used()
             make = _MAKES[node.op]
             return GpuKernel(f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True)
         if node.op in _WRITES:
@@ -148,12 +148,6 @@ class GpuBackend:
 
     def synchronize(self) -> None:
         self.gpu.wait()
-
-
-def _used(node: Node) -> list[bool]:
-    """Which results of a node something in its graph uses."""
-    used = {v for n in node.graph.nodes for v in n.inputs} | set(node.graph.roots)
-    return [v in used for v in node.outputs]
 
 
 def _view(node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:

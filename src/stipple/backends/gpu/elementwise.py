@@ -9,9 +9,7 @@ from stipple.backends.gpu.device import Gpu
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import step_attrs
-
-Program = tuple[tuple[str, tuple[int, ...], Mapping[str, AttrValue]], ...]
+from stipple.ir.ops.elementwise import Program, program_of
 
 FUNCTIONS = """
 fn power(x: f32, y: f32) -> f32 {
@@ -34,13 +32,6 @@ _FLOAT = {
 _COMPARE = {"less": "({0} < {1})", "less_equal": "({0} <= {1})", "equal": "({0} == {1})"}
 _LOGIC = {"logical_and": "({0} && {1})", "logical_or": "({0} || {1})", "logical_not": "!{0}"}
 _INTEGER = ("neg", "abs", "sign", "add", "sub", "mul", "maximum", "minimum", "square")
-
-
-def program_of(node: Node) -> Program:
-    """A node's steps: its own op, or those of a fused group. Reference i is operand i, then earlier steps."""
-    if node.op != "fused":
-        return ((node.op, tuple(range(len(node.inputs))), node.attrs),)
-    return tuple((step[0], step[1], step_attrs(step)) for step in node.attrs["program"])
 
 
 def supported(node: Node) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load_nerfstudio(file: Path) -> Capture:
         split = next((s for s in _SPLITS if name in lists[s]), "")
         if any(lists.values()) and not split:
             continue
-        views.append(_with_split(view, "test" if split == "val" and not lists["test"] else split))
+        views.append(replace(view, split="test" if split == "val" and not lists["test"] else split))
     views = [v for v in views if v.split != "val"]
     points = colors = None
     if meta.get("ply_file_path"):
@@ -63,16 +64,10 @@ def load_blender(root: Path) -> Capture:
         meta = _read_json(file)
         made = [_view(file, i, frame, meta) for i, frame in enumerate(_frames(file, meta))]
         # without a test file the usual every-nth hold-out applies
-        views += [_with_split(v, "" if held_out is None else "train" if split == "train" else "test") for v in made]
+        views += [replace(v, split="" if held_out is None else "train" if split == "train" else "test") for v in made]
     if held_out == "test" and (root / "transforms_val.json").is_file():
         notes.append("transforms_val.json is not used")
     return checked_capture(root, "Blender", views, notes=notes)
-
-
-def _with_split(view: View, split: str) -> View:
-    from dataclasses import replace
-
-    return replace(view, split=split)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

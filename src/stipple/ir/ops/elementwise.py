@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stipple.errors import GraphError
@@ -13,7 +13,7 @@ from stipple.ir.ops.structure import one, sum_to
 from stipple.ir.shape import Dim, TensorType, broadcast_shapes
 
 if TYPE_CHECKING:
-    from stipple.ir.graph import Graph, Operandish, Value
+    from stipple.ir.graph import Graph, Node, Operandish, Value
 
 Rule = Callable[[VjpContext, "Value"], "Sequence[Value | None]"]
 
@@ -299,6 +299,16 @@ def program_step(op: str, refs: Sequence[int], attrs: dict[str, AttrValue]) -> S
 def step_attrs(step: Step) -> dict[str, AttrValue]:
     """A step's attributes in canonical form."""
     return lookup(step[0]).normalise_attrs(dict(step[2]))
+
+
+Program = tuple[tuple[str, tuple[int, ...], Mapping[str, AttrValue]], ...]
+
+
+def program_of(node: Node) -> Program:
+    """A node's steps: its own op, or those of a fused group. Reference i is operand i, then earlier steps."""
+    if node.op != "fused":
+        return ((node.op, tuple(range(len(node.inputs))), node.attrs),)
+    return tuple((step[0], step[1], step_attrs(step)) for step in node.attrs["program"])
 
 
 def _infer_fused(c: InferContext) -> list[TensorType]:
