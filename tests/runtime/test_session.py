@@ -362,3 +362,27 @@ def test_nan_parameters_are_refused_where_an_op_forbids_them() -> None:
 
 def test_an_empty_graph_runs() -> None:
     assert compile_graph(ir.Graph("empty")).run() == {}
+
+
+def test_parameters_move_between_executables_of_one_session() -> None:
+    def build(size: int) -> ir.Graph:
+        graph = ir.Graph("t")
+        p = graph.param("p", ["N", 2])
+        q = graph.param("q", [size])
+        graph.output("sum", ir.sum(p) + ir.sum(q))
+        graph.update(p, p + 1.0)
+        return graph
+
+    session = Session("cpu")
+    first, second = session.compile(build(2)), session.compile(build(3))
+    first.set_param("p", np.ones((4, 2), np.float32))
+    first.set_param("q", np.ones(2, np.float32))
+    second.set_param("q", np.zeros(3, np.float32))
+    first.run()
+    second.take_params(first)
+    assert second.run()["sum"] == 16, "p has moved, q has another shape and stayed"
+    np.testing.assert_array_equal(second.get_param("p"), np.full((4, 2), 3))
+    with pytest.raises(FeedError, match="'p' has no value"):
+        first.run()
+    with pytest.raises(FeedError, match="compiled by one session"):
+        Session("cpu").compile(build(2)).take_params(second)

@@ -68,6 +68,14 @@ class Backend(Protocol):
         """A buffer's shape: how sizes that depend on data reach the runtime."""
         ...
 
+    def settle(self) -> bool:
+        """Whether everything that ran since the last call is right; False: it must run again.
+
+        Asked before parameters are overwritten and before results are read. A device whose kernels guess sizes that
+        only data tell finds out here, makes more room, and has the run repeated.
+        """
+        ...
+
     def synchronize(self) -> None:
         """Return when all work that kernels began is done, so that times mean something."""
         ...
@@ -84,4 +92,6 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         for v in node.outputs
     ]
     made = kernel(inputs, outputs, {})
+    while not backend.settle():
+        made = kernel(inputs, outputs, {})
     return [backend.download(b, v.dtype) for b, v in zip(made, node.outputs, strict=True)]

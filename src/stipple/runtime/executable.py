@@ -151,7 +151,12 @@ class Executable:
         self.memory = MemoryUse()
         self.timings = []
         owned: dict[int, _Owned] = {}
-        for step in self._plan.steps:
+        first_commit = self._plan.first_commit
+        for step in self._plan.steps[:first_commit]:
+            self._run_step(step, buffers, owned, bindings, timings)
+        if not self.backend.settle():  # no parameter has changed yet: run again
+            return self.run(feeds, timings=timings)
+        for step in self._plan.steps[first_commit:]:
             self._run_step(step, buffers, owned, bindings, timings)
         results = {k: self.backend.download(buffers[v], v.dtype) for k, v in self.graph.outputs.items()}
         self._commit(buffers, owned)

@@ -26,10 +26,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order, and for each value the number of the storage that holds it."""
+    """Steps in order, and for each value the number of the storage that holds it. From ``first_commit`` on, steps
+    overwrite parameters."""
 
     steps: tuple[Step, ...]
     storage: Mapping[Value, int]
+    first_commit: int
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -63,7 +65,7 @@ def make_plan(graph: Graph) -> Plan:
         taken = {storage[node.inputs[i]] for i in inplace.values()}
         forgotten = tuple(v for s in sorted(dies) for v in members[s])
         steps.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
-    return Plan(tuple(steps), storage)
+    return Plan(tuple(steps), storage, len([n for n in computing if n.id not in commits]))
 
 
 def _storages(graph: Graph) -> dict[Value, int]:

@@ -34,7 +34,7 @@ _MAKES: Mapping[str, Makes] = {
     "image_ssim_backward": lambda g, x, n, used: image.ssim_backward(g, x, n.attrs["padding"], used),
     "image_l1_ssim": lambda g, x, n, used: image.l1_ssim(g, x, n.attrs["padding"]),
     "image_l1_ssim_backward": lambda g, x, n, used: image.l1_ssim_backward(g, x, n.attrs["padding"], used),
-    "splat_prepare": lambda g, x, n, used: splat.prepare(g, x, n.attrs),
+    "splat_prepare": lambda g, x, n, used: splat.prepare(g, x, n.attrs, exact=_lists_are_seen(n)),
     "splat_prepare_backward": lambda g, x, n, used: splat.prepare_backward(g, x, n.attrs, used),
     "splat_rasterize": lambda g, x, n, used: splat.rasterize(g, x, n.attrs),
     "splat_rasterize_backward": lambda g, x, n, used: splat.rasterize_backward(g, x, n.attrs, used),
@@ -146,8 +146,19 @@ class GpuBackend:
     def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
         return buffer.shape
 
+    def settle(self) -> bool:
+        """Compare the room that was made for tile entries with how many there were; learn from it."""
+        return splat.entries_fit(self.gpu)
+
     def synchronize(self) -> None:
         self.gpu.wait()
+
+
+def _lists_are_seen(node: Node) -> bool:
+    """Whether anything but a rasterizer sees the list of entries, which then must be as long as it is."""
+    ids = node.result("sorted_ids")
+    readers = {n.op for n in node.graph.nodes if ids in n.inputs}
+    return ids in node.graph.roots or not readers <= {"splat_rasterize", "splat_rasterize_backward"}
 
 
 def _view(node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:

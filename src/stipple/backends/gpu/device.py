@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +37,26 @@ def shader_text(name: str) -> str:
     return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
+class Guesses:
+    """Sizes that only the device knows, guessed from those before, and the checks of the guesses still to be made.
+
+    A guess is a quarter more than the last size, and falls slowly, so that views with few entries between views with
+    many do not make it too small.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[Hashable, int] = {}
+        self.pending: list[tuple[Hashable, int, GpuBuffer]] = []
+
+    def size(self, key: Hashable) -> int | None:
+        """The size to make room for, or None if there is nothing to guess from."""
+        return self._sizes.get(key)
+
+    def learn(self, key: Hashable, true_size: int) -> None:
+        """Take in a size that was found."""
+        self._sizes[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._sizes.get(key, 0)))
+
+
 class Gpu:
     """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; without ``subgroups`` none are used."""
 
@@ -65,6 +85,7 @@ class Gpu:
         self._pending = 0
         self._fence: GpuBuffer | None = None
         self.sources: dict[str, str] = {}
+        self.guesses = Guesses()
 
     @staticmethod
     def _subgroup_size(adapter: Any) -> int:

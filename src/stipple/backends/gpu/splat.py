@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from string import Template
 from typing import NamedTuple
 
@@ -61,8 +61,9 @@ def _check_camera(viewmat: GpuBuffer, intrinsics: GpuBuffer, clip: GpuBuffer) ->
 
 
 # --- prepare ----------------------------------------------------------------------------------------------
-def prepare(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]:
-    """Results of splat_prepare."""
+def prepare(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, exact: bool = False) -> list[GpuBuffer]:
+    """Results of splat_prepare. Unless ``exact``, there may be room in ``sorted_ids`` behind the last entry, and the
+    run must ask :func:`entries_fit` before it uses anything."""
     operands = dict(zip(_OPERANDS, x, strict=False))
     _check_camera(x[5], x[6], x[7])
     count, channels = x[0].shape[0], x[4].shape[-1]
@@ -82,7 +83,7 @@ def prepare(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]:
     }  # fmt: skip
     gpu.run("project", code, _distinct(gpu, operands), made, params, _groups(count))
     _, order = sort_pairs(gpu, made["keys"], made["ids"], _DEPTH_BITS)
-    ranges, sorted_ids = _bin(gpu, made, order, attrs)
+    ranges, sorted_ids = _bin(gpu, made, order, attrs, exact)
     return [made[n] for n in ("means2d", "conics", "seen_colors", "seen_opacities", "depths", "radii")] + [
         ranges,
         sorted_ids,
@@ -112,7 +113,9 @@ class _Lists(NamedTuple):
     emission: GpuBuffer
 
 
-def _bin(gpu: Gpu, made: Mapping[str, GpuBuffer], order: GpuBuffer, attrs: Attrs) -> tuple[GpuBuffer, GpuBuffer]:
+def _bin(
+    gpu: Gpu, made: Mapping[str, GpuBuffer], order: GpuBuffer, attrs: Attrs, exact: bool
+) -> tuple[GpuBuffer, GpuBuffer]:
     """tile_ranges and sorted_ids: entries are counted, made in depth order, and sorted by tile, stably."""
     size, count = attrs["tile_size"], order.size
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
@@ -128,23 +131,18 @@ def _bin(gpu: Gpu, made: Mapping[str, GpuBuffer], order: GpuBuffer, attrs: Attrs
     code = constants + text.substitute(begin="", visit="", end="  counts[rank] = i32(n);")
     gpu.run("count_tiles", code, reads, {"counts": counts}, params, _groups(count))
     offsets = exclusive_sum(gpu, counts)
-    total = _total(gpu, offsets)
-    limit = attrs["max_list_entries"]
-    if limit and total > limit:
-        warnings.warn(
-            f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
-            LimitWarning,
-            stacklevel=2,
-        )
-        total = limit
+    total = _room(gpu, offsets, (attrs["width"], attrs["height"], size, count), exact, attrs["max_list_entries"])
     keys, gaussians, emission = (gpu.allocate((total,), DType.I32) for _ in range(3))
     visit = """        let at = first_entry + n;
         if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }"""
     code = constants + text.substitute(begin="  let first_entry = u32(offsets[rank]);", visit=visit, end="")
     writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
+    # room that no entry takes lies in a tile behind the last
+    rest = "  keys[i] = i32(P.tiles); gaussians[i] = 0; emission[i] = i32(i);"
+    gpu.each("no_entries", rest, {}, writes, total, {"tiles": tiles})
     if total:
         gpu.run("make_entries", code, {**reads, "offsets": offsets}, writes, {**params, "total": total}, _groups(count))
-    keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()))
+    keys, emission = sort_pairs(gpu, keys, emission, tiles.bit_length())
     sorted_ids = gpu.allocate((total,), DType.I32)
     body = "  out[i] = gaussians[u32(emission[i])];"
     gpu.each("entry_ids", body, {"gaussians": gaussians, "emission": emission}, {"out": sorted_ids}, total)
@@ -167,13 +165,36 @@ fn lower_bound(wanted: i32) -> i32 {
 _RANGES = "  out[2u * i] = lower_bound(i32(i)); out[2u * i + 1u] = lower_bound(i32(i) + 1);"
 
 
-def _total(gpu: Gpu, offsets: GpuBuffer) -> int:
-    """The number of entries, which the host must know to make room for them."""
+def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) -> int:
+    """For how many entries to make room: as many as there are, or a guess that is checked later."""
+    guess = gpu.guesses.size(key)
+    summary = _summary(gpu, offsets)
+    if guess is not None and not exact and not limit:
+        gpu.guesses.pending.append((key, guess, summary))
+        return guess
+    total = _checked_total(gpu, summary)
+    gpu.guesses.learn(key, total)
+    if limit and total > limit:
+        warnings.warn(
+            f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
+            LimitWarning,
+            stacklevel=2,
+        )
+        return limit
+    return total
+
+
+def _summary(gpu: Gpu, offsets: GpuBuffer) -> GpuBuffer:
+    """The number of entries, and whether the sums went beyond what can be numbered."""
     summary = gpu.allocate((2,), DType.I32)
     fill(gpu, summary, 0)
     body = """  if (offsets[i + 1u] < offsets[i]) { out[1] = 1; }
   if (i + 1u == P.count) { out[0] = offsets[i + 1u]; }"""
     gpu.each("total", body, {"offsets": offsets}, {"out": summary}, offsets.size - 1)
+    return summary
+
+
+def _checked_total(gpu: Gpu, summary: GpuBuffer) -> int:
     total, wrapped = (int(v) for v in gpu.download(summary))
     if wrapped or total < 0:
         raise InputError(
@@ -181,6 +202,17 @@ def _total(gpu: Gpu, offsets: GpuBuffer) -> int:
             "smaller image, larger tiles, or max_list_entries"
         )
     return total
+
+
+def entries_fit(gpu: Gpu) -> bool:
+    """Whether there was room for all entries of every list since the last call."""
+    pending, gpu.guesses.pending = gpu.guesses.pending, []
+    fitting = True
+    for key, room, summary in pending:
+        total = _checked_total(gpu, summary)
+        gpu.guesses.learn(key, total)
+        fitting = fitting and total <= room
+    return fitting
 
 
 _CAMERA_ROW = """
