@@ -88,8 +88,8 @@ class Loss(_Section):
 
     ssim: float = Field(0.2, ge=0, le=1, description="weight of 1 - SSIM; the rest is L1")
     depth: float = Field(0.0, ge=0, description="weight of the L1 of depth, where the capture has depth or tracks")
-    opacity: float = Field(0.0, ge=0, description="weight of the mean opacity")
-    scale: float = Field(0.0, ge=0, description="weight of the mean scale")
+    opacity: float | None = Field(None, ge=0, description="weight of the mean opacity; else 0.01 with mcmc, or 0")
+    scale: float | None = Field(None, ge=0, description="weight of the mean scale; else 0.01 with mcmc, or 0")
     background: Literal["auto", "random"] | tuple[float, float, float] = Field(
         "auto", description="auto: white behind photos with alpha, else black; random; or red, green, blue"
     )
@@ -102,7 +102,9 @@ class Density(_Section):
     strategy: Literal["default", "mcmc", "none"] = Field("default", description="adaptive density control, or MCMC")
     max_count: int = Field(400_000, ge=1, description="never more Gaussians than this")
     start: int = Field(500, ge=0, description="first step at which they change")
-    stop: float = Field(0.5, ge=0, le=1, description="share of steps after which they do not change any more")
+    stop: float | None = Field(
+        None, ge=0, le=1, description="share of steps after which they do not change; else 0.8 with mcmc, or 0.5"
+    )
     every: int = Field(100, ge=1, description="steps between changes")
     prune_opacity: float = Field(0.005, ge=0, lt=1, description="fainter ones are removed, or relocated (mcmc)")
     # default
@@ -144,6 +146,19 @@ class Config(_Section):
     density: Density = Density()
     extras: Extras = Extras()
     output: Output = Output()
+
+    @property
+    def regularisers(self) -> tuple[float, float]:
+        """Weights of the mean opacity and the mean scale; those of the MCMC paper where that strategy is taken."""
+        usual = 0.01 if self.density.strategy == "mcmc" else 0.0
+        opacity, scale = self.loss.opacity, self.loss.scale
+        return usual if opacity is None else opacity, usual if scale is None else scale
+
+    @property
+    def last_change(self) -> float:
+        """The step after which the number of Gaussians does not change."""
+        usual = 0.8 if self.density.strategy == "mcmc" else 0.5
+        return (usual if self.density.stop is None else self.density.stop) * self.schedule.steps
 
     def to_toml(self) -> str:
         """The configuration as TOML; values that are None are left out."""
@@ -235,14 +250,19 @@ def layer_of(name: str, value: Any) -> dict[str, Any]:
 
 
 def annotated_toml(config: Config) -> str:
-    """The configuration as TOML, each value with a comment that says what it means."""
+    """The configuration as TOML, each value with a comment that says what it means; unset ones as comments."""
     described = dict(fields())
+    given = config.model_dump(exclude_none=True, mode="json")
     lines, section = [], ""
     for line in config.to_toml().splitlines():
         if line.startswith("["):
             section = line.strip("[]") + "."
-        key = section + line.split(" = ")[0]
-        comment = described.get(key) if " = " in line else None
+            unset = [
+                n for n in described if n.startswith(section) and n.removeprefix(section) not in given[section[:-1]]
+            ]
+            lines += [line, *(f"# {n.removeprefix(section)} = ...".ljust(32) + f" # {described[n]}" for n in unset)]
+            continue
+        comment = described.get(section + line.split(" = ")[0]) if " = " in line else None
         lines.append(f"{line:<32} # {comment}" if comment else line)
     return "\n".join(lines)
 

@@ -164,7 +164,9 @@ class MetricsLog:
 
     def __init__(self, path: Path, after_step: int) -> None:
         self.path = path
-        self.rows = [r for r in read_metrics(path) if r["step"] <= after_step] if path.exists() else []
+        self.rows = (
+            [r for r in read_metrics(path) if r["step"] <= after_step and "final" not in r] if path.exists() else []
+        )
         write_text(path, "".join(json.dumps(r) + "\n" for r in self.rows))
 
     def add(self, row: Mapping[str, Any]) -> None:

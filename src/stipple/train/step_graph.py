@@ -104,13 +104,13 @@ class _Builder:
         return (1 - weight) * losses.l1 + weight * (1.0 - losses.ssim)
 
     def _regularised(self, loss: ir.Value, images: ir.Rasterized, scales: ir.Value, opacities: ir.Value) -> ir.Value:
-        weights = self.config.loss
-        if weights.opacity:
-            loss = loss + weights.opacity * ir.mean(opacities)
-        if weights.scale:
-            loss = loss + weights.scale * ir.mean(scales)
+        opacity_weight, scale_weight = self.config.regularisers
+        if opacity_weight:
+            loss = loss + opacity_weight * ir.mean(opacities)
+        if scale_weight:
+            loss = loss + scale_weight * ir.mean(scales)
         if self.shape.depth:
-            loss = loss + weights.depth * self._depth_loss(images)
+            loss = loss + self.config.loss.depth * self._depth_loss(images)
         return loss
 
     def _depth_loss(self, images: ir.Rasterized) -> ir.Value:

@@ -39,4 +39,4 @@ class Fixed:
 def within(config: Config, step: int) -> bool:
     """Whether a step lies in the part of the schedule in which the population changes, at one of its intervals."""
     density = config.density
-    return density.start <= step <= density.stop * config.schedule.steps and step % density.every == 0
+    return density.start <= step <= config.last_change and step % density.every == 0

@@ -26,7 +26,7 @@ class Default:
 
     def _resets(self, step: int) -> bool:
         every = self.density.reset_every
-        return bool(every) and step % every == 0 and step < self.density.stop * self.config.schedule.steps
+        return bool(every) and step % every == 0 and step < self.config.last_change
 
     def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
         if within(self.config, step):
