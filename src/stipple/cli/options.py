@@ -46,7 +46,10 @@ class Vector(_Parameter):  # type: ignore[misc]
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --device and --threads; ``threads`` is applied before the command runs."""
     function = click.option(
-        "--device", default="auto", show_default=True, help="Device to run on; see `stipple devices`."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="cpu, gpu, metal, vulkan, dx12 or reference; auto is the CPU. See `stipple devices`.",
     )(function)
     return click.option(
         "--threads",

@@ -12,7 +12,7 @@ from stipple import numerics as nx
 from stipple.train.config import Config
 from stipple.train.population import PARAMS
 
-RATES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+METRICS = ("loss", "l1", "ssim", "mse")
 _MIN_ALPHA = 1e-3
 
 
@@ -36,7 +36,7 @@ def build_step(config: Config, shape: StepShape) -> ir.Graph:
     exposure and pose where they are fitted. Inputs: ``pixels`` [H, W, C] u8, ``viewmat``, ``intrinsics``,
     ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and configuration,
     ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool, ``noise_amount``,
-    ``noise_key`` [2] i32. Outputs: loss, l1, ssim, mse.
+    ``noise_key`` [2] i32. Output: ``metrics``, the numbers that METRICS names, in one array.
     """
     return _Builder(config, shape).build()
 
@@ -55,6 +55,7 @@ class _Builder:
         }
         self.params = {name: self.graph.param(name, dims) for name, dims in self.rows.items()}
         self.fitted: dict[str, ir.Value] = {}
+        self.measured: dict[str, ir.Value] = {}
         self.view: ir.Value | None = None
 
     def build(self) -> ir.Graph:
@@ -78,7 +79,8 @@ class _Builder:
         images = ir.splat_rasterize(prepared, background, **size)
         loss = self._image_loss(images, background)
         loss = self._regularised(loss, images, scales, opacities)
-        graph.output("loss", loss)
+        self.measured["loss"] = loss
+        graph.output("metrics", ir.concat([ir.reshape(self.measured[name], [1]) for name in METRICS], 0))
         visible = ir.reshape(ir.narrow(prepared.radii, 1, 0, 1), ["N"]) > 0
         self._update(loss, visible, scales, opacities)
         return graph
@@ -97,9 +99,7 @@ class _Builder:
             mask = ir.cast(graph.input("mask", [*size, 1], "bool"), "f32")
             color, target = color * mask, target * mask
         losses = ir.image_l1_ssim(color, target)
-        graph.output("l1", losses.l1)
-        graph.output("ssim", losses.ssim)
-        graph.output("mse", ir.mean(ir.square(color - target)))
+        self.measured = {"l1": losses.l1, "ssim": losses.ssim, "mse": ir.mean(ir.square(color - target))}
         weight = self.config.loss.ssim
         return (1 - weight) * losses.l1 + weight * (1.0 - losses.ssim)
 

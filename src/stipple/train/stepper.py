@@ -13,7 +13,7 @@ from stipple.runtime import Executable, Session
 from stipple.train import schedule
 from stipple.train.config import Config
 from stipple.train.population import NAMES, Population
-from stipple.train.step_graph import StepShape, build_step
+from stipple.train.step_graph import METRICS, StepShape, build_step
 
 Array = np.ndarray
 FITTED = {"exposure": 12, "poses": 6}
@@ -97,7 +97,7 @@ class Stepper:
         )
         executable = self._executable(shape)
         out = executable.run(self._feeds(executable, step, index, frame), timings=timings)
-        return {name: float(value) for name, value in out.items()}
+        return {name: float(value) for name, value in zip(METRICS, out["metrics"], strict=True)}
 
     def _feeds(self, executable: Executable, step: int, index: int, frame: Frame) -> dict[str, Any]:
         config, inputs = self.config, executable.graph.inputs
