@@ -22,6 +22,8 @@ from stipple.formats.captures.pixels import IMAGE_SUFFIXES
 _ORDERED_OVERLAP = 6
 _EXHAUSTIVE_UP_TO = 150
 _QUALITY = 92
+_MILD_TRIES = 6
+_MOST_PHOTOS = 0.9
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def _pycolmap() -> Any:
         import pycolmap
     except ImportError:
         raise DeviceError("poses need COLMAP: pip install 'stipple[poses]'") from None
-    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
+    pycolmap.set_random_seed(0)
     return pycolmap
 
 
@@ -134,7 +137,7 @@ def _match(pycolmap: Any, database: Path, count: int, ordered: bool, thorough: b
 
 
 def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
-    """The largest model that COLMAP's usual thresholds give, or milder ones where that leaves photos out."""
+    """The largest model of several tries, which end when it holds most photos."""
     best = None
     for i, options in enumerate(_mapping(pycolmap)):
         folder = work / f"model{i}"
@@ -143,22 +146,27 @@ def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
         for model in models.values():
             if best is None or model.num_reg_images() > best.num_reg_images():
                 best = model
-        if best is not None and best.num_reg_images() >= 0.9 * len(list(images.iterdir())):
+        if best is not None and best.num_reg_images() >= _MOST_PHOTOS * len(list(images.iterdir())):
             break
     return best
 
 
 def _mapping(pycolmap: Any) -> Sequence[Any]:
-    usual, mild = pycolmap.IncrementalPipelineOptions(), pycolmap.IncrementalPipelineOptions()
-    # walks along a street look almost along the way they move: small angles between photos
-    mild.min_model_size = 3
-    mild.mapper.init_min_tri_angle = 4
-    mild.mapper.init_min_num_inliers = 50
-    mild.mapper.init_max_forward_motion = 0.99
-    mild.mapper.abs_pose_min_num_inliers = 15
-    mild.triangulation.min_angle = 0.7
-    mild.mapper.filter_min_tri_angle = 0.7
-    return usual, mild
+    """COLMAP's usual thresholds, then milder ones from several starts: the first pair of photos is drawn at random."""
+    tries = [pycolmap.IncrementalPipelineOptions()]
+    for seed in range(_MILD_TRIES):
+        # walks along a street look almost along the way they move: small angles between photos
+        mild = pycolmap.IncrementalPipelineOptions()
+        mild.random_seed = mild.mapper.random_seed = seed
+        mild.min_model_size = 3
+        mild.mapper.init_min_tri_angle = 4
+        mild.mapper.init_min_num_inliers = 50
+        mild.mapper.init_max_forward_motion = 0.99
+        mild.mapper.abs_pose_min_num_inliers = 15
+        mild.triangulation.min_angle = 0.7
+        mild.mapper.filter_min_tri_angle = 0.7
+        tries.append(mild)
+    return tries
 
 
 def _write_model(model: Any, folder: Path) -> None:
