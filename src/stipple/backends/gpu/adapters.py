@@ -12,7 +12,7 @@ from stipple.errors import DeviceError
 KINDS = {"metal": "Metal", "vulkan": "Vulkan", "dx12": "D3D12"}
 """Names that --device takes, and what wgpu calls them."""
 
-_PREFERRED = ("Metal", "D3D12", "Vulkan")
+_PREFERRED = ("Metal", "Vulkan", "D3D12")
 _TYPES = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _VARIABLE = "STIPPLE_GPU_ADAPTER"
 
