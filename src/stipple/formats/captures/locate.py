@@ -58,11 +58,12 @@ def _load(root: Path, options: CaptureOptions) -> Capture:
 
 
 def _what_is_missing(root: Path) -> str:
-    photos = sum(1 for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    photos = [p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
     expected = (
         "expected a COLMAP model (sparse/0), transforms.json (nerfstudio), transforms_train.json (Blender), or RGB-D "
         "frames (TUM, 7-Scenes, Open3D)"
     )
     if photos:
-        return f"{photos} photos but no camera poses: {expected}; `stipple poses {root}` makes poses from photos"
+        where = photos[0].parent
+        return f"{len(photos)} photos but no camera poses: {expected}; to find poses: stipple poses {where} -o capture/"
     return f"not a capture: {expected}"
