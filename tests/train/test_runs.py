@@ -12,6 +12,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,24 @@ def test_report_is_one_page_that_needs_nothing_else(run: Path) -> None:
         assert wanted in text
     scores = json.loads((run / "eval.json").read_text())["mean"]["test"]
     assert f"{scores['psnr']:.2f}" in text
+
+
+def test_a_run_is_rendered_from_its_photos_cameras(run: Path, tmp_path: Path) -> None:
+    assert stipple("render", run, "-o", tmp_path / "p.png", "--view", "003").exit_code == 0
+    picture = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
+    assert picture.shape == (36, 48, 3)
+    others = [np.abs(picture - photo).mean() for photo in truth().photos]
+    assert int(np.argmin(others)) == 3, "it shows what the photo shows"
+    assert stipple("render", run, "-o", f"{tmp_path}/film/", "--size", "64x48").exit_code == 0
+    frames = [np.asarray(Image.open(f)).astype(int) for f in sorted((tmp_path / "film").iterdir())]
+    assert len(frames) == 120
+    assert frames[0].shape == (48, 64, 3)
+    steps = [np.abs(a - b).mean() for a, b in pairwise(frames)]
+    assert 0 < max(steps) < 12, "it moves, and never jumps"
+    result = stipple("render", run, "-o", tmp_path / "q.png", "--view", "nowhere")
+    assert result.exit_code == 1
+    assert "has no such view; it has 000.png" in result.output
+    assert stipple("render", run / "scene.ply", "-o", tmp_path / "q.png", "--view", "003").exit_code == 2
 
 
 def test_cameras_are_written(run: Path) -> None:

@@ -16,14 +16,16 @@ from stipple.cli.options import Size, Vector, device_options
 from stipple.errors import InputError
 from stipple.scene import Camera, Gaussians
 
+_SIZE = (1280, 720)
 _VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
 @click.command()
-@click.argument("scene", type=click.Path(dir_okay=False))
+@click.argument("scene", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
-@click.option("--size", type=Size(), default="1280x720", show_default=True, help="Pixels.")
+@click.option("--size", type=Size(), help="Pixels; 1280x720, or those of a run's photos.")
+@click.option("--view", help="Of a run: the photo whose camera is taken.")
 @click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=50.0, show_default=True,
               help="Vertical field of view in degrees.")  # fmt: skip
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
@@ -44,9 +46,13 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
               help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
 @device_options
 def render(scene: str, output: str, **options: Any) -> None:
-    """Render SCENE, a splat PLY, to a picture, a folder of frames, or a video.
+    """Render SCENE, a splat PLY or the folder of a run, to a picture, a folder of frames, or a video.
+
+    A run's pictures are taken from its photos' cameras, and its films fly from one to the next.
 
     \b
+    stipple render run/ -o film.mp4
+    stipple render run/ -o picture.png --view IMG_0042.jpg
     stipple render scene.ply -o picture.png
     stipple render scene.ply -o picture.png --from 0,1,-3 --look-at 0,1,0 --size 1920x1080
     stipple render scene.ply -o frames/ --orbit 60
@@ -54,22 +60,31 @@ def render(scene: str, output: str, **options: Any) -> None:
     """
     from stipple.formats import load_ply
 
-    gaussians = load_ply(scene)
+    run = Path(scene) if Path(scene).is_dir() else None
+    gaussians = load_ply(scene if run is None else run / "scene.ply")
     if not gaussians.count:
         raise InputError(f"{scene}: the scene holds no Gaussians")
     if not gaussians.finite.any():
         raise InputError(f"{scene}: nothing to draw: all {gaussians.count} Gaussians hold NaN or infinity")
     target = Path(output)
     video = target.suffix.lower() in _VIDEO
-    frames = options["orbit"] or (120 if video else 1)
     folder = not video and (options["orbit"] is not None or output.endswith("/") or target.is_dir())
+    told = any(options[n] is not None for n in ("orbit", "position", "target"))
+    flies = run is not None and not told and options["view"] is None and (video or folder)
+    frames = options["orbit"] or (120 if video or flies else 1)
     if not (video or folder or target.suffix.lower() in _PICTURE):
         raise click.BadParameter(
             f"{output}: expected a picture ({', '.join(_PICTURE)}), a video ({', '.join(_VIDEO)}), "
             "or a folder with --orbit",
             param_hint="-o",
         )
-    cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
+    if run is None and options["view"] is not None:
+        raise click.BadParameter("needs the folder of a run, which knows its photos' cameras", param_hint="--view")
+    if run is not None and not told:
+        cameras, options["antialiased"] = _of_run(run, options, frames if flies else 0)
+    else:
+        options["size"] = options["size"] or _SIZE
+        cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
     console = Console(stderr=True)
     with _writer(target, video, folder, options["fps"]) as write:
         steps: Any = range(frames)
@@ -79,6 +94,17 @@ def render(scene: str, output: str, **options: Any) -> None:
             write(i, *_draw(gaussians, cameras[i], options))
         last = _draw_extras(gaussians, cameras[0], options)
     console.print(f"Wrote {output}" + (f" ({frames} frames)" if frames > 1 else "") + "".join(f", {f}" for f in last))
+
+
+def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camera], bool]:
+    """Cameras of a run: a flight of so many frames, or one photo's; and whether it was trained with antialiasing."""
+    from stipple.cli.run_cameras import flight, view_camera
+    from stipple.train.rundir import RunFolder
+
+    antialiased = options["antialiased"] or RunFolder(run).read_description()[0].loss.antialiased
+    if frames:
+        return flight(run, frames, options["size"]), antialiased
+    return [view_camera(run, options["view"], options["size"])], antialiased
 
 
 def framing(scene: Gaussians) -> tuple[np.ndarray, float]:

@@ -235,7 +235,7 @@ def _report(
             )
     console.print(
         f"Wrote {folder.scene} and {folder.report} in {seconds:.0f} s. Look at the scene: "
-        f"stipple render {folder.scene} -o turn.mp4, or drop it into a viewer such as https://superspl.at/editor",
+        f"stipple render {folder.root} -o film.mp4, or drop it into a viewer such as https://superspl.at/editor",
         highlight=False,
         soft_wrap=True,
     )

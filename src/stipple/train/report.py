@@ -33,6 +33,7 @@ def write_report(folder: RunFolder, outcome: Outcome, title: str, facts: Mapping
         .render(
             title=title,
             version=__version__,
+            folder=folder.root,
             facts=facts,
             curves=curves_svg(rows),
             groups=[
