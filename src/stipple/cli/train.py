@@ -42,7 +42,9 @@ def capture_flags(function: Any) -> Any:
     """Options that say how a capture is read; ``train`` and ``inspect`` share them."""
     options = (
         click.option("--images", help="Folder of photos inside a COLMAP capture; images by default."),
-        click.option("--masks", type=click.Path(file_okay=False), help="Folder of masks; bright pixels count."),
+        click.option(
+            "--masks", type=click.Path(file_okay=False, resolve_path=True), help="Folder of masks; bright pixels count."
+        ),
         click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
         click.option(
             "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
