@@ -27,7 +27,7 @@ from stipple.train.population import Population
 from stipple.train.stepper import Stepper
 
 METAL = {"workgroup bytes": 32_768, "buffers": 31, "threads": 1024}
-"""What every Metal device since Apple's A8 and Intel's Macs of 2012 has (Metal feature set tables, 2024)."""
+"""What every Mac with Metal has (Apple, Metal feature set tables)."""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from captures import LAYOUTS, truth
 from stipple.errors import StippleError
 from stipple.formats.captures import load_frame, open_capture
 
-LIMIT = 100 << 20  # Pillow reads chunks of up to 64 MiB
+LIMIT = 64 << 20
 FILES = {
     "colmap binary": ("sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin", "images/000.png"),
     "colmap text": ("sparse/0/cameras.txt", "sparse/0/images.txt", "sparse/0/points3D.txt"),
