@@ -1,9 +1,8 @@
-"""What is the GPU backend's own: sorting and sums, limits of Metal, training against the CPU, its errors."""
+"""What is the GPU backend's own: sorting and sums, training against the CPU, its errors."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from captures import truth, write_colmap
+from devices.stepping import losses_on
 from scenes import random_scene
-from stipple import Gaussians, ir
+from stipple import ir
 from stipple.backends.gpu import GpuBackend
 from stipple.backends.gpu.adapters import adapters
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
 from stipple.cli import main
 from stipple.errors import DeviceError, InputError
-from stipple.formats.captures import Frame
 from stipple.ir.dtype import DType
 from stipple.runtime import Session
-from stipple.train import make_config
-from stipple.train.population import Population
-from stipple.train.stepper import Stepper
-
-METAL = {"workgroup bytes": 32_768, "buffers": 31, "threads": 1024}
-"""What every Mac with Metal has (Apple, Metal feature set tables)."""
 
 
 @pytest.fixture
@@ -165,28 +158,6 @@ def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> Non
 
 
 # --- training ---------------------------------------------------------------------------------------------
-def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
-    made = truth()
-    rng = np.random.default_rng(0)
-    points = made.points + rng.normal(size=made.points.shape) * 0.1
-    scene = Gaussians.from_linear(points, 0.2, 0.4, np.full((len(points), 3), 0.5), rng.normal(size=(len(points), 4)))
-    config = make_config(
-        None, {"schedule": {"steps": steps, "sh_every": 60, "coarse": [[2, 0.2]]}, "density": {"strategy": strategy}}
-    )
-    stepper = Stepper(device, config, len(made.cameras))
-    stepper.start(Population.start(scene))
-    losses = []
-    for step in range(1, steps + 1):
-        i = step % len(made.cameras)
-        frame = Frame(made.cameras[i], made.photos[i]).smaller(2 if step <= 0.2 * steps else 1)
-        losses.append(stepper.run(step, i, frame)["loss"])
-    report = stepper.executable
-    assert report is not None
-    elsewhere = [d.kernel for d in report.dispatch if ":wgsl." not in d.kernel and ":view" not in d.kernel]
-    assert device.device == "cpu" or not elsewhere, "no op of a training step runs on the host"
-    return np.array(losses)
-
-
 def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
     made = gpu.allocate((4,), DType.F32)
     with pytest.raises(DeviceError, match=r"kernel broken was refused: .*--device cpu"):
@@ -263,40 +234,3 @@ def test_selftest_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["selftest", "--device", "cpu"])
     assert result.exit_code == 1
     assert "checks failed: L1 + SSIM" in result.output
-
-
-# --- shaders ----------------------------------------------------------------------------------------------
-def _workgroup_bytes(source: str) -> int:
-    constants = {n: int(v) for n, v in re.findall(r"const (\w+): u32 = (\d+)u;", source)}
-    sizes = {"u32": 4, "i32": 4, "f32": 4, "vec2<f32>": 8, "vec4<f32>": 16}
-    total = 0
-    for kind in re.findall(r"var<workgroup> \w+: ([^;]+);", source):
-        array = re.fullmatch(r"array<(.+), (\w+)>", kind)
-        atomic = re.fullmatch(r"atomic<(.+)>", kind)
-        count = 1 if array is None else int(array[2]) if array[2].isdigit() else constants[array[2]]
-        total += count * sizes[array[1] if array else atomic[1] if atomic else kind]
-    return total
-
-
-def test_every_shader_keeps_to_metals_limits(gpu_session: Session) -> None:
-    """All kernels that the scenes, training and reductions of this file and its neighbours compile."""
-    from devices.held_to_reference import run_all
-
-    for projection in ("ewa", "ray"):
-        for channels in (3, 32):
-            run_all(random_scene(9, count=20, projection=projection, channels=channels), gpu_session)
-    losses_on(gpu_session, "default", 2)
-    backend = gpu_session.backend
-    assert isinstance(backend, GpuBackend)
-    sources = backend.gpu.sources
-    assert len(sources) > 30
-    for name, source in sources.items():
-        assert _workgroup_bytes(source) <= METAL["workgroup bytes"], name
-        buffers = len(re.findall(r"@group\(0\) @binding\(\d+\) var<", source))
-        assert 1 <= buffers <= METAL["buffers"], name
-        assert re.findall(r"@workgroup_size\((\d+)\)", source) == ["256"], name
-        assert "enable" not in source, name
-        assert not re.search(r"\bf16\b|\bf64\b|\bi64\b", source), name
-        assert not re.search(r"atomic<f32>", source), name
-        if backend.gpu.subgroup_size == 0:
-            assert "subgroup" not in source, name
