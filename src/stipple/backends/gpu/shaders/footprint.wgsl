@@ -47,15 +47,15 @@ fn evaluate(slot: u32, pixel: vec2<f32>) -> Seen {
   return seen;
 }
 
-struct Place { tile: u32, sub: u32, x: u32, y: u32, inside: bool };
+struct Place { sub: u32, x: u32, y: u32, inside: bool };
 
 // a workgroup takes 16 x 16 pixels of a tile
 fn place_of(group: u32, lid: u32) -> Place {
   var place: Place;
-  place.tile = group / (SUB * SUB);
+  let tile = group / (SUB * SUB);
   place.sub = group % (SUB * SUB);
   let inner = vec2<u32>((place.sub % SUB) * 16u + lid % 16u, (place.sub / SUB) * 16u + lid / 16u);
-  let corner = vec2<u32>(place.tile % P.columns, place.tile / P.columns) * P.tile;
+  let corner = vec2<u32>(tile % P.columns, tile / P.columns) * P.tile;
   place.x = corner.x + inner.x;
   place.y = corner.y + inner.y;
   place.inside = inner.x < P.tile && inner.y < P.tile && place.x < P.width && place.y < P.height;

@@ -1,6 +1,7 @@
 // Compositing, front to back: a workgroup takes 16 x 16 pixels, its Gaussians in batches, and leaves when all are done.
 
 var<workgroup> live: atomic<u32>;
+var<workgroup> any_live: u32;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -9,15 +10,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   if (group >= P.groups) { return; }
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
-  let start = u32(tile_ranges[2u * place.tile]); let end = u32(tile_ranges[2u * place.tile + 1u]);
+  let tile = group / (SUB * SUB);
+  let start = u32(tile_ranges[2u * tile]); let end = u32(tile_ranges[2u * tile + 1u]);
   var t = 1.0; var done = !place.inside; var last = -1; var steps = 0u; var z = 0.0; var over = false;
   var color = array<f32, CHANNELS>();
+  if (lid == 0u) { atomicStore(&live, 0u); }
+  workgroupBarrier();
   for (var base = start; base < end; base += BATCH) {
-    if (lid == 0u) { atomicStore(&live, 0u); }
-    workgroupBarrier();
     if (!done) { atomicOr(&live, 1u); }
     workgroupBarrier();
-    if (atomicLoad(&live) == 0u) { break; }
+    if (lid == 0u) { any_live = atomicLoad(&live); atomicStore(&live, 0u); }
+    if (workgroupUniformLoad(&any_live) == 0u) { break; }
     for (var slot = lid; slot < BATCH && base + slot < end; slot += 256u) { load_entry(slot, base + slot); }
     workgroupBarrier();
     let held = min(BATCH, end - base);
@@ -35,7 +38,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
       steps += 1u;
       last = i32(base + k);
     }
-    workgroupBarrier();
   }
   if (!place.inside) { return; }
   let at = place.y * P.width + place.x;

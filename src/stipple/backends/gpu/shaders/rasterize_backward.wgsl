@@ -2,6 +2,7 @@
 // same order, and writes them to the entry's own row of slots: no atomics.
 
 var<workgroup> top: atomic<i32>;
+var<workgroup> highest: i32;
 
 fn values_of(slot: u32, seen: Seen, takes: bool, v_alpha_: f32, weight: f32, v_color: array<f32, CHANNELS>, v_z: f32)
     -> array<f32, VALUES> {
@@ -33,7 +34,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   if (group >= P.groups) { return; }
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
-  let start = tile_ranges[2u * place.tile]; let end = tile_ranges[2u * place.tile + 1u];
+  let tile = group / (SUB * SUB);
+  let start = tile_ranges[2u * tile]; let end = tile_ranges[2u * tile + 1u];
   var last = -1; var t = 0.0; var behind = 0.0; var v_z = 0.0;
   var v_color = array<f32, CHANNELS>();
   if (place.inside) {
@@ -52,7 +54,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   workgroupBarrier();
   atomicMax(&top, last);
   workgroupBarrier();
-  var until = atomicLoad(&top) + 1;
+  if (lid == 0u) { highest = atomicLoad(&top); }
+  var until = workgroupUniformLoad(&highest) + 1;
   while (until > start) {
     let base = max(start, until - i32(BATCH));
     for (var slot = i32(lid); slot < until - base; slot += 256) { load_entry(u32(slot), u32(base + slot)); }
