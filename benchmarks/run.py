@@ -17,10 +17,12 @@ import numpy as np
 from numba import njit
 from rich.console import Console
 
+from scenes import garden_case
 from stipple.backends.cpu import CpuBackend, rasterization, splat
 from stipple.backends.cpu.simd import LANES, stack_floats, vfma, vload, vset, vstore
 from stipple.backends.cpu.threads import Threads
 from stipple.cli import measure
+from stipple.cli.workloads import Case, ply_case, slam_case
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = 36
@@ -30,28 +32,6 @@ CONSOLE = Console(stderr=True)
 
 
 # --- scenes -----------------------------------------------------------------------------------------------
-def garden_cases(path: str) -> list[measure.Case]:
-    """The garden's points at 648x420 and at two and four times as many pixels a side."""
-    with np.load(path) as file:
-        data = dict(file)
-    rng = np.random.default_rng(42)
-    count, f4 = len(data["means3d"]), np.float32
-    quats = rng.normal(size=(count, 4)).astype(f4)
-    scales = rng.uniform(0.01, 0.03, (count, 3)).astype(f4)
-    opacities = rng.uniform(0, 1, count).astype(f4)
-    colors = (data["colors"] / 255).astype(f4)
-    cases = []
-    for factor in (1, 2, 4):
-        width, height = int(data["width"]) * factor, int(data["height"]) * factor
-        intrinsics = data["Ks"][0].astype(f4).copy()
-        intrinsics[:2] *= factor
-        operands = [data["means3d"].astype(f4), quats, scales, opacities, colors, data["viewmats"][0].astype(f4)]
-        operands += [intrinsics, measure.slam_case(1, 16, 16, 1.0).operands[7]]
-        attrs = {**measure.slam_case(1, 16, 16, 1.0).attrs, "width": width, "height": height}
-        cases.append(measure.Case(f"garden, {count:,} points, {width}x{height}", operands, attrs))
-    return cases
-
-
 # --- ceiling ----------------------------------------------------------------------------------------------
 @njit(nogil=True, error_model="numpy")
 def _fma_loop(steps, factor, term, out):
@@ -93,7 +73,7 @@ def row_evaluations(made: list[np.ndarray], last_ids: np.ndarray, attrs: dict[st
     return int(np.maximum(end - first + 1, 0).sum())
 
 
-def ceiling(case: measure.Case) -> dict[str, Any]:
+def ceiling(case: Case) -> dict[str, Any]:
     """How near the forward rasterization comes to the rate of its arithmetic, on one thread."""
     pool = Threads(1)
     made = splat.prepare(case.operands, case.attrs, pool)
@@ -123,7 +103,7 @@ def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[
     """All Gaussians at all pixels as PyTorch tensors, forward + backward, beside ours."""
     import torch
 
-    case = measure.slam_case(count, width, height, 125.0)
+    case = slam_case(count, width, height, 125.0)
     pool = Threads(None)
     made = splat.prepare(case.operands, case.attrs, pool)
     order = np.argsort(np.where(made[5][:, 0] > 0, made[4], np.inf))[: int((made[5][:, 0] > 0).sum())]
@@ -159,7 +139,7 @@ def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[
     }
 
 
-def memory(case: measure.Case) -> dict[str, Any]:
+def memory(case: Case) -> dict[str, Any]:
     """Peak of a forward + backward, inputs included, against inputs + outputs + 48 bytes per tile entry."""
     pool = Threads(1)  # a fresh pool: its scratch buffers are made, and counted, within
     tracemalloc.start()
@@ -259,15 +239,16 @@ def markdown(r: dict[str, Any], command: str) -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--garden", metavar="PATH", help="test_garden.npz from gsplat's assets")
+    parser.add_argument("--garden", action="store_true", help="measure the garden's points at three sizes too")
     parser.add_argument("--ply", metavar="PATH", help="a splat PLY")
     parser.add_argument("--torch", action="store_true", help="measure PyTorch beside ours (must be installed)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for cpu.json and cpu.md")
     arguments = parser.parse_args()
     CpuBackend()  # compiles what is missing before anything is measured
-    garden = garden_cases(arguments.garden) if arguments.garden else []
-    r = measure.run(quick=False, scene=arguments.ply, device="cpu", console=CONSOLE, more=garden)
-    studied = [measure.slam_case(100_000, 1920, 1080, 500.0), *garden[:1]]
+    garden = [garden_case(f) for f in (1, 2, 4)] if arguments.garden else []
+    scenes = [ply_case(arguments.ply)] if arguments.ply else []
+    r = measure.run([*measure.usual_cases(False, None), *garden, *scenes], CONSOLE)
+    studied = [slam_case(100_000, 1920, 1080, 500.0), *garden[:1]]
     CONSOLE.print("measuring ceiling, memory and start ...")
     r["ceiling"] = [ceiling(c) for c in studied]
     r["memory"] = [memory(c) for c in studied]
@@ -275,7 +256,7 @@ def main() -> None:
     if arguments.torch:
         r["torch"] = torch_dense()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    words = ["python benchmarks/run.py", *(["--garden test_garden.npz"] if garden else [])]
+    words = ["python benchmarks/run.py", *(["--garden"] if garden else [])]
     words += [f"--ply {Path(arguments.ply).name}"] if arguments.ply else []
     words += ["--torch"] if arguments.torch else []
     (arguments.output / "cpu.json").write_text(json.dumps(r, indent=1) + "\n")

@@ -18,14 +18,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from stipple import Gaussians
+from scenes import garden_case
 from stipple.cli.measure import machine
-from stipple.formats.captures import Frame
+from stipple.cli.workloads import frame_of, training
 from stipple.runtime import Session
-from stipple.scene import Camera
-from stipple.train import make_config
-from stipple.train.population import Population
-from stipple.train.stepper import Stepper
 
 RESULTS = Path(__file__).parent / "results"
 GARDEN = Path(__file__).parents[1] / "examples" / "data" / "garden_points.npz"
@@ -33,32 +29,15 @@ RASTERIZATION = ("splat_prepare", "splat_rasterize", "splat_rasterize_backward",
 CONSOLE = Console(stderr=True)
 
 
-def garden() -> tuple[Gaussians, Frame]:
-    """The garden's points as gsplat's tests dress them, with harmonics of degree 3, and a photo of noise."""
-    with np.load(GARDEN) as file:
-        data = dict(file)
-    rng = np.random.default_rng(42)
-    means = data["means3d"].astype(np.float32)
-    count = len(means)
-    scene = Gaussians.from_linear(
-        means, rng.uniform(0.01, 0.03, (count, 3)), rng.uniform(0.01, 0.99, count), data["colors"] / 255,
-        rng.normal(size=(count, 4)),
-    ).with_sh_degree(3)  # fmt: skip
-    k, viewmat = data["Ks"][0], data["viewmats"][0]
-    camera = Camera(648, 420, k[0, 0], k[1, 1], k[0, 2], k[1, 2], viewmat)
-    return scene, Frame(camera, rng.integers(0, 256, (420, 648, 3)).astype(np.uint8))
-
-
 def measure_step(device: str, repeats: int = 15) -> dict[str, Any]:
     """Whole steps, and the rasterization's forward and backward inside them, in milliseconds: medians."""
-    scene, frame = garden()
-    config = make_config(None, {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}})
-    stepper = Stepper(Session(device), config, 1)
-    stepper.start(Population.start(scene))
+    case = garden_case()
+    stepper, take = training(Session(device), case)
     whole, raster, parts = [], [], []
+    frame = frame_of(case)
     for i in range(repeats + 3):
         started = time.perf_counter()
-        stepper.run(100 + i, 0, frame)
+        take()
         whole.append(time.perf_counter() - started)
         stepper.run(100 + i, 0, frame, timings=True)
         assert stepper.executable is not None
@@ -70,7 +49,7 @@ def measure_step(device: str, repeats: int = 15) -> dict[str, Any]:
     step, alone = (1e3 * float(np.median(v[3:])) for v in (whole, raster))
     largest = {op: 1e3 * float(np.median([p.get(op, 0.0) for p in parts[3:]])) for op in parts[-1]}
     return {
-        "gaussians": scene.count,
+        "gaussians": stepper.count,
         "size": "648x420",
         "step_ms": round(step, 2),
         "rasterization_ms": round(alone, 2),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from captures import truth, write_colmap
+from conftest import session_on
 from devices.stepping import losses_on
 from scenes import random_scene
 from stipple import ir
@@ -137,6 +140,30 @@ def test_room_for_entries_is_guessed_and_grows(gpu_session: Session) -> None:
     np.testing.assert_allclose(given_kept, wanted_kept, rtol=1e-3, atol=1e-3 * np.abs(wanted_kept).max())
 
 
+def test_kernels_are_timed_by_the_device(gpu: Gpu) -> None:
+    values = np.random.default_rng(0).integers(0, 2**31, 200_000).astype(np.int32)
+    keys, places = (gpu.upload(v, DType.I32) for v in (values, np.arange(len(values), dtype=np.int32)))
+    started = time.perf_counter()
+    with gpu.timed() as times:
+        for _ in range(20):  # more dispatches than one submission holds
+            sorted_keys, _ = sort_pairs(gpu, keys, places, 32)
+            keys, places = gpu.upload(values, DType.I32), gpu.upload(values, DType.I32)
+    elapsed = time.perf_counter() - started
+    np.testing.assert_array_equal(gpu.download(sorted_keys), np.sort(values))
+    assert len(times) > 400
+    moves = [t for t in times if t.name == "radix_move"]
+    assert len(moves) == 20 * 8
+    assert all(t.bytes >= 4 * 4 * len(values) for t in moves)
+    assert all(t.seconds > 0 for t in moves)
+    assert sum(t.seconds for t in times) < elapsed
+
+
+def test_a_device_without_timestamps_says_so(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "info", replace(gpu.info, timestamps=False))
+    with pytest.raises(DeviceError, match="has no timestamps, so kernels cannot be timed"), gpu.timed():
+        pass
+
+
 def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> None:
     """Gradients where the lists of entries were fed: the device finds each Gaussian's entries itself."""
     import stipple
@@ -219,6 +246,18 @@ def test_selftest_and_devices(gpu_session: Session, tmp_path: Path) -> None:
     assert all(c["passed"] and c["error"] <= c["allowed"] for c in checks)
     listed = CliRunner().invoke(main, ["devices"]).output
     assert adapters()[0].name in listed
+
+
+def test_bench_times_kernels(tmp_path: Path) -> None:
+    session_on("gpu")
+    result = CliRunner().invoke(main, ["bench", "--quick", "--device", "gpu", "--json", str(tmp_path / "b.json")])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert 0 < row["forward_ms"] < row["forward_backward_ms"] < row["step_ms"]
+    kernels = {k["kernel"]: k for k in row["kernels"]}
+    assert {"project", "radix_move", "rasterize", "rasterize_backward", "adam"} <= kernels.keys()
+    assert kernels["rasterize_backward"]["ms"] > kernels["rasterize"]["ms"] > 0
+    assert "kernels of a training step" in " ".join(result.output.split())
 
 
 def test_selftest_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from stipple.cli.options import device_options
+from stipple.errors import InputError
 
 
 @click.command()
@@ -17,16 +18,27 @@ from stipple.cli.options import device_options
 @click.option("--scene", type=click.Path(dir_okay=False), help="Also measure this splat PLY, at 1280x720.")
 @device_options
 def bench(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
-    """Measure each stage and whole frames on this machine, with 1 thread and with all, and print a table.
+    """Measure this machine and print a table: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.
 
-    Scenes: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080, spread before the camera. Beside them stands
-    the loop that other CPU renderers run, one pixel and one Gaussian at a time, in the same run.
+    On the CPU: each stage and whole frames, with 1 thread and with all, and beside them, in the same run, the loop
+    that other CPU renderers run, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the
+    time of each kernel by the device's own clock.
     """
-    from stipple.cli import measure
+    from stipple.backends.cpu import CpuBackend
+    from stipple.backends.gpu import GpuBackend
+    from stipple.cli import measure, measure_gpu
+    from stipple.runtime import Session
 
-    console = Console()
-    measured = measure.run(quick=quick, scene=scene, device=device, console=Console(stderr=True))
-    console.print(measure.table(measured))
+    console, progress = Console(), Console(stderr=True)
+    session, cases = Session(device), measure.usual_cases(quick, scene)
+    if isinstance(session.backend, GpuBackend):
+        measured = measure_gpu.run(session, cases, progress)
+        console.print(measure_gpu.table(measured))
+    elif isinstance(session.backend, CpuBackend):
+        measured = measure.run(cases, progress)
+        console.print(measure.table(measured))
+    else:
+        raise InputError(f"bench: expected the device cpu or a GPU, got {device!r}")
     if json_file:
         Path(json_file).write_text(json.dumps(measured, indent=1))
         console.print(f"Wrote {json_file}")

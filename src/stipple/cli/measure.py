@@ -8,11 +8,9 @@ means, as CPU renderers commonly do it; it is also measured over our own, exact 
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,58 +18,9 @@ from numba import njit
 from rich.console import Console, Group
 from rich.table import Table
 
-from stipple import numerics as nx
-from stipple.errors import DeviceError
+from stipple.cli.workloads import Case, ply_case, slam_case
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Case:
-    """A scene and a view to measure."""
-
-    name: str
-    operands: list[Array]  # of splat_prepare
-    attrs: dict[str, Any]
-
-
-def _attrs(width: int, height: int, sh_degree: int = -1) -> dict[str, Any]:
-    return {
-        "width": width, "height": height, "tile_size": nx.TILE_SIZE, "alpha_cutoff": nx.ALPHA_CUTOFF,
-        "projection": "ewa", "sh_degree": sh_degree, "eps2d": nx.EPS2D, "antialiased": False, "max_list_entries": 0,
-        "transmittance_threshold": nx.TRANSMITTANCE_THRESHOLD, "max_splat_steps": 0,
-    }  # fmt: skip
-
-
-_CLIP = np.array([nx.NEAR, nx.FAR], np.float32)
-
-
-def slam_case(count: int, width: int, height: int, focal: float) -> Case:
-    """Isotropic Gaussians of log scale -3.5 in a box before the camera, opacities from 0.3 to 0.9."""
-    rng = np.random.default_rng(0)
-    f4 = np.float32
-    means = rng.uniform([-1, -0.8, 2], [1, 0.8, 6], (count, 3)).astype(f4)
-    quats = np.tile(np.array([1, 0, 0, 0], f4), (count, 1))
-    scales = np.full((count, 3), math.exp(-3.5), f4)
-    opacities = rng.uniform(0.3, 0.9, count).astype(f4)
-    colors = rng.uniform(0, 1, (count, 3)).astype(f4)
-    intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], f4)
-    operands = [means, quats, scales, opacities, colors, np.eye(4, dtype=f4), intrinsics, _CLIP]
-    return Case(f"{count:,} Gaussians, {width}x{height}", operands, _attrs(width, height))
-
-
-def ply_case(path: str, width: int = 1280, height: int = 720) -> Case:
-    """A scene from a file, seen from where ``stipple render`` sees it."""
-    from stipple.cli.render import first_camera
-    from stipple.formats import load_ply
-
-    scene = load_ply(path)
-    options = {"size": (width, height), "fov": 50.0, "position": None, "target": None, "up": (0, -1, 0)}
-    camera = first_camera(scene, options)
-    operands = [scene.means, scene.quats, scene.scales, scene.opacities, scene.sh]
-    matrices = [camera.viewmat.astype(np.float32), camera.intrinsics.astype(np.float32)]
-    name = f"{os.path.basename(path)}, {scene.count:,} Gaussians, {width}x{height}"
-    return Case(name, [*operands, *matrices, _CLIP], _attrs(width, height, scene.sh_degree))
 
 
 # --- the peer ---------------------------------------------------------------------------------------------
@@ -226,21 +175,19 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def run(
-    quick: bool, scene: str | None, device: str, console: Console, more: list[Case] | None = None
-) -> dict[str, Any]:
-    """Measure all cases with 1 thread and with all."""
-    if device not in ("auto", "cpu"):
-        raise DeviceError("bench measures the device 'cpu'; benchmarks/gpu.py measures GPUs")
-    from stipple.backends.cpu import CpuBackend
-
-    threads = CpuBackend().threads.count
+def usual_cases(quick: bool, scene: str | None) -> list[Case]:
+    """What ``stipple bench`` measures."""
     cases = [slam_case(10_000, 640, 480, 500.0)]
     if not quick:
         cases.append(slam_case(100_000, 1920, 1080, 500.0))
-    cases += more or []
-    if scene:
-        cases.append(ply_case(scene))
+    return [*cases, ply_case(scene)] if scene else cases
+
+
+def run(cases: list[Case], console: Console) -> dict[str, Any]:
+    """Measure all cases with 1 thread and with all."""
+    from stipple.backends.cpu import CpuBackend
+
+    threads = CpuBackend().threads.count
     rows = []
     for case in cases:
         for count in sorted({1, threads}):

@@ -16,6 +16,7 @@ import numpy as np
 
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
 
@@ -73,6 +74,8 @@ class Gpu:
             "max-buffer-size": limits["max-buffer-size"],
         }
         features = ["subgroup"] if self.subgroup_size else []
+        if self.info.timestamps:
+            features.append("timestamp-query")
         try:
             self.device = adapter.request_device_sync(required_features=features, required_limits=wanted)
         except RuntimeError as error:
@@ -84,6 +87,7 @@ class Gpu:
         self._pass: Any = None
         self._pending = 0
         self._fence: GpuBuffer | None = None
+        self._clock: KernelClock | None = None
         self.sources: dict[str, str] = {}
         self.guesses = Guesses()
 
@@ -189,9 +193,7 @@ class Gpu:
             uniform = self._uniform(params)
             entries.append({"binding": len(bound), "resource": {"buffer": uniform, "offset": 0, "size": uniform.size}})
         group = self.device.create_bind_group(layout=layout, entries=entries)
-        if self._pass is None:
-            self._encoder = self.device.create_command_encoder()
-            self._pass = self._encoder.begin_compute_pass()
+        self._open_pass(name, [b for _, b, _ in bound])
         self._pass.set_pipeline(pipeline)
         self._pass.set_bind_group(0, group)
         across = min(groups, _MAX_GROUPS)
@@ -199,6 +201,36 @@ class Gpu:
         self._pending += 1
         if self._pending >= _PENDING:  # short command buffers: watchdogs end long ones
             self.flush()
+
+    def _open_pass(self, name: str, bound: list[GpuBuffer]) -> None:
+        """The pass to dispatch in: one for all, or one for each dispatch while kernels are timed."""
+        if self._encoder is None:
+            self._encoder = self.device.create_command_encoder()
+        if self._clock is not None:
+            if self._pass is not None:
+                self._pass.end()
+            writes = self._clock.begin(name, sum(b.raw.size for b in bound))
+            self._pass = self._encoder.begin_compute_pass(timestamp_writes=writes)
+        elif self._pass is None:
+            self._pass = self._encoder.begin_compute_pass()
+
+    @contextmanager
+    def timed(self) -> Iterator[list[KernelTime]]:
+        """Times of the kernels dispatched inside, by the device's own clock; the list is filled at the end.
+
+        Raises DeviceError where the device has no timestamps.
+        """
+        if not self.info.timestamps:
+            raise DeviceError(f"{self.info.name} ({self.info.api}): has no timestamps, so kernels cannot be timed")
+        self.flush()
+        times: list[KernelTime] = []
+        self._clock = KernelClock(self.wgpu, self.device, 2 * _PENDING)
+        try:
+            yield times
+            self.flush()
+        finally:
+            times += self._clock.times
+            self._clock = None
 
     def each(
         self,
@@ -244,7 +276,11 @@ class Gpu:
             self._pending = 0
             with self._failing("the device failed"):
                 ended.end()
+                if self._clock is not None:
+                    self._clock.resolve(encoder)
                 self.device.queue.submit([encoder.finish()])
+                if self._clock is not None:
+                    self._clock.read()
 
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""

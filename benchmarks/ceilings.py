@@ -1,0 +1,94 @@
+"""What a GPU could do at most, measured on it, and what the kernels ask of it.
+
+Memory: a kernel that copies. A kernel's own traffic is taken as the size of the arrays it was given, each once: what it
+cannot do with less than, unless it touches only a part of them.
+
+Arithmetic: a kernel of independent multiply-adds (2 operations each). The rasterizers' own arithmetic is the pairs of
+pixel and Gaussian that they must evaluate times the operations of one, counted in the WGSL source; exp counts as 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stipple import ir
+from stipple.backends.gpu.device import Gpu
+from stipple.cli.workloads import Case
+from stipple.ir.dtype import DType
+from stipple.runtime import Session
+
+COPIED = 1 << 26
+CHAINS, ROUNDS = 8, 256
+PAIR_OPERATIONS = {"rasterize": 24, "rasterize_backward": 88}
+"""Forward: 18 to evaluate a Gaussian at a pixel, and 6 on average to composite it; backward: the same, 30 for the
+gradients of twelve values, and their sum over the pixels."""
+
+
+def memory_ceiling(gpu: Gpu) -> float:
+    """Bytes a second that a copy moves, reads and writes together."""
+    count = min(COPIED, gpu.largest // 4)
+    source, target = (gpu.allocate((count,), DType.F32) for _ in "ab")
+    with gpu.timed() as times:
+        for _ in range(6):
+            gpu.each("ceiling_copy", "  out[i] = source[i];", {"source": source}, {"out": target}, count)
+    return 8 * count / min(t.seconds for t in times)
+
+
+def arithmetic_ceiling(gpu: Gpu) -> float:
+    """Floating-point operations a second."""
+    count = 1 << 20 if gpu.info.type == "CPU" else 1 << 24
+    names = [f"x{i}" for i in range(CHAINS)]
+    start = "".join(f"  var {n} = f32(i) * 1e-9 + {k}.0;\n" for k, n in enumerate(names))
+    body = "".join(f"    {n} = fma({n}, 0.999, 0.5);\n" for n in names)
+    end = "  out[i] = " + " + ".join(names) + ";"
+    code = f"{start}  for (var r = 0u; r < {ROUNDS}u; r++) {{\n{body}  }}\n{end}"
+    out = gpu.allocate((count,), DType.F32)
+    with gpu.timed() as times:
+        for _ in range(4):
+            gpu.each("ceiling_fma", code, {}, {"out": out}, count)
+    return 2.0 * count * CHAINS * ROUNDS / min(t.seconds for t in times)
+
+
+def pairs(session: Session, case: Case) -> dict[str, float]:
+    """Pairs of pixel and Gaussian: forward to where a pixel ends; backward, as workgroups do, from the farthest end of
+    a tile's pixels."""
+    graph = ir.Graph("pairs")
+    operands = [graph.constant(np.asarray(a, np.float32)) for a in case.operands]
+    attrs = case.attrs
+    size = {"width": attrs["width"], "height": attrs["height"]}
+    prepared = ir.splat_prepare(*operands, **size)
+    images = ir.splat_rasterize(prepared, graph.constant(np.zeros(3, np.float32)), **size)
+    graph.output("ranges", prepared.tile_ranges)
+    graph.output("last", images.last_ids)
+    graph.output("light", images.transmittance)
+    made = session.compile(graph).run({})
+    side = attrs["tile_size"]
+    across = -(-attrs["width"] // side)
+    rows, columns = np.indices(made["last"].shape) // side
+    tiles = rows * across + columns
+    start, end = made["ranges"][tiles, 0].astype(np.int64), made["ranges"][tiles, 1].astype(np.int64)
+    ended = made["light"] < 2e-4  # the next Gaussian would have gone below the threshold
+    forward = np.where(ended, made["last"] + 2 - start, end - start).clip(0)
+    farthest = np.full(len(made["ranges"]), -1)
+    np.maximum.at(farthest, tiles.ravel(), made["last"].ravel())
+    backward = (farthest + 1 - made["ranges"][:, 0]).clip(0) * side * side
+    return {"rasterize": float(forward.sum()), "rasterize_backward": float(backward.sum())}
+
+
+def shares(
+    kernels: Sequence[dict[str, Any]], counted: dict[str, float], memory: float, arithmetic: float, most: int = 14
+) -> list[dict[str, Any]]:
+    """The slowest kernels, each with the ceiling that binds it and its share of that."""
+    made = []
+    for row in kernels[:most]:
+        name, seconds = row["kernel"], 1e-3 * row["ms"]
+        bound = {"memory": row["bytes"] / memory}
+        if name in counted:
+            bound["arithmetic"] = counted[name] * PAIR_OPERATIONS[name] / arithmetic
+        ceiling = max(bound, key=lambda k: bound[k])
+        share = round(bound[ceiling] / seconds, 3) if seconds else 0.0
+        made.append({**row, "ms": round(row["ms"], 4), "ceiling": ceiling, "share": share})
+    return made

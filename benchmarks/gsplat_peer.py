@@ -1,0 +1,109 @@
+"""The same work by gsplat on CUDA: frames, frames with gradients, and whole training steps as its example trainer
+takes them (harmonics of degree 3, 0.8 L1 + 0.2 (1 - SSIM), fused Adam over six groups of parameters)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stipple.cli.workloads import Case, frame_of, scene_of
+
+RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
+Run = Callable[[], object]
+
+
+def available() -> str | None:
+    """Why gsplat cannot be measured here, or None."""
+    try:
+        import gsplat  # noqa: F401
+        import torch
+    except ImportError as error:
+        return f"{error.name} is not installed"
+    return None if torch.cuda.is_available() else "PyTorch finds no CUDA"
+
+
+class Peer:
+    """gsplat's rasterization on a device of PyTorch."""
+
+    def __init__(self, device: str = "cuda") -> None:
+        import torch
+        from gsplat import rasterization
+
+        self.torch, self.rasterization, self.device = torch, rasterization, device
+
+    def wait(self) -> None:
+        self.torch.cuda.synchronize()
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return self.torch.tensor(array, device=self.device)
+
+    def frames(self, case: Case) -> tuple[Run, Run]:
+        """A frame, and a frame with the gradients of its mean square."""
+        values = [self.tensor(a) for a in case.operands[:7]]
+        params = [v.requires_grad_() for v in values[:5]]
+        width, height = case.attrs["width"], case.attrs["height"]
+
+        def image() -> Any:
+            return self.rasterization(*params, values[5][None], values[6][None], width, height, packed=False)[0]
+
+        def forward() -> None:
+            with self.torch.no_grad():
+                image().square().mean()
+
+        def both() -> None:
+            for p in params:
+                p.grad = None
+            image().square().mean().backward()
+
+        return forward, both
+
+    def step(self, case: Case) -> Run:
+        """A whole training step."""
+        torch, scene, frame = self.torch, scene_of(case), frame_of(case)
+        values = {
+            "means": scene.means, "scales": scene.log_scales, "quats": scene.quats,
+            "opacities": scene.logit_opacities, "sh0": scene.sh[:, :1], "shN": scene.sh[:, 1:],
+        }  # fmt: skip
+        p = {n: torch.nn.Parameter(self.tensor(a)) for n, a in values.items()}
+        fused = self.device == "cuda"
+        optimizers = [torch.optim.Adam([p[n]], lr=rate, eps=1e-15, fused=fused) for n, rate in RATES.items()]
+        viewmat, intrinsics = (self.tensor(m.astype(np.float32)[None]) for m in case.operands[5:7])
+        ssim = self.ssim()
+
+        def run() -> None:
+            photo = self.tensor(frame.pixels).float() / 255
+            image, _, info = self.rasterization(
+                p["means"], p["quats"], torch.exp(p["scales"]), torch.sigmoid(p["opacities"]),
+                torch.cat([p["sh0"], p["shN"]], 1), viewmat, intrinsics, frame.camera.width, frame.camera.height,
+                sh_degree=3, packed=False,
+            )  # fmt: skip
+            info["means2d"].retain_grad()  # its strategy reads them
+            loss = 0.8 * (image[0] - photo).abs().mean() + 0.2 * (1 - ssim(image[0], photo))
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            loss.item()
+
+        return run
+
+    def ssim(self) -> Callable[[Any, Any], Any]:
+        """fused-ssim, which gsplat's trainer takes, where it is installed; else by convolution."""
+        try:
+            from fused_ssim import fused_ssim
+        except ImportError:
+            return self.plain_ssim
+        return lambda a, b: fused_ssim(a.permute(2, 0, 1)[None], b.permute(2, 0, 1)[None], padding="valid")
+
+    def plain_ssim(self, image: Any, photo: Any) -> Any:
+        torch = self.torch
+        line = torch.exp(-((torch.arange(11, device=self.device) - 5.0) ** 2) / (2 * 1.5**2))
+        window = (line[:, None] * line[None]) / line.sum() ** 2
+        a, b = image.permute(2, 0, 1), photo.permute(2, 0, 1)
+        stack = torch.cat([a, b, a * a, b * b, a * b])[:, None]
+        mean_a, mean_b, aa, bb, ab = torch.nn.functional.conv2d(stack, window[None, None])[:, 0].split(3)
+        c1, c2 = 0.01**2, 0.03**2
+        top = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
+        return (top / ((mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2))).mean()

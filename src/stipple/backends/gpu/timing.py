@@ -1,0 +1,60 @@
+"""How long each kernel takes, by the device's own clock."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class KernelTime(NamedTuple):
+    """One dispatch: its kernel, its time, and the size of the arrays that it was given, each counted once."""
+
+    name: str
+    seconds: float
+    bytes: int
+
+
+class KernelClock:
+    """Timestamps before and after each dispatch, which stands in a pass of its own meanwhile.
+
+    ``capacity`` timestamps are held between two submissions.
+    """
+
+    def __init__(self, wgpu: Any, device: Any, capacity: int) -> None:
+        usage = wgpu.BufferUsage
+        self._device = device
+        self._queries = device.create_query_set(type="timestamp", count=capacity)
+        self._ticks = device.create_buffer(size=8 * capacity, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
+        self._period = _tick_seconds(device)
+        self._begun: list[tuple[str, int]] = []
+        self.times: list[KernelTime] = []
+
+    def begin(self, name: str, size: int) -> dict[str, Any]:
+        """What the pass of the next dispatch is told to write."""
+        first = 2 * len(self._begun)
+        self._begun.append((name, size))
+        return {
+            "query_set": self._queries,
+            "beginning_of_pass_write_index": first,
+            "end_of_pass_write_index": first + 1,
+        }
+
+    def resolve(self, encoder: Any) -> None:
+        """Have the timestamps copied to where they can be read."""
+        encoder.resolve_query_set(self._queries, 0, 2 * len(self._begun), self._ticks, 0)
+
+    def read(self) -> None:
+        """Wait for what was submitted, and take in its times."""
+        data = self._device.queue.read_buffer(self._ticks, 0, 16 * len(self._begun))
+        ticks = np.frombuffer(data, np.uint64).reshape(-1, 2).astype(np.int64)
+        for (name, size), (start, end) in zip(self._begun, ticks, strict=True):
+            self.times.append(KernelTime(name, max(int(end - start), 0) * self._period, size))
+        self._begun.clear()
+
+
+def _tick_seconds(device: Any) -> float:
+    """Seconds of a timestamp's unit; wgpu hands on the device's own, and says how many nanoseconds it has."""
+    from wgpu.backends.wgpu_native import lib
+
+    return 1e-9 * float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))

@@ -1,0 +1,93 @@
+"""Measurements of a GPU, for ``stipple bench`` and ``benchmarks/``: frames, training steps, and each kernel's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+from stipple.backends.gpu import GpuBackend, describe
+from stipple.backends.gpu.timing import KernelTime
+from stipple.cli.workloads import Case, frame, training
+from stipple.runtime import Session
+
+MEASURED = {"forward_ms": "whole frame", "forward_backward_ms": "frame + backward", "step_ms": "training step"}
+_MOST_KERNELS = 14
+
+
+def best_of(run: Callable[[], object], wait: Callable[[], None], repeats: int) -> float:
+    """Milliseconds of the fastest of several runs, after two that warm up."""
+    times = []
+    for i in range(repeats + 2):
+        wait()
+        started = time.perf_counter()
+        run()
+        wait()
+        if i >= 2:
+            times.append(time.perf_counter() - started)
+    return round(1e3 * min(times), 3)
+
+
+def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, Any], list[KernelTime]]:
+    """Milliseconds of a frame, with gradients, and of a training step; and the step's kernels, by the device's clock
+    where it has one."""
+    backend = session.backend
+    assert isinstance(backend, GpuBackend)
+    wait = backend.synchronize
+    row: dict[str, Any] = {"scene": case.name, "count": len(case.operands[0])}
+    for name, backward in (("forward_ms", False), ("forward_backward_ms", True)):
+        row[name] = best_of(frame(session, case, backward).run, wait, repeats)
+    _, step = training(session, case)
+    row["step_ms"] = best_of(step, wait, repeats)
+    if not backend.gpu.info.timestamps:
+        return row, []
+    with backend.gpu.timed() as times:
+        step()
+    return row, times
+
+
+def by_kernel(times: Sequence[KernelTime]) -> list[dict[str, Any]]:
+    """Kernels, the slowest first: dispatches, milliseconds, and bytes of the arrays they were given."""
+    totals: dict[str, dict[str, Any]] = {}
+    for t in times:
+        row = totals.setdefault(t.name, {"kernel": t.name, "dispatches": 0, "ms": 0.0, "bytes": 0})
+        row["dispatches"] += 1
+        row["ms"] += 1e3 * t.seconds
+        row["bytes"] += t.bytes
+    return sorted(totals.values(), key=lambda row: -float(row["ms"]))
+
+
+def run(session: Session, cases: list[Case], console: Console) -> dict[str, Any]:
+    """Measure all cases."""
+    backend = session.backend
+    assert isinstance(backend, GpuBackend)
+    rows = []
+    for case in cases:
+        console.print(f"measuring {case.name} ...", highlight=False)
+        row, times = measure_case(session, case, repeats=5)
+        rows.append({**row, "kernels": by_kernel(times)})
+    return {"machine": {"gpu": describe(backend.gpu.info)}, "rows": rows}
+
+
+def table(measured: dict[str, Any]) -> Group:
+    """The figures for people."""
+    times = Table(title="milliseconds, best of several")
+    times.add_column("scene")
+    for title in MEASURED.values():
+        times.add_column(title, justify="right")
+    parts: list[Any] = [measured["machine"]["gpu"], times]
+    for row in measured["rows"]:
+        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in MEASURED))
+        if row["kernels"]:
+            whole = sum(k["ms"] for k in row["kernels"])
+            kernels = Table(title=f"{row['scene']}: kernels of a training step, {whole:.2f} ms on the device")
+            for title in ("kernel", "dispatches", "ms", "share"):
+                kernels.add_column(title, justify="left" if title == "kernel" else "right")
+            for k in row["kernels"][:_MOST_KERNELS]:
+                share = f"{100 * k['ms'] / max(whole, 1e-9):.0f} %"
+                kernels.add_row(k["kernel"], str(k["dispatches"]), f"{k['ms']:.3f}", share)
+            parts.append(kernels)
+    return Group(*parts)

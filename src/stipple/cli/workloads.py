@@ -1,0 +1,120 @@
+"""What is measured: scenes and views, frames with and without gradients, training steps."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stipple import ir
+from stipple import numerics as nx
+from stipple.formats.captures import Frame
+from stipple.runtime import Executable, Session
+from stipple.scene import Camera, Gaussians
+from stipple.train import make_config
+from stipple.train.population import Population
+from stipple.train.stepper import Stepper
+
+Array = np.ndarray
+_NAMES = ("means", "quats", "scales", "opacities", "colors")
+_CAMERA = ("viewmat", "intrinsics")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scene and a view to measure."""
+
+    name: str
+    operands: list[Array]  # of splat_prepare
+    attrs: dict[str, Any]
+
+
+def _attrs(width: int, height: int, sh_degree: int = -1) -> dict[str, Any]:
+    return {
+        "width": width, "height": height, "tile_size": nx.TILE_SIZE, "alpha_cutoff": nx.ALPHA_CUTOFF,
+        "projection": "ewa", "sh_degree": sh_degree, "eps2d": nx.EPS2D, "antialiased": False, "max_list_entries": 0,
+        "transmittance_threshold": nx.TRANSMITTANCE_THRESHOLD, "max_splat_steps": 0,
+    }  # fmt: skip
+
+
+_CLIP = np.array([nx.NEAR, nx.FAR], np.float32)
+
+
+def slam_case(count: int, width: int, height: int, focal: float) -> Case:
+    """Isotropic Gaussians of log scale -3.5 in a box before the camera, opacities from 0.3 to 0.9."""
+    rng = np.random.default_rng(0)
+    f4 = np.float32
+    means = rng.uniform([-1, -0.8, 2], [1, 0.8, 6], (count, 3)).astype(f4)
+    quats = np.tile(np.array([1, 0, 0, 0], f4), (count, 1))
+    scales = np.full((count, 3), math.exp(-3.5), f4)
+    opacities = rng.uniform(0.3, 0.9, count).astype(f4)
+    colors = rng.uniform(0, 1, (count, 3)).astype(f4)
+    intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], f4)
+    operands = [means, quats, scales, opacities, colors, np.eye(4, dtype=f4), intrinsics, _CLIP]
+    return Case(f"{count:,} Gaussians, {width}x{height}", operands, _attrs(width, height))
+
+
+def ply_case(path: str, width: int = 1280, height: int = 720) -> Case:
+    """A scene from a file, seen from where ``stipple render`` sees it."""
+    from stipple.cli.render import first_camera
+    from stipple.formats import load_ply
+
+    scene = load_ply(path)
+    options = {"size": (width, height), "fov": 50.0, "position": None, "target": None, "up": (0, -1, 0)}
+    camera = first_camera(scene, options)
+    operands = [scene.means, scene.quats, scene.scales, scene.opacities, scene.sh]
+    matrices = [camera.viewmat.astype(np.float32), camera.intrinsics.astype(np.float32)]
+    name = f"{os.path.basename(path)}, {scene.count:,} Gaussians, {width}x{height}"
+    return Case(name, [*operands, *matrices, _CLIP], _attrs(width, height, scene.sh_degree))
+
+
+def scene_of(case: Case) -> Gaussians:
+    """A case's Gaussians, with harmonics of degree 3."""
+    means, quats, scales, opacities, colors = case.operands[:5]
+    inside = np.clip(opacities, 0.01, 0.99)
+    flat = colors if colors.ndim == 2 else np.clip(0.5 + nx.SH_C0 * colors[:, 0], 0, 1)
+    return Gaussians.from_linear(means, scales, inside, flat, quats).with_sh_degree(3)
+
+
+def frame_of(case: Case) -> Frame:
+    """A case's view, with a photo of noise."""
+    viewmat, k = case.operands[5:7]
+    width, height = case.attrs["width"], case.attrs["height"]
+    camera = Camera(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], viewmat)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return Frame(camera, pixels)
+
+
+def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object]]:
+    """A stepper, and whole steps on it: harmonics of degree 3, loss, gradients, Adam; the number of Gaussians stays."""
+    config = make_config(None, {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}})
+    stepper = Stepper(session, config, 1)
+    stepper.start(Population.start(scene_of(case)))
+    frame, step = frame_of(case), [100]
+
+    def run() -> None:
+        step[0] += 1
+        stepper.run(step[0], 0, frame)
+
+    return stepper, run
+
+
+def frame(session: Session, case: Case, backward: bool) -> Executable:
+    """A frame, or a frame with the gradients of its mean square; all but one number stays on the device."""
+    graph = ir.Graph("frame")
+    params = {n: graph.param(n, a.shape, "f32", a) for n, a in zip(_NAMES, case.operands, strict=False)}
+    camera = {n: graph.param(n, a.shape, "f32", a) for n, a in zip(_CAMERA, case.operands[5:], strict=False)}
+    background = graph.constant(np.zeros(3, np.float32))
+    size = {n: case.attrs[n] for n in ("width", "height", "sh_degree")}
+    rgba, _ = ir.splat_render(**params, **camera, background=background, **size)
+    loss = ir.mean(ir.square(rgba))
+    graph.output("loss", loss)
+    if backward:
+        for (name, param), gradient in zip(params.items(), ir.grad(graph, loss, list(params.values())), strict=True):
+            kept = graph.param(f"v_{name}", param.shape, "f32", np.zeros(param.shape.static, np.float32))
+            graph.update(kept, gradient)
+    return session.compile(graph)
