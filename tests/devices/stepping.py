@@ -13,7 +13,8 @@ from stipple.train.population import Population
 from stipple.train.stepper import Stepper
 
 
-def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
+def stepper_on(device: Session, strategy: str, steps: int) -> tuple[Stepper, list[Frame]]:
+    """A stepper at the start of a small scene's training, and the scene's photos."""
     made = truth()
     rng = np.random.default_rng(0)
     points = made.points + rng.normal(size=made.points.shape) * 0.1
@@ -23,11 +24,16 @@ def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
     )
     stepper = Stepper(device, config, len(made.cameras))
     stepper.start(Population.start(scene))
+    return stepper, [Frame(c, p) for c, p in zip(made.cameras, made.photos, strict=True)]
+
+
+def losses_on(device: Session, strategy: str, steps: int) -> np.ndarray:
+    """The losses of some steps, coarse to fine; on a GPU, no op of them may run on the host."""
+    stepper, frames = stepper_on(device, strategy, steps)
     losses = []
     for step in range(1, steps + 1):
-        i = step % len(made.cameras)
-        frame = Frame(made.cameras[i], made.photos[i]).smaller(2 if step <= 0.2 * steps else 1)
-        losses.append(stepper.run(step, i, frame)["loss"])
+        i = step % len(frames)
+        losses.append(stepper.run(step, i, frames[i].smaller(2 if step <= 0.2 * steps else 1))["loss"])
     report = stepper.executable
     assert report is not None
     elsewhere = [d.kernel for d in report.dispatch if ":wgsl." not in d.kernel and ":view" not in d.kernel]

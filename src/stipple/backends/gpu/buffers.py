@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stipple.backends.gpu.memory import Block
 from stipple.ir.dtype import DType
 
 WGSL_TYPES = {DType.F32: "f32", DType.I32: "i32", DType.U8: "u32", DType.BOOL: "u32"}
@@ -27,11 +28,16 @@ class GpuBuffer:
     ``notes`` holds what a kernel left for the one that comes back to its results.
     """
 
-    raw: Any
+    block: Block
     shape: tuple[int, ...]
     dtype: DType
     host: np.ndarray | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> Any:
+        """wgpu's buffer."""
+        return self.block.raw
 
     @property
     def size(self) -> int:
@@ -44,7 +50,7 @@ class GpuBuffer:
     def reshaped(self, shape: tuple[int, ...]) -> GpuBuffer:
         """The same memory under another shape."""
         host = None if self.host is None else self.host.reshape(shape)
-        return GpuBuffer(self.raw, shape, self.dtype, host)
+        return GpuBuffer(self.block, shape, self.dtype, host)
 
 
 def stored(dtype: DType) -> np.dtype[Any]:

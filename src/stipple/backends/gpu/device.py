@@ -16,6 +16,7 @@ import numpy as np
 
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.memory import Block, Pool
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
@@ -25,6 +26,7 @@ WORKGROUP = 256
 """Threads of a workgroup, of every kernel."""
 
 _MAX_GROUPS = 65535
+_MOST_GROUPS = 4096
 _SMALL = 256
 _MOST_UNIFORMS = 4096
 _PENDING = 400
@@ -83,6 +85,9 @@ class Gpu:
         self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"])
         self._pipelines: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._uniforms: dict[bytes, Any] = {}
+        self._groups: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
+        self._errors = (self.wgpu.GPUError, RuntimeError)
+        self.pool = Pool(self._create, self.largest)
         self._encoder: Any = None
         self._pass: Any = None
         self._pending = 0
@@ -101,20 +106,33 @@ class Gpu:
     # --- memory -------------------------------------------------------------------------------------------
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
         """Memory with whatever is in it."""
-        return GpuBuffer(self._create(4 * max(math.prod(shape), 4)), shape, dtype)
+        return GpuBuffer(self._take(4 * math.prod(shape)), shape, dtype)
+
+    def _take(self, size: int, upload: bool = False) -> Block:
+        self._check_size(size)
+        try:
+            return self.pool.take(size, upload)
+        except self._errors:
+            self.forget()
+        with self._failing(f"{size / 1e6:.0f} MB could not be had"):
+            return self.pool.take(size, upload)
 
     def _create(self, size: int) -> Any:
-        self._check_size(size)
         usage = self.wgpu.BufferUsage
-        with self._failing(f"{size / 1e6:.0f} MB could not be had"):
-            return self.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+        return self.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+
+    def forget(self) -> None:
+        """Let go of memory that nothing uses."""
+        self.flush()
+        self._groups.clear()
+        self.pool.drop()
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
         """Errors of the driver as one sentence: out of memory, a lost device, a refused kernel."""
         try:
             yield
-        except (self.wgpu.GPUError, RuntimeError) as error:
+        except self._errors as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DeviceError(
                 f"{self.info.name} ({self.info.api}): {what}: {first}; use fewer Gaussians or a smaller image, "
@@ -132,12 +150,12 @@ class Gpu:
         """A new buffer with an array's values."""
         words = np.ascontiguousarray(array, stored(dtype))
         self._check_size(words.nbytes)
-        data = words.tobytes() if words.nbytes >= 16 else words.tobytes().ljust(16, b"\0")
-        usage = self.wgpu.BufferUsage
-        with self._failing(f"{len(data) / 1e6:.0f} MB could not be uploaded"):
-            raw = self.device.create_buffer_with_data(data=data, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+        block = self._take(words.nbytes, upload=True)
+        if words.nbytes:
+            with self._failing(f"{words.nbytes / 1e6:.0f} MB could not be uploaded"):
+                self.device.queue.write_buffer(block.raw, 0, words.reshape(-1))
         host = np.array(array, dtype.numpy) if words.size <= _SMALL else None
-        return GpuBuffer(raw, tuple(np.shape(array)), dtype, host)
+        return GpuBuffer(block, tuple(np.shape(array)), dtype, host)
 
     def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
         """A buffer's values; waits for everything that was dispatched."""
@@ -185,14 +203,10 @@ class Gpu:
             fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
             header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
         pipeline, layout = self._pipeline(name, header + _COMMON + code)
-        entries = [
-            {"binding": i, "resource": {"buffer": b.raw, "offset": 0, "size": b.raw.size}}
-            for i, (_, b, _) in enumerate(bound)
-        ]
+        raws = [b.raw for _, b, _ in bound]
         if params:
-            uniform = self._uniform(params)
-            entries.append({"binding": len(bound), "resource": {"buffer": uniform, "offset": 0, "size": uniform.size}})
-        group = self.device.create_bind_group(layout=layout, entries=entries)
+            raws.append(self._uniform(params))
+        group = self._group(layout, raws)
         self._open_pass(name, [b for _, b, _ in bound])
         self._pass.set_pipeline(pipeline)
         self._pass.set_bind_group(0, group)
@@ -259,6 +273,18 @@ class Gpu:
             self.sources[f"{name}.{len(self.sources)}"] = source
         return self._pipelines[key]
 
+    def _group(self, layout: Any, raws: list[Any]) -> Any:
+        """The binding of buffers to a kernel. It is kept, and keeps the buffers, so that no other has their ids."""
+        key = (id(layout), *map(id, raws))
+        if key not in self._groups:
+            if len(self._groups) >= _MOST_GROUPS:
+                self._groups.clear()
+            entries = [
+                {"binding": i, "resource": {"buffer": raw, "offset": 0, "size": raw.size}} for i, raw in enumerate(raws)
+            ]
+            self._groups[key] = (self.device.create_bind_group(layout=layout, entries=entries), raws)
+        return self._groups[key][0]
+
     def _uniform(self, params: Mapping[str, int | float]) -> Any:
         data = b"".join(struct.pack("<f" if isinstance(v, float) else "<I", v) for v in params.values())
         data = data.ljust(-(-len(data) // 16) * 16, b"\0")
@@ -281,6 +307,8 @@ class Gpu:
                 self.device.queue.submit([encoder.finish()])
                 if self._clock is not None:
                     self._clock.read()
+            if self.pool.tick():
+                self._groups.clear()
 
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""

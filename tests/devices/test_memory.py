@@ -1,0 +1,117 @@
+"""GPU memory that is used again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from devices.stepping import stepper_on
+from stipple.backends.gpu import GpuBackend
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.memory import Pool, rounded
+from stipple.errors import DeviceError
+from stipple.ir.dtype import DType
+from stipple.runtime import Session
+
+
+@dataclass(eq=False)
+class Raw:
+    size: int
+
+
+def test_sizes_are_rounded_by_at_most_an_eighth() -> None:
+    sizes = [*range(1, 3000), *(2**k + d for k in range(8, 33) for d in (-1, 0, 1))]
+    for size in sizes:
+        made = rounded(size)
+        assert made >= size
+        assert made <= max(256, 1.125 * size + 16)
+        assert made % 16 == 0
+        assert rounded(made) == made
+
+
+def test_freed_memory_goes_out_again() -> None:
+    pool = Pool(Raw, 10_000)
+    first = pool.take(1000)
+    raw = first.raw
+    second = pool.take(1000)
+    assert second.raw is not raw
+    del first
+    assert pool.free_bytes == raw.size
+    assert pool.take(1010).raw is raw, "nearly the same size"
+    assert pool.created == 2
+
+
+def test_uploads_wait_for_the_hand_over() -> None:
+    """An upload overtakes dispatches that were not handed over: it must not write into what they still read."""
+    pool = Pool(Raw, 10_000)
+    block = pool.take(64, upload=True)
+    raw = block.raw
+    del block
+    assert pool.take(64, upload=True).raw is not raw
+    pool.tick()
+    again = pool.take(64, upload=True)
+    assert again.raw is raw
+    assert pool.take(64).raw is not raw, "and has memory of its own"
+
+
+def test_idle_memory_is_dropped_and_used_memory_is_not() -> None:
+    pool = Pool(Raw, 10_000)
+    del_me, held = pool.take(5000), pool.take(1000)
+    del del_me
+    dropped = []
+    for _ in range(2000):
+        block = pool.take(300)
+        del block
+        dropped.append(pool.tick())
+    assert sum(dropped) == 1, "once, and only then must the device's bindings be forgotten"
+    assert pool.free_bytes == rounded(300)
+    del held
+    assert pool.free_bytes == rounded(300) + rounded(1000)
+    assert pool.drop()
+    assert pool.free_bytes == 0
+
+
+def test_no_block_is_larger_than_the_device_allows() -> None:
+    pool = Pool(Raw, 10_000)
+    block = pool.take(9_999)
+    assert block.raw.size == 10_000
+    del block
+    pool.take(9_990)
+    assert pool.created == 1
+
+
+def test_steady_training_makes_no_buffers(gpu_session: Session) -> None:
+    backend = gpu_session.backend
+    assert isinstance(backend, GpuBackend)
+    stepper, frames = stepper_on(gpu_session, "default", 1000)
+    for step in range(1, 12):
+        stepper.run(step, 0, frames[0])
+    before = backend.gpu.pool.created
+    for step in range(12, 30):
+        stepper.run(step, 0, frames[0])
+    assert backend.gpu.pool.created - before <= 2, "but for the tile entries, whose number may still grow"
+
+
+def test_memory_is_made_free_when_the_device_has_none(gpu_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = gpu_session.backend
+    assert isinstance(backend, GpuBackend)
+    gpu: Gpu = backend.gpu
+    gpu.allocate((777_777,), DType.F32)  # goes back to the pool at once
+    assert gpu.pool.free_bytes >= 4 * 777_777
+    create, failures = gpu.pool._create, [1]
+
+    def sometimes(size: int) -> object:
+        if failures:
+            failures.pop()
+            raise RuntimeError("Not enough memory left")
+        return create(size)
+
+    monkeypatch.setattr(gpu.pool, "_create", sometimes)
+    made = gpu.upload(np.arange(999_999, dtype=np.float32), DType.F32)
+    assert gpu.pool.free_bytes < 4 * 777_777
+    np.testing.assert_array_equal(gpu.download(made), np.arange(999_999, dtype=np.float32))
+    failures += [1, 1]
+    with pytest.raises(DeviceError, match=r"5 MB could not be had: Not enough memory left; use fewer Gaussians"):
+        gpu.allocate((1_234_567,), DType.F32)
