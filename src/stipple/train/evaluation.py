@@ -143,7 +143,10 @@ def load_lpips(network: str = "vgg") -> Lpips:
     try:
         model = lpips.LPIPS(net=network, verbose=False)
     except OSError as error:
-        raise InputError(f"LPIPS: the weights of {network} cannot be had: {error}") from None
+        raise InputError(
+            f"LPIPS: the weights of {network} cannot be had: {error}; where there is no network, put the file that it "
+            f"asks for into {torch.hub.get_dir()}/checkpoints"
+        ) from None
 
     def measure(image: Array, photo: Array) -> float:
         def tensor(array: Array) -> Any:
