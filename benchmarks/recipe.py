@@ -31,7 +31,7 @@ from stipple.cli.measure import machine
 from stipple.formats.captures import Frame
 from stipple.train import Problem, RunFolder, Trainer, make_config
 from stipple.train.evaluation import Judge, mean_scores, photo_of
-from stipple.train.schedule import fixed_background
+from stipple.train.schedule import evaluation_steps, fixed_background
 
 RESULTS = Path(__file__).parent / "results"
 CONSOLE = Console(stderr=True)
@@ -102,6 +102,7 @@ class Recipe:
         )
         self.strategy.check_sanity(self.params, self.optimizers)
         self.state = self.strategy.initialize_state(scene_scale=1.0)
+        self.curve: list[float] = []
 
     def step(self, number: int, frame: Frame) -> None:
         camera, p = frame.camera, self.params
@@ -136,8 +137,11 @@ class Recipe:
         order = shuffled(len(feed))
         torch.manual_seed(0)
         torch.set_num_threads(1)  # its threads and ours would wait for each other
+        watched = evaluation_steps(self.problem.config)
         for number in track(range(self.steps), "gsplat's recipe", console=CONSOLE):
             self.step(number, feed.frame(next(order)))
+            if number + 1 in watched:
+                self.curve.append(judged(self.problem, self.scene())["psnr"])
 
 
 def shuffled(count: int) -> Iterator[int]:
@@ -155,13 +159,20 @@ def judged(problem: Problem, scene: Gaussians) -> dict[str, float]:
     return {k: round(v, 4) for k, v in mean_scores(scores).items()}
 
 
-def ours(problem: Problem, capture: str) -> tuple[dict[str, float], int, float]:
+def ours(problem: Problem, capture: str) -> dict[str, Any]:
     """A run as ``stipple train`` makes it."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(problem, RunFolder(Path(folder) / "run"), capture)
+        run = RunFolder(Path(folder) / "run")
+        trainer = Trainer(problem, run, capture)
         outcome = trainer.run()
-        scene = trainer.stepper.population().scene()
-    return judged(problem, scene), scene.count, outcome.seconds
+        rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    scene = trainer.stepper.population().scene()
+    return {
+        **judged(problem, scene),
+        "gaussians": scene.count,
+        "seconds": round(outcome.seconds),
+        "curve": [r["test_psnr"] for r in rows if "test_psnr" in r],
+    }
 
 
 def compare(name: str, preset: str, capture: str, settings: list[str]) -> dict[str, Any]:
@@ -178,10 +189,10 @@ def compare(name: str, preset: str, capture: str, settings: list[str]) -> dict[s
         **judged(problem, recipe.scene()),
         "gaussians": recipe.scene().count,
         "seconds": round(time.perf_counter() - started),
+        "curve": recipe.curve,
     }
     CONSOLE.print(name, row["recipe"])
-    scores, count, seconds = ours(problem, capture)
-    row["ours"] = {**scores, "gaussians": count, "seconds": round(seconds)}
+    row["ours"] = ours(problem, capture)
     CONSOLE.print(name, row["ours"])
     problem.close()
     return row
@@ -194,7 +205,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{m['processor']}, {m['threads']} threads; `{results['command']}`",
         "",
-        "Held-out views. gsplat's recipe: its strategy and settings over our rasterizer (gsplat's own needs CUDA).",
+        "Held-out views, in brackets on the way. gsplat's recipe: its strategy and settings over our rasterizer "
+        "(gsplat's own needs CUDA).",
         "",
         "| capture | preset | steps | gsplat's recipe | Gaussians | time | ours | Gaussians | time | difference |",
         "| --- | --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |",
@@ -202,7 +214,8 @@ def markdown(results: dict[str, Any]) -> str:
     for r in results["rows"]:
         cells = []
         for side in (r["recipe"], r["ours"]):
-            cells += [f"{side['psnr']:.2f} dB, SSIM {side['ssim']:.4f}", f"{side['gaussians']:,}"]
+            way = ", ".join(f"{v:.1f}" for v in side["curve"])
+            cells += [f"{side['psnr']:.2f} dB, SSIM {side['ssim']:.4f} ({way})", f"{side['gaussians']:,}"]
             cells.append(f"{side['seconds']} s")
         difference = r["ours"]["psnr"] - r["recipe"]["psnr"]
         lines.append(
@@ -214,6 +227,7 @@ def markdown(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captures", nargs="+", metavar="NAME=PRESET:PATH[,KEY=VALUE...]")
+    parser.add_argument("--name", default="recipe", help="name of the results' files")
     arguments = parser.parse_args()
     results: dict[str, Any] = {
         "machine": machine(),
@@ -226,8 +240,8 @@ def main() -> None:
         path, *settings = path.split(",")
         results["rows"].append(compare(name, preset, path, settings))
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "recipe.json").write_text(json.dumps(results, indent=1) + "\n")
-        (RESULTS / "recipe.md").write_text(markdown(results))
+        (RESULTS / f"{arguments.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        (RESULTS / f"{arguments.name}.md").write_text(markdown(results))
     CONSOLE.print(markdown(results), highlight=False, markup=False)
 
 
