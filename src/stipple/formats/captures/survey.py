@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from stipple.formats.captures.frames import frame_camera
 from stipple.formats.captures.model import Capture, Lens
@@ -16,6 +17,7 @@ _FAR_CAMERA = 10.0
 _FEW_VIEWS = 10
 _FEW_POINTS = 100
 _SMALL_BASELINE = 0.02
+_LARGE_BASELINE = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ def _median_distance(positions: Array, points: Array) -> float:
     return float(np.median(nearest))
 
 
+def _median_spacing(positions: Array) -> float:
+    """From a camera to the one nearest to it."""
+    if len(positions) < 2:
+        return 0.0
+    found, _ = cKDTree(positions).query(positions, k=2)
+    return float(np.median(found[:, 1]))
+
+
 def _camera_rows(capture: Capture, cameras: list[Camera]) -> list[CameraRow]:
     groups: dict[tuple[float, ...], list[int]] = defaultdict(list)
     lenses: dict[tuple[float, ...], Lens | None] = {}
@@ -122,6 +132,12 @@ def _warnings(capture: Capture, positions: Array, extent: float, distance: float
     if distance and extent < _SMALL_BASELINE * distance:
         found.append(
             f"the cameras lie within {extent:.3g} units, the scene {distance:.3g} away: depth is hardly determined"
+        )
+    between = _median_spacing(positions)
+    if distance and between > _LARGE_BASELINE * distance:
+        found.append(
+            f"the photos lie far apart: {between:.2g} units from one to the next, the scene {distance:.2g} away; views "
+            "between them will be blurred. Photos closer together help most; --strategy mcmc overfits less"
         )
     if capture.unused:
         names = ", ".join(capture.unused[:3]) + (", ..." if len(capture.unused) > 3 else "")
