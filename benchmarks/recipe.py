@@ -2,10 +2,11 @@
 
 The recipe is that of gsplat's example trainer (settings: gsplat 1.5, examples/simple_trainer.py): its own
 ``DefaultStrategy`` (installed beside, pure PyTorch), PyTorch's Adam and autograd, SSIM without padding, full
-resolution from the first step, no limit of Gaussians, and no reset of opacities, which its version 1.5.3 means to do but
-never does (``step % reset_every == 0 & step > 0`` is false for every step). Only the rasterizer under it is ours, as gsplat's needs
-CUDA: so what differs is everything around it. Both start from the same points, train the same number of steps in the
-order of their own shuffles, and are judged by the same code on the same views. Needs: pip install gsplat torch
+resolution from the first step, no limit of Gaussians, and no reset of opacities, which its version 1.5.3 means to do
+but never does (``step % reset_every == 0 & step > 0`` is false for every step). Only the rasterizer under it is ours,
+as gsplat's needs CUDA: so what differs is everything around it. Both start from the same points, train the same number
+of steps in the order of their own shuffles, and are judged by the same code on the same views.
+Needs: pip install gsplat torch
 
 python benchmarks/recipe.py lego=standard:../shared/data/lego fern=fast:../shared/data/fern
 """
@@ -206,8 +207,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{m['processor']}, {m['threads']} threads; `{results['command']}`",
         "",
-        "Held-out views, in brackets on the way where it was written down. gsplat's recipe: its strategy and settings over our rasterizer "
-        "(gsplat's own needs CUDA).",
+        "Held-out views, in brackets on the way where it was written down. gsplat's recipe: its strategy "
+        "and settings over our rasterizer (gsplat's own needs CUDA).",
         "",
         "| capture | preset | steps | gsplat's recipe | Gaussians | ours | Gaussians | difference |",
         "| --- | --- | ---: | --- | ---: | --- | ---: | ---: |",
