@@ -82,7 +82,7 @@ class Gpu:
             self.device = adapter.request_device_sync(required_features=features, required_limits=wanted)
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name} ({self.info.api}): cannot be opened: {error}") from None
-        self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"])
+        self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"]) // 16 * 16
         self._pipelines: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._uniforms: dict[bytes, Any] = {}
         self._groups: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
