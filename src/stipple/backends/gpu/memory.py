@@ -7,8 +7,8 @@ from typing import Any
 
 _STEPS = 8
 _LEAST = 256
-_IDLE = 512
-_TRIM_EVERY = 128
+_IDLE = 96
+_TRIM_EVERY = 32
 
 
 _Kind = tuple[int, bool]
