@@ -16,7 +16,7 @@ from conftest import session_on
 from devices.stepping import losses_on
 from scenes import random_scene
 from stipple import ir
-from stipple.backends.gpu import GpuBackend
+from stipple.backends.gpu import GpuBackend, native
 from stipple.backends.gpu.adapters import adapters
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
@@ -189,6 +189,19 @@ def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
     made = gpu.allocate((4,), DType.F32)
     with pytest.raises(DeviceError, match=r"kernel broken was refused: .*--device cpu"):
         gpu.each("broken", "  out[i] = nonsense;", {}, {"out": made}, 4)
+
+
+def test_loops_are_not_counted_where_wgpu_can_leave_it_out(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "@compute @workgroup_size(1) fn main() { }"
+    asked = []
+    plain = gpu.device.create_shader_module
+    monkeypatch.setattr(gpu.device, "create_shader_module", lambda **more: asked.append(more) or plain(**more))
+    native.shader_module(gpu.device, "k", code)
+    new = tuple(int(n) for n in gpu.wgpu.__version__.split(".")[:2]) >= (0, 32)
+    assert len(asked) == (0 if new else 1)
+    monkeypatch.setattr(native, "_uncounted", lambda *_: gpu.nothing_of_that_name)
+    native.shader_module(gpu.device, "k", code)
+    assert asked[-1] == {"label": "k", "code": code}, "the usual way where there is no other"
 
 
 def test_the_shipped_capture_trains(gpu_session: Session, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
 from stipple.backends.gpu.memory import Block, Pool
+from stipple.backends.gpu.native import shader_module
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
@@ -265,7 +266,7 @@ class Gpu:
         key = (name, source)
         if key not in self._pipelines:
             with self._failing(f"kernel {name} was refused"):
-                module = self.device.create_shader_module(label=name, code=source)
+                module = shader_module(self.device, name, source)
                 made = self.device.create_compute_pipeline(
                     layout="auto", compute={"module": module, "entry_point": "main"}, label=name
                 )

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stipple.backends.gpu.native import tick_seconds
+
 
 class KernelTime(NamedTuple):
     """One dispatch: its kernel, its time, and the size of the arrays that it was given, each counted once."""
@@ -26,7 +28,7 @@ class KernelClock:
         self._device = device
         self._queries = device.create_query_set(type="timestamp", count=capacity)
         self._ticks = device.create_buffer(size=8 * capacity, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
-        self._period = _tick_seconds(device)
+        self._period = tick_seconds(device)
         self._begun: list[tuple[str, int]] = []
         self.times: list[KernelTime] = []
 
@@ -51,10 +53,3 @@ class KernelClock:
         for (name, size), (start, end) in zip(self._begun, ticks, strict=True):
             self.times.append(KernelTime(name, max(int(end - start), 0) * self._period, size))
         self._begun.clear()
-
-
-def _tick_seconds(device: Any) -> float:
-    """Seconds of a timestamp's unit; wgpu hands on the device's own, and says how many nanoseconds it has."""
-    from wgpu.backends.wgpu_native import lib
-
-    return 1e-9 * float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
