@@ -82,6 +82,19 @@ def test_views_that_were_not_trained_on_get_better(run: Path) -> None:
     assert rows[-2]["count"] > 60, "Gaussians were added"
 
 
+def test_views_are_not_judged_right_after_a_reset_of_opacities(capture: Path, tmp_path: Path) -> None:
+    curves = {}
+    for every in (0, 100):
+        more = ["--set", f"density.reset_every={every}", "--set", "density.start=5000"]
+        result = stipple("train", capture, "-o", tmp_path / str(every), "--steps", 300, "--set", "density.stop=1.0",
+                         "--set", "output.evaluate_every=100", *more)  # fmt: skip
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in (tmp_path / str(every) / "metrics.jsonl").read_text().splitlines()]
+        curves[every] = [r["test_psnr"] for r in rows if "test_psnr" in r]
+    assert curves[100][0] == curves[0][0], "the first reset comes after the first evaluation"
+    assert curves[100][1] != curves[0][1], "but it comes"
+
+
 def test_the_scene_is_in_the_captures_own_units(run: Path) -> None:
     scene = load_ply(run / "scene.ply")
     assert scene.sh_degree >= 0

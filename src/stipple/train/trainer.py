@@ -106,8 +106,16 @@ class Trainer:
         self._evaluations = schedule.evaluation_steps(self.config)
 
     def _advance(self) -> None:
-        """One step, and what is due after it."""
+        """The population's change that the last step called for, a step, and what is due after it.
+
+        The change waits for the next step, so that evaluations and the end see the scene as it was trained, not with
+        opacities that were reset a moment ago.
+        """
         started = time.perf_counter()
+        if self.step and self.strategy.due(self.step):
+            population = self.stepper.population()
+            self.strategy.apply(population, self.step, np.random.default_rng([self.config.seed, 6, self.step]))
+            self.stepper.set_arrays(population.arrays)
         step, feed = self.step + 1, self.problem.train
         ahead = range(step, min(step + _AHEAD, self.config.schedule.steps + 1))
         if feed.streamed:
@@ -120,10 +128,6 @@ class Trainer:
             raise StippleError(
                 f"step {step}: the loss is {values['loss']}; lower the learning rates; the last checkpoint is kept"
             )
-        if self.strategy.due(step):
-            population = self.stepper.population()
-            self.strategy.apply(population, step, np.random.default_rng([self.config.seed, 6, step]))
-            self.stepper.set_arrays(population.arrays)
         self.step = step
         self.seconds += time.perf_counter() - started
         self._tell(values)
