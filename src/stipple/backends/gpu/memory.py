@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_STEPS = 8
 _LEAST = 256
 _IDLE = 96
 _TRIM_EVERY = 32
-
 
 _Kind = tuple[int, bool]
 
@@ -79,5 +77,5 @@ def rounded(size: int) -> int:
     """A size rounded up by at most an eighth, so that nearly equal ones share memory; a multiple of 16."""
     if size <= _LEAST:
         return _LEAST
-    step = 1 << max(4, (size - 1).bit_length() - 1 - _STEPS.bit_length() + 1)
+    step = 1 << max(4, (size - 1).bit_length() - 4)  # eight sizes from a power of two to the next
     return -(-size // step) * step
