@@ -24,6 +24,7 @@ _EXHAUSTIVE_UP_TO = 150
 _QUALITY = 92
 _MILD_TRIES = 6
 _MOST_PHOTOS = 0.9
+_ONE_THREAD_UP_TO = 100
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def make_poses(
 
     ``ordered`` photos (a walk, a video) are matched with their neighbours only; ``one_camera`` means that one camera
     with one focal length took them all; ``thorough`` looks for more features, much longer. Photos are stored with
-    their longer side at most ``max_size`` pixels; poses come from the whole ones. Raises InputError where too few
-    photos fit together.
+    their longer side at most ``max_size`` pixels; poses come from the whole ones. Up to 100 photos give the same poses
+    every time; more of them are mapped by several threads, whose sums differ in their last digits. Raises InputError
+    where too few photos fit together.
     """
     pycolmap = _pycolmap()
     files = sorted(p for p in photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if photos.is_dir() else []
@@ -68,6 +70,8 @@ def make_poses(
         database = work / "database.db"
         say(f"looking for features in {len(files)} photos ...")
         mode = pycolmap.CameraMode.SINGLE if one_camera else pycolmap.CameraMode.AUTO
+        pycolmap.Database.open(database).close()
+        pycolmap.import_images(database, upright, camera_mode=mode)  # numbers follow names, not who is done first
         pycolmap.extract_features(
             database, upright, camera_mode=mode, extraction_options=_extraction(pycolmap, thorough)
         )
@@ -127,37 +131,48 @@ def _extraction(pycolmap: Any, thorough: bool) -> Any:
 def _match(pycolmap: Any, database: Path, count: int, ordered: bool, thorough: bool) -> None:
     matching = pycolmap.FeatureMatchingOptions()
     matching.guided_matching = thorough
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = 0
     if ordered or count > _EXHAUSTIVE_UP_TO:
         pairing = pycolmap.SequentialPairingOptions()
         pairing.overlap = _ORDERED_OVERLAP
         pairing.quadratic_overlap = False
-        pycolmap.match_sequential(database, matching_options=matching, pairing_options=pairing)
+        pycolmap.match_sequential(
+            database, matching_options=matching, pairing_options=pairing, verification_options=verification
+        )
     else:
-        pycolmap.match_exhaustive(database, matching_options=matching)
+        pycolmap.match_exhaustive(database, matching_options=matching, verification_options=verification)
 
 
 def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
     """The largest model of several tries, which end when it holds most photos."""
-    best = None
-    for i, options in enumerate(_mapping(pycolmap)):
+    best, count = None, len(list(images.iterdir()))
+    for i, options in enumerate(_mapping(pycolmap, count)):
         folder = work / f"model{i}"
         folder.mkdir()
         models = pycolmap.incremental_mapping(database, images, folder, options=options)
         for model in models.values():
             if best is None or model.num_reg_images() > best.num_reg_images():
                 best = model
-        if best is not None and best.num_reg_images() >= _MOST_PHOTOS * len(list(images.iterdir())):
+        if best is not None and best.num_reg_images() >= _MOST_PHOTOS * count:
             break
     return best
 
 
-def _mapping(pycolmap: Any) -> Sequence[Any]:
+def _mapping(pycolmap: Any, count: int) -> Sequence[Any]:
     """COLMAP's usual thresholds, then milder ones from several starts: the first pair of photos is drawn at random."""
-    tries = [pycolmap.IncrementalPipelineOptions()]
+
+    def seeded(seed: int) -> Any:
+        options = pycolmap.IncrementalPipelineOptions()
+        options.random_seed = options.mapper.random_seed = seed
+        if count <= _ONE_THREAD_UP_TO:
+            options.num_threads = options.mapper.num_threads = 1
+        return options
+
+    tries = [seeded(0)]
     for seed in range(_MILD_TRIES):
         # walks along a street look almost along the way they move: small angles between photos
-        mild = pycolmap.IncrementalPipelineOptions()
-        mild.random_seed = mild.mapper.random_seed = seed
+        mild = seeded(seed)
         mild.min_model_size = 3
         mild.mapper.init_min_tri_angle = 4
         mild.mapper.init_min_num_inliers = 50
