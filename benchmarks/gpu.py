@@ -89,7 +89,7 @@ def kernel_table(row: dict[str, Any]) -> list[str]:
         "",
         f"By the device's timestamps, {row['kernels_ms']:.2f} ms in all. Ceilings measured in the same run: "
         f"{ceilings['memory_gb_s']} GB/s copied, {ceilings['gflop_s']} GFLOP/s of multiply-adds. The share is of the "
-        "ceiling that binds (what counts as a kernel's work: `ceilings.py`).",
+        "ceiling that binds (what counts as a kernel's work: `ceilings.py`); above 100 % where caches held the arrays.",
         "",
         "| kernel | dispatches | ms | ceiling | share |",
         "| --- | ---: | ---: | --- | ---: |",
