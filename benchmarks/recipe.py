@@ -28,6 +28,7 @@ from gsplat import DefaultStrategy
 from rich.console import Console
 from rich.progress import track
 
+from scenes import named_capture
 from stipple import Gaussians, rasterization_vjp
 from stipple.cli.measure import machine
 from stipple.formats.captures import Frame
@@ -236,10 +237,7 @@ def main() -> None:
         "rows": [],
     }
     for text in arguments.captures:
-        name, rest = text.split("=", 1)
-        preset, path = rest.split(":", 1)
-        path, *settings = path.split(",")
-        results["rows"].append(compare(name, preset, path, settings))
+        results["rows"].append(compare(*named_capture(text)))
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{arguments.name}.json").write_text(json.dumps(results, indent=1) + "\n")
         (RESULTS / f"{arguments.name}.md").write_text(markdown(results))

@@ -39,3 +39,11 @@ def garden_case(factor: int = 1, grid: int = 1, path: str | Path = GARDEN) -> Ca
     plain = slam_case(1, width, height, 1.0)
     operands = [means, quats, scales, opacities, colors, data["viewmats"][0].astype(f4), intrinsics, plain.operands[7]]
     return Case(f"{name}, {count:,} points, {width}x{height}", operands, plain.attrs)
+
+
+def named_capture(text: str) -> tuple[str, str, str, list[str]]:
+    """NAME=PRESET:PATH[,OPTION...] taken apart."""
+    name, rest = text.split("=", 1)
+    preset, path = rest.split(":", 1)
+    path, *more = path.split(",")
+    return name, preset, path, more

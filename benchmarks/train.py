@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from scenes import garden_case
+from scenes import garden_case, named_capture
 from stipple.cli.measure import machine
 from stipple.cli.workloads import frame_of, training
 from stipple.runtime import Session
@@ -136,9 +136,7 @@ def main() -> None:
         CONSOLE.print(results["step"])
     results["captures"] = []
     for text in arguments.captures:
-        name, rest = text.split("=", 1)
-        preset, path = rest.split(":", 1)
-        path, *more = path.split(",")
+        name, preset, path, more = named_capture(text)
         results["captures"].append(train(name, preset, path, arguments.device, more))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{arguments.name}.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -266,10 +266,10 @@ def test_bench_times_kernels(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["bench", "--quick", "--device", "gpu", "--json", str(tmp_path / "b.json")])
     assert result.exit_code == 0, result.output
     (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
-    assert 0 < row["forward_ms"] < row["forward_backward_ms"] < row["step_ms"]
+    assert all(row[name] > 0 for name in ("forward_ms", "forward_backward_ms", "step_ms"))
     kernels = {k["kernel"]: k for k in row["kernels"]}
     assert {"project", "radix_move", "rasterize", "rasterize_backward", "adam"} <= kernels.keys()
-    assert kernels["rasterize_backward"]["ms"] > kernels["rasterize"]["ms"] > 0
+    assert all(k["ms"] > 0 and k["bytes"] > 0 for k in kernels.values())
     assert "kernels of a training step" in " ".join(result.output.split())
 
 

@@ -15,9 +15,8 @@ def tick_seconds(device: Any) -> float:
 def shader_module(device: Any, label: str, code: str) -> Any:
     """A compiled module whose accesses are checked against the buffers' ends, but whose loops are not counted.
 
-    wgpu counts every loop's rounds, so that one without end cannot hang the device. Ours end, and the counters cost
-    a quarter of a training step on Mesa's software device. wgpu before 0.32 cannot leave them out, and a later one
-    may do it otherwise: then they stay.
+    wgpu counts every loop's rounds, so that one without end cannot hang the device. Ours end, and the counters stand
+    in the innermost loops. wgpu before 0.32 cannot leave them out, and a later one may do it otherwise: then they stay.
     """
     try:
         return _uncounted(device, label, code)
