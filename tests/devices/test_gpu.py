@@ -54,6 +54,58 @@ def test_the_sort_is_stable(gpu: Gpu, count: int, bits: int) -> None:
     np.testing.assert_array_equal(gpu.download(sorted_keys).view(np.uint32), keys[order])
 
 
+@pytest.mark.parametrize("some", [0, 1, 1024, 1025, 2600, 3000])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_the_sort_of_some_pairs_leaves_the_rest(gpu: Gpu, some: int, bits: int) -> None:
+    """As many as a sum on the device says, but never more than there are."""
+    count = min(some, 2600)
+    keys = np.random.default_rng(some).integers(0, 2**bits, 2600).astype(np.int32)
+    uploaded = [gpu.upload(a, DType.I32) for a in (keys, np.arange(2600), np.array([7, some]))]
+    sorted_keys, values = (gpu.download(b) for b in sort_pairs(gpu, *uploaded[:2], bits, sums=uploaded[2]))
+    order = np.argsort(keys[:count], kind="stable")
+    np.testing.assert_array_equal(values[:count], order)
+    np.testing.assert_array_equal(sorted_keys[:count], keys[order])
+    if bits == 8:  # two passes
+        np.testing.assert_array_equal(values[count:], np.arange(count, 2600))
+        np.testing.assert_array_equal(sorted_keys[count:], keys[count:])
+
+
+def test_lists_where_most_are_not_seen(gpu_session: Session) -> None:
+    """The lists are the CPU's, and a Gaussian that is not seen has no gradient."""
+    from devices.held_to_reference import render_on, rounded, run_all
+
+    scene = rounded(random_scene(12, count=3000, width=60, height=40))
+    away = np.random.default_rng(12).random(3000) < 0.7
+    scene.arrays["means"][away] *= -1
+    given, wanted = render_on(scene, gpu_session), render_on(scene, Session("cpu"))
+    seen = given["radii"][:, 0] > 0
+    assert 100 < seen.sum() < 1000
+    for name in ("sorted_ids", "tile_ranges", "last_ids"):
+        np.testing.assert_array_equal(given[name], wanted[name])
+    gradients = {n: a for n, a in run_all(scene, gpu_session).items() if n.startswith("v_") and len(a) == 3000}
+    assert len(gradients) >= 5
+    for name, array in gradients.items():
+        assert not array[~seen].any(), name
+        assert array[seen].any(), name
+
+
+def test_one_array_as_two_operands(gpu_session: Session) -> None:
+    graph = ir.Graph("t")
+    scene = random_scene(13, count=40, width=30, height=20)
+    names = ("quats", "opacities", "viewmat", "intrinsics", "background")
+    feeds = {n: scene.arrays[n].astype(np.float32) for n in names}
+    feeds["both"] = np.random.default_rng(13).uniform([0.05, 0.05, 2], [0.4, 0.4, 2.4], (40, 3)).astype(np.float32)
+    quats, opacities, viewmat, intrinsics, background = (graph.input(n, feeds[n].shape) for n in names)
+    both = graph.input("both", [40, 3])
+    rgba, _ = ir.splat_render(both, quats, both, opacities, both, viewmat, intrinsics, background, width=30, height=20)
+    graph.output("rgba", rgba)
+    graph.output("v", ir.grad(graph, ir.mean(ir.square(rgba)), [both])[0])
+    given, wanted = (s.compile(graph).run(feeds) for s in (gpu_session, Session("cpu")))
+    assert np.abs(wanted["v"]).max() > 0
+    for name, array in wanted.items():
+        np.testing.assert_allclose(given[name], array, rtol=1e-3, atol=1e-4 * np.abs(array).max())
+
+
 def test_the_same_bits_every_time(gpu_session: Session) -> None:
     from devices.held_to_reference import run_all
 

@@ -12,7 +12,17 @@ from functools import partial
 
 import numpy as np
 
-from stipple.backends.gpu import elementwise, image, optim, reduction, splat, structure
+from stipple.backends.gpu import (
+    binning,
+    elementwise,
+    image,
+    optim,
+    projection,
+    rasterization,
+    reduction,
+    splat,
+    structure,
+)
 from stipple.backends.gpu.adapters import AdapterInfo, adapters
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, describe
@@ -34,10 +44,10 @@ _MAKES: Mapping[str, Makes] = {
     "image_ssim_backward": lambda g, x, n, used: image.ssim_backward(g, x, n.attrs["padding"], used),
     "image_l1_ssim": lambda g, x, n, used: image.l1_ssim(g, x, n.attrs["padding"]),
     "image_l1_ssim_backward": lambda g, x, n, used: image.l1_ssim_backward(g, x, n.attrs["padding"], used),
-    "splat_prepare": lambda g, x, n, used: splat.prepare(g, x, n.attrs, exact=_lists_are_seen(n)),
-    "splat_prepare_backward": lambda g, x, n, used: splat.prepare_backward(g, x, n.attrs, used),
-    "splat_rasterize": lambda g, x, n, used: splat.rasterize(g, x, n.attrs),
-    "splat_rasterize_backward": lambda g, x, n, used: splat.rasterize_backward(g, x, n.attrs, used),
+    "splat_prepare": lambda g, x, n, used: projection.prepare(g, x, n.attrs, exact=_lists_are_seen(n)),
+    "splat_prepare_backward": lambda g, x, n, used: projection.prepare_backward(g, x, n.attrs, used),
+    "splat_rasterize": lambda g, x, n, used: rasterization.rasterize(g, x, n.attrs),
+    "splat_rasterize_backward": lambda g, x, n, used: rasterization.rasterize_backward(g, x, n.attrs, used),
     "splat_render": lambda g, x, n, used: splat.render(g, x, n.attrs),
     "splat_render_backward": lambda g, x, n, used: splat.render_backward(g, x, n.attrs, used),
 }
@@ -148,7 +158,7 @@ class GpuBackend:
 
     def settle(self) -> bool:
         """Compare the room that was made for tile entries with how many there were; learn from it."""
-        return splat.entries_fit(self.gpu)
+        return binning.entries_fit(self.gpu)
 
     def synchronize(self) -> None:
         self.gpu.wait()

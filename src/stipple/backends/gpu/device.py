@@ -41,6 +41,11 @@ def shader_text(name: str) -> str:
     return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
+def groups_of(count: int) -> int:
+    """Workgroups that have a thread for each of so many items."""
+    return -(-count // WORKGROUP)
+
+
 class Guesses:
     """Sizes that only the device knows, guessed from those before, and the checks of the guesses still to be made.
 
@@ -259,7 +264,7 @@ class Gpu:
     ) -> None:
         """Run ``body`` once for each ``i`` below ``count``."""
         code = functions + _EACH.substitute(body=body)
-        self.run(name, code, reads, writes, {"count": count, **(params or {})}, -(-count // WORKGROUP))
+        self.run(name, code, reads, writes, {"count": count, **(params or {})}, groups_of(count))
 
     def _pipeline(self, name: str, source: str) -> tuple[Any, Any]:
         """A compiled kernel and the layout of its bindings."""

@@ -11,7 +11,8 @@ from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.ir.dtype import DType
 
 _BLOCK = 1024
-_RADIX = 16
+_DIGIT_BITS = 4
+_RADIX = 1 << _DIGIT_BITS
 
 _SCAN = """
 @compute @workgroup_size(256)
@@ -35,62 +36,63 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 }
 """
 
-_DIGITS = """
-var<workgroup> counters: array<u32, 4096>;
-// how often each digit occurs in this thread's items, by digit and thread
-fn count_digits(first: u32, lid: u32, count: u32, shift: u32) -> array<u32, 4> {
-  for (var d = 0u; d < 16u; d++) { counters[d * 256u + lid] = 0u; }
-  var own = array<u32, 4>();
-  for (var k = 0u; k < ITEMS; k++) {
-    if (first + k < count) {
-      own[k] = (u32(keys[first + k]) >> shift) & 15u;
-      counters[own[k] * 256u + lid] += 1u;
-    }
-  }
-  return own;
-}
-"""
-
 _COUNT = """
+var<workgroup> digits: array<atomic<u32>, 16>;
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
   let group = group_index(wid, nwg);
-  let own = count_digits(group * BLOCK + lid * ITEMS, lid, P.count, P.shift);
+  let count = sorted_count();
+  if (lid < 16u) { atomicStore(&digits[lid], 0u); }
   workgroupBarrier();
-  if (lid < 16u && group < P.groups) {
-    var sum = 0u;
-    for (var t = 0u; t < 256u; t++) { sum += counters[lid * 256u + t]; }
-    counts[lid * P.groups + group] = i32(sum);
+  for (var k = 0u; k < ITEMS; k++) {
+    let at = group * BLOCK + k * 256u + lid;
+    if (at < count) { atomicAdd(&digits[(u32(keys[at]) >> P.shift) & 15u], 1u); }
   }
+  workgroupBarrier();
+  if (lid < 16u && group < P.groups) { counts[lid * P.groups + group] = i32(atomicLoad(&digits[lid])); }
 }
 """
 
 _MOVE = """
+// how often a digit occurs in a thread's items, then how often in those of the threads before it; digit d and d + 8
+// share a word, at (d % 8, thread)
+var<workgroup> counters: array<u32, 2048>;
+fn occurrences(digit: u32, thread: u32) -> u32 {
+  return (counters[(digit & 7u) * 256u + thread] >> (digit / 8u * 16u)) & 0xffffu;
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
   let group = group_index(wid, nwg);
+  let count = sorted_count();
+  if (group * BLOCK >= count) { return; }
   let first = group * BLOCK + lid * ITEMS;
-  let own = count_digits(first, lid, P.count, P.shift);
+  for (var d = 0u; d < 8u; d++) { counters[d * 256u + lid] = 0u; }
+  var own = array<u32, 4>();
+  for (var k = 0u; k < ITEMS; k++) {
+    if (first + k < count) {
+      own[k] = (u32(keys[first + k]) >> P.shift) & 15u;
+      counters[(own[k] & 7u) * 256u + lid] += 1u << (own[k] / 8u * 16u);
+    }
+  }
   workgroupBarrier();
-  // an exclusive sum over (digit, thread): a thread takes 16 neighbours
+  // an exclusive sum over all words: a thread takes 8 neighbours
   var sum = 0u;
-  for (var k = 0u; k < 16u; k++) { sum += counters[lid * 16u + k]; }
+  for (var k = 0u; k < 8u; k++) { sum += counters[lid * 8u + k]; }
   var at = exclusive(lid, sum).x;
-  for (var k = 0u; k < 16u; k++) {
-    let held = counters[lid * 16u + k];
-    counters[lid * 16u + k] = at;
+  for (var k = 0u; k < 8u; k++) {
+    let held = counters[lid * 8u + k];
+    counters[lid * 8u + k] = at;
     at += held;
   }
   workgroupBarrier();
-  if (group >= P.groups) { return; }
-  var seen = array<u32, 16>();
   for (var k = 0u; k < ITEMS; k++) {
-    if (first + k < P.count) {
+    if (first + k < count) {
       let digit = own[k];
-      let rank = counters[digit * 256u + lid] + seen[digit] - counters[digit * 256u];
-      seen[digit] += 1u;
+      var rank = occurrences(digit, lid) - occurrences(digit, 0u);
+      for (var j = 0u; j < k; j++) { rank += u32(own[j] == digit); }
       let place = u32(starts[digit * P.groups + group]) + rank;
       out_keys[place] = keys[first + k];
       out_values[place] = values[first + k];
@@ -129,10 +131,18 @@ def _scan(gpu: Gpu, values: GpuBuffer, out: GpuBuffer) -> None:
         gpu.each("scan_add", "  out[i] += starts[i / 1024u];", {"starts": starts}, {"out": out}, values.size)
 
 
-def sort_pairs(gpu: Gpu, keys: GpuBuffer, values: GpuBuffer, bits: int) -> tuple[GpuBuffer, GpuBuffer]:
+_ALL = "fn sorted_count() -> u32 { return P.count; }\n"
+_SOME = "fn sorted_count() -> u32 { return min(u32(sums[P.last]), P.count); }\n"
+
+
+def sort_pairs(
+    gpu: Gpu, keys: GpuBuffer, values: GpuBuffer, bits: int, sums: GpuBuffer | None = None
+) -> tuple[GpuBuffer, GpuBuffer]:
     """Keys ascending by their lowest ``bits`` (as unsigned), and their values; equal keys keep their order.
 
-    The buffers that are given are used as scratch.
+    With ``sums`` only as many of the first pairs are sorted as its last element says, a number that the host need not
+    know. The buffers that are given are used as scratch; after an even number of passes they hold the result, and
+    what was not to be sorted is where it was.
     """
     count = keys.size
     groups = -(-count // _BLOCK)
@@ -140,12 +150,13 @@ def sort_pairs(gpu: Gpu, keys: GpuBuffer, values: GpuBuffer, bits: int) -> tuple
         return keys, values
     other_keys, other_values = gpu.allocate(keys.shape, DType.I32), gpu.allocate(values.shape, DType.I32)
     counts, starts = gpu.allocate((_RADIX * groups,), DType.I32), gpu.allocate((_RADIX * groups,), DType.I32)
-    common = shader_text("sort") + _DIGITS
-    for shift in range(0, bits, 4):
-        params = {"count": count, "groups": groups, "shift": shift}
-        gpu.run("radix_count", common + _COUNT, {"keys": keys}, {"counts": counts}, params, groups)
+    common = (_ALL if sums is None else _SOME) + shader_text("sort")
+    known = {} if sums is None else {"sums": sums}
+    for shift in range(0, bits, _DIGIT_BITS):
+        params = {"count": count, "groups": groups, "shift": shift, "last": 0 if sums is None else sums.size - 1}
+        gpu.run("radix_count", common + _COUNT, {"keys": keys, **known}, {"counts": counts}, params, groups)
         _scan(gpu, counts, starts)
-        reads = {"keys": keys, "values": values, "starts": starts}
+        reads = {"keys": keys, "values": values, "starts": starts, **known}
         writes = {"out_keys": other_keys, "out_values": other_values}
         gpu.run("radix_move", common + _MOVE, reads, writes, params, groups)
         keys, values, other_keys, other_values = other_keys, other_values, keys, values

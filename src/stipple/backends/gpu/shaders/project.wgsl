@@ -6,8 +6,7 @@ fn clear(i: u32) {
   for (var k = 0u; k < CHANNELS; k++) { seen_colors[CHANNELS * i + k] = 0.0; }
   seen_opacities[i] = 0.0; depths[i] = 0.0;
   radii[2u * i] = 0; radii[2u * i + 1u] = 0;
-  keys[i] = -1;  // as unsigned the largest: behind all that is seen
-  ids[i] = i32(i);
+  seen[i] = 0;
 }
 
 // how far from the mean a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k reaches
@@ -92,5 +91,5 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   for (var c = 0u; c < CHANNELS; c++) { seen_colors[CHANNELS * i + c] = color[c]; }
   seen_opacities[i] = opacity; depths[i] = p.z;
   radii[2u * i] = i32(r.x); radii[2u * i + 1u] = i32(r.y);
-  keys[i] = bitcast<i32>(p.z);
+  seen[i] = 1;
 }

@@ -1,0 +1,190 @@
+"""Which Gaussians each tile sees, front to back.
+
+Those that are seen are sorted by depth, their tiles are counted and listed in that order, and a stable sort by tile
+gives each tile its own. How many are seen and how many entries there are stays on the device: sorts read it there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable
+from string import Template
+from typing import NamedTuple
+
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.constants import Attrs, constants
+from stipple.backends.gpu.device import Gpu, groups_of, shader_text
+from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
+from stipple.backends.gpu.structure import fill
+from stipple.errors import InputError, LimitWarning
+from stipple.ir.dtype import DType
+
+_DEPTH_BITS = 32
+
+
+class Footprints(NamedTuple):
+    """What the lists are made from; ``seen`` is 1 or 0, and 0 where radii are 0."""
+
+    means2d: GpuBuffer
+    conics: GpuBuffer
+    opacities: GpuBuffer
+    depths: GpuBuffer
+    radii: GpuBuffer
+    seen: GpuBuffer
+
+
+class Lists(NamedTuple):
+    """How a Gaussian finds its entries: those of rank r (Gaussian ``order[r]``) stand at ``offsets[r]`` to
+    ``offsets[r + 1]`` in the order in which they were made; ``emission`` says where a sorted entry stood."""
+
+    order: GpuBuffer
+    offsets: GpuBuffer
+    emission: GpuBuffer
+
+
+_SEEN_FIRST = """
+  let before = places[i];
+  if (seen[i] != 0) {
+    keys[before] = bitcast<i32>(depths[i]);
+    order[before] = i32(i);
+  } else {
+    order[places[P.count] + i32(i) - before] = i32(i);
+  }"""
+
+
+def _front_to_back(gpu: Gpu, seen: GpuBuffer, depths: GpuBuffer) -> GpuBuffer:
+    """Every Gaussian's index once: those that are seen by depth, equal ones by index, then all others by index."""
+    count = seen.size
+    places = exclusive_sum(gpu, seen)
+    keys, order = gpu.allocate((count,), DType.I32), gpu.allocate((count,), DType.I32)
+    reads = {"seen": seen, "places": places, "depths": depths}
+    gpu.each("seen_first", _SEEN_FIRST, reads, {"keys": keys, "order": order}, count)
+    return sort_pairs(gpu, keys, order, _DEPTH_BITS, sums=places)[1]
+
+
+def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple[GpuBuffer, GpuBuffer]:
+    """tile_ranges and sorted_ids. Unless ``exact``, there may be room in ``sorted_ids`` behind the last entry, and the
+    run must ask :func:`entries_fit` before it uses anything."""
+    size, count = attrs["tile_size"], prints.seen.size
+    columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
+    tiles = columns * rows
+    params: dict[str, int | float] = {
+        "count": count, "tile": size, "columns": columns, "rows": rows, "height": attrs["height"],
+        "alpha_cutoff": float(attrs["alpha_cutoff"]),
+    }  # fmt: skip
+    order = _front_to_back(gpu, prints.seen, prints.depths)
+    reads = {n: getattr(prints, n) for n in ("means2d", "conics", "opacities", "radii")} | {"order": order}
+    text = Template(shader_text("tiles"))
+    counts = gpu.allocate((count,), DType.I32)
+    code = constants(attrs) + text.substitute(begin="", visit="", end="  counts[rank] = i32(n);")
+    gpu.run("count_tiles", code, reads, {"counts": counts}, params, groups_of(count))
+    offsets = exclusive_sum(gpu, counts)
+    total = _room(gpu, offsets, (attrs["width"], attrs["height"], size, count), exact, attrs["max_list_entries"])
+    keys, gaussians, emission = (gpu.allocate((total,), DType.I32) for _ in range(3))
+    visit = """        let at = first_entry + n;
+        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }"""
+    code = constants(attrs) + text.substitute(begin="  let first_entry = u32(offsets[rank]);", visit=visit, end="")
+    writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
+    if total:
+        reads["offsets"] = offsets
+        gpu.run("make_entries", code, reads, writes, {**params, "total": total}, groups_of(count))
+    keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()), sums=offsets)
+    held: dict[str, int | float] = {"total": total, "last": count}
+    sorted_ids = gpu.allocate((total,), DType.I32)
+    reads = {"gaussians": gaussians, "emission": emission, "offsets": offsets}
+    gpu.each("entry_ids", _ENTRY_IDS, reads, {"out": sorted_ids}, total, held, _HELD)
+    ranges = gpu.allocate((tiles, 2), DType.I32)
+    reads = {"keys": keys, "offsets": offsets}
+    gpu.each("tile_ranges", _RANGES, reads, {"out": ranges}, tiles, held, _HELD + _LOWER_BOUND)
+    sorted_ids.notes["lists"] = Lists(order, offsets, emission)
+    return ranges, sorted_ids
+
+
+# as many entries as there are and had room
+_HELD = "fn held() -> u32 { return min(u32(offsets[P.last]), P.total); }\n"
+_ENTRY_IDS = """
+  var id = 0;
+  if (i < held()) { id = gaussians[emission[i]]; }
+  out[i] = id;"""
+_LOWER_BOUND = """
+fn lower_bound(wanted: i32, count: u32) -> i32 {
+  var low = 0u; var high = count;
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (keys[middle] < wanted) { low = middle + 1u; } else { high = middle; }
+  }
+  return i32(low);
+}
+"""
+_RANGES = """
+  let count = held();
+  out[2u * i] = lower_bound(i32(i), count);
+  out[2u * i + 1u] = lower_bound(i32(i) + 1, count);"""
+
+
+def lists_of(gpu: Gpu, ids: GpuBuffer, count: int) -> Lists:
+    """How Gaussians find their entries in ``sorted_ids``; where this device did not make it, by a stable sort."""
+    known: Lists | None = ids.notes.get("lists")
+    if known is not None:
+        return known
+    total = ids.size
+    keys, places, order = (gpu.allocate((n,), DType.I32) for n in (total, total, count))
+    body = "  keys[i] = clamp(source[i], 0, i32(P.gaussians) - 1); places[i] = i32(i);"
+    gpu.each("own_entries", body, {"source": ids}, {"keys": keys, "places": places}, total, {"gaussians": count})
+    keys, places = sort_pairs(gpu, keys, places, max(1, (max(count, 2) - 1).bit_length()))
+    emission, offsets = gpu.allocate((total,), DType.I32), gpu.allocate((count + 1,), DType.I32)
+    gpu.each("invert", "  out[u32(places[i])] = i32(i);", {"places": places}, {"out": emission}, total)
+    gpu.each("own_ranges", "  out[i] = lower_bound(i32(i), P.total);", {"keys": keys}, {"out": offsets}, count + 1,
+             {"total": total}, _LOWER_BOUND)  # fmt: skip
+    gpu.each("identity", "  out[i] = i32(i);", {}, {"out": order}, count)
+    return Lists(order, offsets, emission)
+
+
+def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) -> int:
+    """For how many entries to make room: as many as there are, or a guess that is checked later."""
+    guess = gpu.guesses.size(key)
+    summary = _summary(gpu, offsets)
+    if guess is not None and not exact and not limit:
+        gpu.guesses.pending.append((key, guess, summary))
+        return guess
+    total = _checked_total(gpu, summary)
+    gpu.guesses.learn(key, total)
+    if limit and total > limit:
+        warnings.warn(
+            f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
+            LimitWarning,
+            stacklevel=2,
+        )
+        return limit
+    return total
+
+
+def _summary(gpu: Gpu, offsets: GpuBuffer) -> GpuBuffer:
+    """The number of entries, and whether the sums went beyond what can be numbered."""
+    summary = gpu.allocate((2,), DType.I32)
+    fill(gpu, summary, 0)
+    body = """  if (offsets[i + 1u] < offsets[i]) { out[1] = 1; }
+  if (i + 1u == P.count) { out[0] = offsets[i + 1u]; }"""
+    gpu.each("total", body, {"offsets": offsets}, {"out": summary}, offsets.size - 1)
+    return summary
+
+
+def _checked_total(gpu: Gpu, summary: GpuBuffer) -> int:
+    total, wrapped = (int(v) for v in gpu.download(summary))
+    if wrapped or total < 0:
+        raise InputError(
+            "splat_prepare: more tile entries than can be numbered; the Gaussians are too large for this image: use a "
+            "smaller image, larger tiles, or max_list_entries"
+        )
+    return total
+
+
+def entries_fit(gpu: Gpu) -> bool:
+    """Whether there was room for all entries of every list since the last call."""
+    pending, gpu.guesses.pending = gpu.guesses.pending, []
+    fitting = True
+    for key, room, summary in pending:
+        total = _checked_total(gpu, summary)
+        gpu.guesses.learn(key, total)
+        fitting = fitting and total <= room
+    return fitting
