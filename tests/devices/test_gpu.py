@@ -106,6 +106,22 @@ def test_one_array_as_two_operands(gpu_session: Session) -> None:
         np.testing.assert_allclose(given[name], array, rtol=1e-3, atol=1e-4 * np.abs(array).max())
 
 
+def test_one_array_as_both_operands_of_losses_and_products(gpu_session: Session) -> None:
+    graph = ir.Graph("t")
+    image, table = graph.input("image", [20, 17, 3]), graph.input("table", [300, 300])
+    both = ir.image_l1_ssim(image, image)
+    loss = both.l1 + both.ssim + ir.image_ssim(image, image) + ir.image_l1(image, image)
+    graph.output("loss", loss)
+    graph.output("v_image", ir.grad(graph, loss, [image])[0])
+    graph.output("product", ir.matmul(table, table))
+    rng = np.random.default_rng(1)
+    feeds = {"image": rng.uniform(size=(20, 17, 3)), "table": rng.normal(size=(300, 300))}
+    feeds = {n: a.astype(np.float32) for n, a in feeds.items()}
+    given, wanted = (s.compile(graph).run(feeds) for s in (gpu_session, Session("cpu")))
+    for name, array in wanted.items():
+        np.testing.assert_allclose(given[name], array, rtol=1e-4, atol=1e-4 * max(1e-2, np.abs(array).max()))
+
+
 def test_the_same_bits_every_time(gpu_session: Session) -> None:
     from devices.held_to_reference import run_all
 

@@ -44,10 +44,10 @@ def workgroup_bytes(source: str) -> int:
     sizes = {"u32": 4, "i32": 4, "f32": 4, "vec2<f32>": 8, "vec4<f32>": 16}
     total = 0
     for kind in re.findall(r"var<workgroup> \w+: ([^;]+);", source):
-        array = re.fullmatch(r"array<(.+), (\w+)>", kind)
-        atomic = re.fullmatch(r"atomic<(.+)>", kind)
+        plain = re.sub(r"atomic<(\w+)>", r"\1", kind)
+        array = re.fullmatch(r"array<(.+), (\w+)>", plain)
         count = 1 if array is None else int(array[2]) if array[2].isdigit() else constants[array[2]]
-        total += count * sizes[array[1] if array else atomic[1] if atomic else kind]
+        total += count * sizes[array[1] if array else plain]
     return total
 
 

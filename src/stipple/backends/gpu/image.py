@@ -17,37 +17,42 @@ from stipple.ir.dtype import DType
 _HALF = nx.SSIM_WINDOW // 2
 
 
-def _window() -> str:
-    x = np.arange(nx.SSIM_WINDOW) - _HALF
-    values = np.exp(-(x**2) / (2 * nx.SSIM_SIGMA**2))
-    listed = ", ".join(f"{v:.9g}" for v in values / values.sum())
-    return f"const WINDOW = array<f32, {nx.SSIM_WINDOW}>({listed});\n"
+def _windowed(maps: int, axis: str, take: str) -> str:
+    """Sums s0, s1, ... over the window along an axis; ``take`` makes terms v0, v1, ... of what is ``at`` a tap."""
+    offsets = np.arange(nx.SSIM_WINDOW) - _HALF
+    values = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
+    limit, step = {"x": ("width", "P.channels"), "y": ("height", "P.width * P.channels")}[axis]
+    add = " ".join(f"s{m} += $w * v{m};" for m in range(maps))
+    lines = [f"  var s{m} = 0.0;" for m in range(maps)]
+    for offset, weight in zip(offsets, values / values.sum(), strict=True):
+        inside = f"{axis} >= {-offset}u" if offset <= 0 else f"{axis} + {offset}u < P.{limit}"
+        at = f"i - {-offset}u * {step}" if offset <= 0 else f"i + {offset}u * {step}"
+        lines.append(f"  if ({inside}) {{ let at = {at}; {take} {add} }}".replace("$w", f"{weight:.9g}"))
+    return "\n".join(lines)
 
 
-_PLACE = "  let c = i % P.channels; let x = (i / P.channels) % P.width; let y = i / (P.channels * P.width);\n"
-_ALONG = """  var sums: array<f32, $maps>;
-  for (var k = 0; k < 11; k++) {
-    let x1 = i32(x) + k - 5;
-    if (x1 < 0 || x1 >= i32(P.width)) { continue; }
-    let w = WINDOW[k];
-    let at = (y * P.width + u32(x1)) * P.channels + c;
-$take
-  }
-  for (var k = 0u; k < $mapsu; k++) { out[k * P.count + i] = sums[k]; }"""
-_MOMENTS = """    let a = image[at]; let b = other[at];
-    sums[0] += w * a; sums[1] += w * b; sums[2] += w * a * a; sums[3] += w * b * b; sums[4] += w * a * b;"""
-_THREE = "    for (var m = 0u; m < 3u; m++) { sums[m] += w * slopes[m * P.count + at]; }"
-_ACROSS = """  var s: array<f32, $maps>;
-  for (var k = 0; k < 11; k++) {
-    let y1 = i32(y) + k - 5;
-    if (y1 < 0 || y1 >= i32(P.height)) { continue; }
-    let w = WINDOW[k];
-    let at = (u32(y1) * P.width + x) * P.channels + c;
-    for (var m = 0u; m < $mapsu; m++) { s[m] += w * along[m * P.count + at]; }
-  }"""
+_PLACE = "  let x = (i / P.channels) % P.width; let y = i / (P.channels * P.width);\n"
+_MOMENTS = "let v0 = image[at]; let v1 = other[at]; let v2 = v0 * v0; let v3 = v1 * v1; let v4 = v0 * v1;"
+
+
+def _along(maps: int, take: str) -> str:
+    """The body of the first pass: along rows, into as many maps."""
+    out = "".join(f"\n  out[{m}u * P.count + i] = s{m};" for m in range(maps))
+    return _PLACE + _windowed(maps, "x", take) + out
+
+
+def _across(maps: int) -> str:
+    """The second: across the rows of what the first has made."""
+    return _PLACE + _windowed(maps, "y", _maps_of("along", maps))
+
+
+def _maps_of(source: str, maps: int) -> str:
+    return " ".join(f"let v{m} = {source}[{m}u * P.count + at];" for m in range(maps))
+
+
 _SLOPES = f"""
-  let m1 = s[0]; let m2 = s[1];
-  let s11 = s[2] - m1 * m1; let s22 = s[3] - m2 * m2; let s12 = s[4] - m1 * m2;
+  let m1 = s0; let m2 = s1;
+  let s11 = s2 - m1 * m1; let s22 = s3 - m2 * m2; let s12 = s4 - m1 * m2;
   let light = 2.0 * m1 * m2 + {nx.SSIM_C1}; let structure = 2.0 * s12 + {nx.SSIM_C2};
   let light_norm = m1 * m1 + m2 * m2 + {nx.SSIM_C1}; let structure_norm = s11 + s22 + {nx.SSIM_C2};
   let value = light * structure / (light_norm * structure_norm);
@@ -63,7 +68,7 @@ _SLOPES = f"""
   terms[P.count + i] = abs(image[i] - other[i]) / f32(P.count);"""
 _BACK = """
   let d = image[i] - other[i];
-  out[i] = v_l1[0] * sign(d) / f32(P.count) + v_ssim[0] * (s[0] + 2.0 * image[i] * s[1] + other[i] * s[2]);"""
+  out[i] = v_l1[0] * sign(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
 
 
 def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
@@ -80,27 +85,16 @@ def _slopes(gpu: Gpu, image: GpuBuffer, other: GpuBuffer, padding: str) -> tuple
     params = _params(image, padding)
     along = gpu.allocate((5, *image.shape), DType.F32)
     slopes, terms = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate((2, image.size), DType.F32)
-    body = _PLACE + _ALONG.replace("$maps", "5").replace("$take", _MOMENTS)
     reads = {"image": image, "other": other}
-    gpu.each("ssim_along", body, reads, {"out": along}, image.size, params, _window())
-    body = _PLACE + _ACROSS.replace("$maps", "5") + _SLOPES
+    gpu.each("ssim_along", _along(5, _MOMENTS), reads, {"out": along}, image.size, params)
     reads = {"along": along, **reads}
-    gpu.each("ssim_slopes", body, reads, {"slopes": slopes, "terms": terms}, image.size, params, _window())
+    gpu.each("ssim_slopes", _across(5) + _SLOPES, reads, {"slopes": slopes, "terms": terms}, image.size, params)
     return slopes, terms
-
-
-def _twin(gpu: Gpu, image: GpuBuffer, other: GpuBuffer) -> GpuBuffer:
-    """``other``, copied if it is the image itself: a buffer is bound once."""
-    if image.raw is not other.raw:
-        return other
-    copied = gpu.allocate(other.shape, other.dtype)
-    gpu.each("twin", "  out[i] = source[i];", {"source": other}, {"out": copied}, other.size)
-    return copied
 
 
 def l1_ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
     """l1, ssim and slopes."""
-    image, other = x[0], _twin(gpu, x[0], x[1])
+    image, other = x
     slopes, terms = _slopes(gpu, image, other, padding)
     made = [gpu.allocate((), DType.F32), gpu.allocate((), DType.F32)]
     both = gpu.allocate((2,), DType.F32)
@@ -115,20 +109,16 @@ def _from_slopes(
 ) -> GpuBuffer:
     params = _params(image, "same")
     along, out = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate(image.shape, DType.F32)
-    body = _PLACE + _ALONG.replace("$maps", "3").replace("$take", _THREE)
-    gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params, _window())
+    body = _along(3, _maps_of("slopes", 3))
+    gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params)
     reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
-    if v_l1.raw is v_ssim.raw:
-        reads["v_ssim"] = _twin(gpu, v_l1, v_ssim)
-    body = _PLACE + _ACROSS.replace("$maps", "3") + _BACK
-    gpu.each("slopes_across", body, reads, {"out": out}, image.size, params, _window())
+    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params)
     return out
 
 
 def l1_ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients in both images; the second only if something uses it."""
     image, other, slopes, v_l1, v_ssim = x
-    other = _twin(gpu, image, other)
     made = [_from_slopes(gpu, image, other, slopes, v_l1, v_ssim)]
     if not used[1]:
         return [*made, gpu.allocate(image.shape, DType.F32)]
@@ -143,7 +133,7 @@ def ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
 
 def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients of the mean SSIM in both images."""
-    image, other, v_out = x[0], _twin(gpu, x[0], x[1]), x[2]
+    image, other, v_out = x
     zero = gpu.allocate((), DType.F32)
     fill(gpu, zero, 0.0)
     made = []
@@ -157,7 +147,7 @@ def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence
 
 def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Mean absolute difference."""
-    image, other = x[0], _twin(gpu, x[0], x[1])
+    image, other = x
     difference, out = gpu.allocate(image.shape, DType.F32), gpu.allocate((), DType.F32)
     body = "  out[i] = abs(image[i] - other[i]);"
     gpu.each("l1", body, {"image": image, "other": other}, {"out": difference}, image.size)
@@ -168,7 +158,7 @@ def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
 
 def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Gradients of the mean absolute difference in both images."""
-    image, other, v_out = x[0], _twin(gpu, x[0], x[1]), x[2]
+    image, other, v_out = x
     made = [gpu.allocate(image.shape, DType.F32), gpu.allocate(image.shape, DType.F32)]
     body = "  let g = v_out[0] * sign(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
     reads = {"image": image, "other": other, "v_out": v_out}
