@@ -1,4 +1,4 @@
-"""Devices that the tests run on: the CPU, and a GPU (a software one does) with subgroups and without."""
+"""Devices that the tests run on: the CPU, and a GPU (a software one does), also with no more than WebGPU promises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from stipple.errors import DeviceError
 from stipple.runtime import Session
 
-DEVICES = ("cpu", "gpu", "gpu without subgroups")
+DEVICES = ("cpu", "gpu", "least gpu")
 
 
 @lru_cache(maxsize=4)
@@ -23,7 +23,7 @@ def open_session(name: str) -> Session | str:
     from stipple.backends.gpu import GpuBackend
 
     try:
-        return Session(GpuBackend("gpu", subgroups=name == "gpu"))
+        return Session(GpuBackend("gpu", least=name == "least gpu"))
     except DeviceError as error:
         return str(error)
 
@@ -46,5 +46,5 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 @pytest.fixture(params=DEVICES[1:])
 def gpu_session(request: pytest.FixtureRequest) -> Session:
-    """The GPU, with subgroups and without."""
+    """The GPU, and one without subgroups that binds 8 arrays to a kernel."""
     return session_on(request.param)

@@ -88,11 +88,11 @@ class GpuKernel:
 
 
 class GpuBackend:
-    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``subgroups=False`` is for tests."""
+    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``least`` is for tests."""
 
-    def __init__(self, kind: str = "gpu", subgroups: bool = True) -> None:
+    def __init__(self, kind: str = "gpu", least: bool = False) -> None:
         self.name = kind
-        self.gpu = Gpu(kind, subgroups)
+        self.gpu = Gpu(kind, least)
 
     def kernel(self, node: Node) -> Kernel | None:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):

@@ -17,6 +17,7 @@ import numpy as np
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
 from stipple.backends.gpu.memory import Block, Pool
+from stipple.backends.gpu.merging import Bound, redirected, to_merge
 from stipple.backends.gpu.native import shader_module
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
@@ -31,7 +32,9 @@ _MOST_GROUPS = 4096
 _SMALL = 256
 _MOST_UNIFORMS = 4096
 _PENDING = 400
-_STORAGE_BUFFERS = 24
+_ARRAYS = "max-storage-buffers-per-shader-stage"
+_MOST_ARRAYS = 24
+_LEAST_ARRAYS = 8
 _SHADERS = Path(__file__).parent / "shaders"
 
 
@@ -67,17 +70,16 @@ class Guesses:
 
 
 class Gpu:
-    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; without ``subgroups`` none are used."""
+    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises."""
 
-    def __init__(self, kind: str = "gpu", subgroups: bool = True) -> None:
+    def __init__(self, kind: str = "gpu", least: bool = False) -> None:
         self.wgpu = import_wgpu()
         self.info, adapter = choose(kind)
-        self.subgroup_size = self._subgroup_size(adapter) if subgroups and self.info.subgroups else 0
+        self.subgroup_size = self._subgroup_size(adapter) if self.info.subgroups and not least else 0
         limits = adapter.limits
+        self.most_arrays = min(_LEAST_ARRAYS if least else _MOST_ARRAYS, limits[_ARRAYS])
         wanted = {
-            "max-storage-buffers-per-shader-stage": min(
-                _STORAGE_BUFFERS, limits["max-storage-buffers-per-shader-stage"]
-            ),
+            _ARRAYS: self.most_arrays,
             "max-storage-buffer-binding-size": limits["max-storage-buffer-binding-size"],
             "max-buffer-size": limits["max-buffer-size"],
         }
@@ -197,23 +199,58 @@ class Gpu:
             return
         names = {id(b.raw): n for n, b in writes.items()}
         aliased = {n: names[id(b.raw)] for n, b in reads.items() if id(b.raw) in names}
-        bound = [(n, b, "read_write") for n, b in writes.items()]
-        bound += [(n, b, "read") for n, b in reads.items() if n not in aliased]
         for old, new in aliased.items():
             code = re.sub(rf"\b{old}\b", new, code)
+        bound = [Bound(n, b, True) for n, b in writes.items()]
+        bound += [Bound(n, b, False) for n, b in reads.items() if n not in aliased]
+        if len(bound) > self.most_arrays:
+            self._run_merged(name, code, bound, params, groups)
+        else:
+            self._dispatch(name, code, bound, params, groups)
+
+    def _run_merged(
+        self, name: str, code: str, bound: list[Bound], params: Mapping[str, int | float], groups: int
+    ) -> None:
+        """A kernel with more arrays than can be bound: some share a binding while it runs."""
+        moved: list[tuple[GpuBuffer, GpuBuffer, int]] = []
+        starts: dict[str, int | float] = {}
+        for group in to_merge(bound, self.most_arrays):
+            shared = self.allocate((sum(b.buffer.size for b in group),), group[0].buffer.dtype)
+            start = 0
+            for array in group:
+                code = redirected(code, array.name, group[0].kind, f"P.start_{array.name}")
+                starts[f"start_{array.name}"] = start
+                self._copy(array.buffer, shared, 0, start, array.buffer.size)
+                if array.writes:
+                    moved.append((shared, array.buffer, start))
+                start += array.buffer.size
+            bound = [b for b in bound if b not in group] + [Bound(group[0].kind, shared, group[0].writes)]
+        self._dispatch(name, code, bound, {**params, **starts}, groups)
+        for shared, own, start in moved:
+            self._copy(shared, own, start, 0, own.size)
+
+    def _copy(self, source: GpuBuffer, target: GpuBuffer, source_start: int, target_start: int, count: int) -> None:
+        starts = {"source_start": source_start, "target_start": target_start}
+        body = "  target_[P.target_start + i] = source[P.source_start + i];"
+        self.each("merge", body, {"source": source}, {"target_": target}, count, starts)
+
+    def _dispatch(
+        self, name: str, code: str, bound: list[Bound], params: Mapping[str, int | float], groups: int
+    ) -> None:
         header = "".join(
-            f"@group(0) @binding({i}) var<storage, {mode}> {n}: array<{b.wgsl}>;\n"
-            for i, (n, b, mode) in enumerate(bound)
+            f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: "
+            f"array<{b.buffer.wgsl}>;\n"
+            for i, b in enumerate(bound)
         )
         if params:
             fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
             header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
         pipeline, layout = self._pipeline(name, header + _COMMON + code)
-        raws = [b.raw for _, b, _ in bound]
+        raws = [b.buffer.raw for b in bound]
         if params:
             raws.append(self._uniform(params))
         group = self._group(layout, raws)
-        self._open_pass(name, [b for _, b, _ in bound])
+        self._open_pass(name, raws)
         self._pass.set_pipeline(pipeline)
         self._pass.set_bind_group(0, group)
         across = min(groups, _MAX_GROUPS)
@@ -222,14 +259,14 @@ class Gpu:
         if self._pending >= _PENDING:  # short command buffers: watchdogs end long ones
             self.flush()
 
-    def _open_pass(self, name: str, bound: list[GpuBuffer]) -> None:
+    def _open_pass(self, name: str, raws: list[Any]) -> None:
         """The pass to dispatch in: one for all, or one for each dispatch while kernels are timed."""
         if self._encoder is None:
             self._encoder = self.device.create_command_encoder()
         if self._clock is not None:
             if self._pass is not None:
                 self._pass.end()
-            writes = self._clock.begin(name, sum(b.raw.size for b in bound))
+            writes = self._clock.begin(name, sum(raw.size for raw in raws))
             self._pass = self._encoder.begin_compute_pass(timestamp_writes=writes)
         elif self._pass is None:
             self._pass = self._encoder.begin_compute_pass()
