@@ -199,3 +199,17 @@ def test_long_reductions_and_bytes(session: Session) -> None:
         np.testing.assert_allclose(given[name], wanted[name], rtol=2e-5)
     assert given["back"].dtype == np.uint8
     assert np.abs(given["back"].astype(int) - wanted["back"]).max() <= 1
+
+
+def test_sine_and_cosine_at_all_quadrants(session: Session) -> None:
+    """To float32's precision, which the built-in functions of GPUs do not promise."""
+    x = np.concatenate([np.linspace(-7, 7, 20_001), np.linspace(-8000, 8000, 20_001), [1e-20, 0.0]]).astype(np.float32)
+    graph = ir.Graph("t")
+    value = graph.input("x", ["N"])
+    graph.output("sin", ir.sin(value))
+    graph.output("cos", ir.cos(value))
+    graph.output("both", ir.sin(value) * ir.cos(value) + value)
+    given, wanted = both(session, graph, {"x": x})
+    np.testing.assert_allclose(given["sin"], wanted["sin"], atol=5e-7)
+    np.testing.assert_allclose(given["cos"], wanted["cos"], atol=5e-7)
+    np.testing.assert_allclose(given["both"], wanted["both"], rtol=1e-6, atol=1e-6)

@@ -63,6 +63,32 @@ def test_clamped_jacobian(projection: str, session: Session) -> None:
     check(scene.with_(means=means, scales=rng.uniform(0.7, 1.3, (8, 3)), opacities=rng.uniform(0.5, 0.9, 8)), session)
 
 
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_needles(antialiased: bool, session: Session) -> None:
+    """Footprints a thousand pixels long and half a pixel wide, against their covariance's axes: differences of its
+    entries would be wrong by per cents in float32. Without blur too, where nothing but the width holds them up."""
+    turns, lengths, width = np.linspace(0.1, 3, 7), np.geomspace(3, 10, 7), 0.004
+    halves = 0.5 * turns
+    zero = np.zeros(7)
+    for eps2d in (0.3, 0.0):
+        scene = random_scene(107, count=7, width=60, height=60, antialiased=antialiased, eps2d=eps2d, off_center=False)
+        scene = scene.with_(
+            means=np.column_stack([zero, zero, np.full(7, 1.0)]),
+            quats=np.column_stack([np.cos(halves), zero, zero, np.sin(halves)]),
+            scales=np.column_stack([lengths, np.full(7, width), np.full(7, 0.01)]),
+            viewmat=np.eye(4), intrinsics=np.array([[100.0, 0, 30], [0, 100, 30], [0, 0, 1]]),
+        )  # fmt: skip
+        given = render_on(scene, session)
+        along, across = (100 * lengths) ** 2 + eps2d, (100 * width) ** 2 + eps2d
+        c, s = np.cos(turns), np.sin(turns)
+        conics = [c * c / along + s * s / across, c * s * (1 / along - 1 / across), s * s / along + c * c / across]
+        np.testing.assert_allclose(given["conics"], np.column_stack(conics), rtol=1e-4, atol=1e-6)
+        sharpness = np.sqrt((100 * lengths * 100 * width) ** 2 / (along * across)) if antialiased else 1.0
+        np.testing.assert_allclose(given["opacities"], scene.arrays["opacities"] * sharpness, rtol=1e-4)
+        out = run_all(scene, session)
+        assert all(np.isfinite(out[f"v_{n}"]).all() for n in OPERANDS)
+
+
 def test_limits(session: Session) -> None:
     with pytest.warns(LimitWarning, match="max_splat_steps = 2 cut"):
         check(random_scene(105, count=40, max_splat_steps=2), session)

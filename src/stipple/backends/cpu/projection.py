@@ -46,8 +46,19 @@ def rotation_backward(w, x, y, z, v):
 
 
 @inline
-def ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d):
-    """Projected covariance (before the low-pass): xx, xy, yy."""
+def gram(p0, p1, p2, q0, q1, q2):
+    """Products of two vectors, xx, xy, yy, and xx * yy - xy * xy as the square of their cross product (Lagrange's
+    identity): for a needle the difference would be rounding alone."""
+    c0, c1, c2 = p1 * q2 - p2 * q1, p2 * q0 - p0 * q2, p0 * q1 - p1 * q0
+    return (
+        p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2,
+        c0 * c0 + c1 * c1 + c2 * c2,
+    )  # fmt: skip
+
+
+@inline
+def ewa_footprint(x, y, z, rows, s0, s1, s2, cam):
+    """Projected covariance (before the low-pass): xx, xy, yy, and its determinant."""
     slope_x = min(cam[HIGH_X], max(cam[LOW_X], x / z))
     slope_y = min(cam[HIGH_Y], max(cam[LOW_Y], y / z))
     jx, jy = cam[FX] / z, cam[FY] / z
@@ -65,7 +76,7 @@ def ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d):
     q0 = (w0 * m00 + w1 * m10 + w2 * m20) * s0
     q1 = (w0 * m01 + w1 * m11 + w2 * m21) * s1
     q2 = (w0 * m02 + w1 * m12 + w2 * m22) * s2
-    return p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
+    return gram(p0, p1, p2, q0, q1, q2)
 
 
 @inline
@@ -139,13 +150,13 @@ def project(
             c = ray_conic(camera_to_unit(rows, s0, s1, s2, cam), x, y, z, cam[FX], cam[FY])
             a, b, d = c[0], c[1], c[2]
         else:
-            xx, xy, yy = ewa_footprint(x, y, z, rows, s0, s1, s2, cam, eps2d)
+            xx, xy, yy, sharp = ewa_footprint(x, y, z, rows, s0, s1, s2, cam)
             bx, by = xx + eps2d, yy + eps2d
-            det = bx * by - xy * xy
+            det = sharp + eps2d * (xx + yy + eps2d)
             if not det > ZERO:
                 continue
             if antialiased:
-                opacity = opacity * math.sqrt(max((xx * yy - xy * xy) / det, MIN_RATIO))
+                opacity = opacity * math.sqrt(max(sharp / det, MIN_RATIO))
             a, b, d = by / det, -xy / det, bx / det
             c = (a, b, d, ZERO, ZERO, ZERO, ZERO, ZERO)
         reach = EXTENT
@@ -319,9 +330,9 @@ def ewa_backward(i, x, y, z, rows, s0, s1, s2, cam, eps2d, antialiased, v_conics
     b1 = jy * (e0 * m01 + e1 * m11 + e2 * m21)
     b2 = jy * (e0 * m02 + e1 * m12 + e2 * m22)
     p0, p1, p2, q0, q1, q2 = a0 * s0, a1 * s1, a2 * s2, b0 * s0, b1 * s1, b2 * s2
-    xx, xy, yy = p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
+    xx, xy, yy, sharp = gram(p0, p1, p2, q0, q1, q2)
     bx, by = xx + eps2d, yy + eps2d
-    inv = ONE / (bx * by - xy * xy)
+    inv = ONE / (sharp + eps2d * (xx + yy + eps2d))
     ca, cb, cc = by * inv, -xy * inv, bx * inv
     ga, gb, gc = v_conics[i, 0], HALF * v_conics[i, 1], v_conics[i, 2]
     # v_cov = -C G C with C the inverse covariance
@@ -332,7 +343,7 @@ def ewa_backward(i, x, y, z, rows, s0, s1, s2, cam, eps2d, antialiased, v_conics
     vyy = -(t10 * cb + t11 * cc)
     factor = ONE
     if antialiased:
-        ratio = (xx * yy - xy * xy) * inv
+        ratio = sharp * inv
         factor = math.sqrt(max(ratio, MIN_RATIO))
         if ratio > MIN_RATIO:
             v_ratio = v_comp / (TWO * factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stipple.backends.gpu.buffers import WGSL_TYPES, GpuBuffer
-from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -24,7 +24,7 @@ fn log_plus(x: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
 
 _FLOAT = {
     "neg": "-{0}", "abs": "abs({0})", "sign": "sign({0})", "floor": "floor({0})", "exp": "exp({0})", "log": "log({0})",
-    "sqrt": "sqrt({0})", "square": "({0} * {0})", "reciprocal": "(1.0 / {0})", "sin": "sin({0})", "cos": "cos({0})",
+    "sqrt": "sqrt({0})", "square": "({0} * {0})", "reciprocal": "(1.0 / {0})", "sin": "sine({0})", "cos": "cosine({0})",
     "tanh": "tanh(clamp({0}, -15.0, 15.0))", "sigmoid": "(1.0 / (1.0 + exp(-{0})))", "softplus": "log_plus({0})",
     "relu": "max({0}, 0.0)", "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "div": "({0} / {1})",
     "pow": "power({0}, {1})", "maximum": "max({0}, {1})", "minimum": "min({0}, {1})",
@@ -120,7 +120,9 @@ def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> No
             del reads[name]
         else:
             unique[id(b.raw)] = name
-    gpu.each(f"elementwise.{node.op}", "\n".join(body), reads, {"out": out}, out.size, params, FUNCTIONS)
+    text = "\n".join(body)
+    functions = FUNCTIONS + (shader_text("trigonometry") if "sine(" in text else "")
+    gpu.each(f"elementwise.{node.op}", text, reads, {"out": out}, out.size, params, functions)
 
 
 def _terms(k: int, shape: tuple[int, ...], out: tuple[int, ...], params: dict[str, int | float]) -> list[str]:

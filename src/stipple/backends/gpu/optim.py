@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.graph import Node
 
@@ -62,7 +62,7 @@ _NOISE = f"""
   let u = (vec4<f32>(words >> vec4<u32>(8u)) + 0.5) * {2.0**-24};
   let r = sqrt(-2.0 * log(u.x)); let s = sqrt(-2.0 * log(u.z));
   let turn = {2 * math.pi};
-  let normal = vec3<f32>(r * cos(turn * u.y), r * sin(turn * u.y), s * cos(turn * u.w));
+  let normal = vec3<f32>(r * cosine(turn * u.y), r * sine(turn * u.y), s * cosine(turn * u.w));
   let raw = vec4<f32>(quats[4u * i], quats[4u * i + 1u], quats[4u * i + 2u], quats[4u * i + 3u]);
   let mean = vec3<f32>(means[3u * i], means[3u * i + 1u], means[3u * i + 2u]);
   let q = raw / length(raw);
@@ -83,4 +83,5 @@ _NOISE = f"""
 def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
     """A splat_noise node."""
     reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
-    gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=_HASH)
+    functions = _HASH + shader_text("trigonometry")
+    gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=functions)

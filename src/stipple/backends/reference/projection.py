@@ -175,6 +175,8 @@ class _EwaTerms(_Terms):
     slope: Array  # clamped x/z, y/z
     image_cov: Array  # before eps2d
     blurred: Array
+    det: Array  # of blurred
+    ratio: Array  # of the determinants, image_cov's to blurred's
 
 
 def _camera_terms(g: Gaussians, camera: Camera) -> tuple[Array, Array, Array, Array]:
@@ -200,11 +202,14 @@ def _ewa_terms(g: Gaussians, camera: Camera, attrs: Mapping[str, AttrValue]) -> 
     to_image = jacobian @ camera.rotation
     image_cov = to_image @ world_cov @ np.swapaxes(to_image, 1, 2)
     blurred = image_cov + attrs["eps2d"] * np.eye(2)
-    det = np.linalg.det(blurred)
+    # det(image_cov), as the area of two vectors: of a needle's entries the difference would be rounding alone
+    rows = to_image @ factor
+    sharp = np.sum(np.cross(rows[:, 0], rows[:, 1]) ** 2, axis=1)
+    det = sharp + attrs["eps2d"] * (np.trace(image_cov, axis1=1, axis2=2) + attrs["eps2d"])
     conics = np.column_stack([blurred[:, 1, 1], -blurred[:, 0, 1], blurred[:, 0, 0]]) / det[:, None]
     compensation = np.ones(len(z))
     if attrs["antialiased"]:
-        compensation = np.sqrt(np.maximum(_det(image_cov) / det, nx.MIN_COMPENSATION))
+        compensation = np.sqrt(np.maximum(sharp / det, nx.MIN_COMPENSATION))
     return _EwaTerms(
         det > 0,
         mean_c,
@@ -220,12 +225,9 @@ def _ewa_terms(g: Gaussians, camera: Camera, attrs: Mapping[str, AttrValue]) -> 
         slope,
         image_cov,
         blurred,
+        det,
+        sharp / det,
     )
-
-
-def _det(matrices: Array) -> Array:
-    det: Array = matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
-    return det
 
 
 @dataclass
@@ -397,13 +399,11 @@ def _ewa_backward(
 
 def _compensation_backward(t: _EwaTerms, inverse: Array, v_compensation: Array) -> Array:
     """Gradient in the covariance through sqrt(det(cov) / det(cov + eps2d)), 0 where that is held."""
-    det = _det(t.blurred)
-    ratio = _det(t.image_cov) / det
     adjugate = np.empty_like(t.image_cov)
     adjugate[:, 0, 0], adjugate[:, 1, 1] = t.image_cov[:, 1, 1], t.image_cov[:, 0, 0]
     adjugate[:, 0, 1] = adjugate[:, 1, 0] = -t.image_cov[:, 0, 1]
-    slope = adjugate / det[:, None, None] - ratio[:, None, None] * inverse
-    v_ratio = np.where(ratio > nx.MIN_COMPENSATION, v_compensation / (2 * t.compensation), 0.0)
+    slope = adjugate / t.det[:, None, None] - t.ratio[:, None, None] * inverse
+    v_ratio = np.where(t.ratio > nx.MIN_COMPENSATION, v_compensation / (2 * t.compensation), 0.0)
     made: Array = v_ratio[:, None, None] * slope
     return made
 

@@ -64,3 +64,9 @@ fn rays_of(c: Camera, axes: mat3x3<f32>, scale: vec3<f32>, p: vec3<f32>) -> Rays
   r.ny = cross(r.o, r.cy);
   return r;
 }
+
+// |a|^2 |b|^2 - (a b)^2 as the square of the cross product: for a needle the difference would be rounding alone
+fn area_squared(a: vec3<f32>, b: vec3<f32>) -> f32 {
+  let c = cross(a, b);
+  return dot(c, c);
+}

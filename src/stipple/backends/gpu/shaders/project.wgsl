@@ -52,9 +52,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let b = (w * axes) * scale;
     let xx = dot(a, a); let xy = dot(a, b); let yy = dot(b, b);
     let bx = xx + P.eps2d; let by = yy + P.eps2d;
-    let det = bx * by - xy * xy;
+    let sharp = area_squared(a, b);
+    let det = sharp + P.eps2d * (xx + yy + P.eps2d);
     if (!(finite(det) && det > 0.0)) { return; }
-    if (ANTIALIASED) { opacity *= sqrt(max((xx * yy - xy * xy) / det, MIN_COMPENSATION)); }
+    if (ANTIALIASED) { opacity *= sqrt(max(sharp / det, MIN_COMPENSATION)); }
     conic[0] = by / det; conic[1] = -xy / det; conic[2] = bx / det;
   }
   var reach = EXTENT;

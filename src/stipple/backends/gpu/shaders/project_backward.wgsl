@@ -18,7 +18,8 @@ fn ewa_back(i: u32, cam: Camera, p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f3
   let pp = a * scale; let q = b * scale;
   let xx = dot(pp, pp); let xy = dot(pp, q); let yy = dot(q, q);
   let bx = xx + P.eps2d; let by = yy + P.eps2d;
-  let inv = 1.0 / (bx * by - xy * xy);
+  let sharp = area_squared(pp, q);
+  let inv = 1.0 / (sharp + P.eps2d * (xx + yy + P.eps2d));
   let ca = by * inv; let cb = -xy * inv; let cc = bx * inv;
   let ga = v_conics[3u * i]; let gb = 0.5 * v_conics[3u * i + 1u]; let gc = v_conics[3u * i + 2u];
   let t00 = ca * ga + cb * gb; let t01 = ca * gb + cb * gc;
@@ -29,7 +30,7 @@ fn ewa_back(i: u32, cam: Camera, p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f3
   var back: Back;
   back.factor = 1.0;
   if (ANTIALIASED) {
-    let ratio = (xx * yy - xy * xy) * inv;
+    let ratio = sharp * inv;
     back.factor = sqrt(max(ratio, MIN_COMPENSATION));
     if (ratio > MIN_COMPENSATION) {
       let v_ratio = v_comp / (2.0 * back.factor);

@@ -1,0 +1,26 @@
+// Sine and cosine in float32. The built-in ones may be wrong by 5e-4 (WGSL promises 2^-11, Vulkan no more), and some
+// devices make use of that. A multiple of pi / 2 is taken off in three parts (Cody and Waite), the rest is left to the
+// polynomials of the Cephes library (Moshier): right to about 1e-7, for arguments up to 8192.
+
+const MOST_TURNED = 8192.0;
+
+fn turned(x: f32, quarters: i32) -> f32 {
+  let q = round(x * 0.636619772);
+  let r = ((x - q * 1.5703125) - q * 4.837512969970703e-4) - q * 7.549789954891882e-8;
+  let z = r * r;
+  let s = r + r * z * ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1);
+  let c = 1.0 - 0.5 * z + z * z * ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2);
+  let n = i32(q) + quarters;
+  let value = select(s, c, (n & 1) != 0);
+  return select(value, -value, (n & 2) != 0);
+}
+
+fn sine(x: f32) -> f32 {
+  if (abs(x) > MOST_TURNED) { return sin(x); }
+  return turned(x, 0);
+}
+
+fn cosine(x: f32) -> f32 {
+  if (abs(x) > MOST_TURNED) { return cos(x); }
+  return turned(x, 1);
+}
