@@ -255,7 +255,7 @@ def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> Non
 # --- training ---------------------------------------------------------------------------------------------
 def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
     made = gpu.allocate((4,), DType.F32)
-    with pytest.raises(DeviceError, match=r"kernel broken was refused: .*--device cpu"):
+    with pytest.raises(DeviceError, match=r"kernel broken was refused: .*`nonsense`; tell .*--device cpu"):
         gpu.each("broken", "  out[i] = nonsense;", {}, {"out": made}, 4)
 
 

@@ -44,6 +44,15 @@ def shader_text(name: str) -> str:
     return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
+def _cause(error: Exception) -> str:
+    """The line of an error that says most: wgpu names the calls first and the cause last, shaders' lines below it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [
+        line for line in lines if line and line[-1] != ":" and not re.match(r"In wgpu|Validation Error|.*[│┌═]", line)
+    ]
+    return told[-1] if told else type(error).__name__
+
+
 def groups_of(count: int) -> int:
     """Workgroups that have a thread for each of so many items."""
     return -(-count // WORKGROUP)
@@ -136,15 +145,14 @@ class Gpu:
         self.pool.drop()
 
     @contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
+    def _failing(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
         """Errors of the driver as one sentence: out of memory, a lost device, a refused kernel."""
         try:
             yield
         except self._errors as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DeviceError(
-                f"{self.info.name} ({self.info.api}): {what}: {first}; use fewer Gaussians or a smaller image, "
-                "update the driver, or go on with --device cpu"
+                f"{self.info.name} ({self.info.api}): {what}: {_cause(error)}; {advice}, update the driver, or go on "
+                "with --device cpu"
             ) from error
 
     def _check_size(self, size: int) -> None:
@@ -307,7 +315,7 @@ class Gpu:
         """A compiled kernel and the layout of its bindings."""
         key = (name, source)
         if key not in self._pipelines:
-            with self._failing(f"kernel {name} was refused"):
+            with self._failing(f"kernel {name} was refused", "tell Stipple's developers"):
                 module = shader_module(self.device, name, source)
                 made = self.device.create_compute_pipeline(
                     layout="auto", compute={"module": module, "entry_point": "main"}, label=name
