@@ -35,6 +35,8 @@ _PENDING = 400
 _ARRAYS = "max-storage-buffers-per-shader-stage"
 _MOST_ARRAYS = 24
 _LEAST_ARRAYS = 8
+_WORKGROUP_BYTES = "max-compute-workgroup-storage-size"
+_LEAST_WORKGROUP_BYTES = 16_384
 _SHADERS = Path(__file__).parent / "shaders"
 
 
@@ -91,6 +93,7 @@ class Gpu:
             _ARRAYS: self.most_arrays,
             "max-storage-buffer-binding-size": limits["max-storage-buffer-binding-size"],
             "max-buffer-size": limits["max-buffer-size"],
+            _WORKGROUP_BYTES: min(_LEAST_WORKGROUP_BYTES, limits[_WORKGROUP_BYTES]),
         }
         features = ["subgroup"] if self.subgroup_size else []
         if self.info.timestamps:

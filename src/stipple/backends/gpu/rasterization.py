@@ -135,11 +135,11 @@ _GATHER_PLAIN = """
 
 
 def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
-    """How a workgroup adds up the gradients of its pixels: by subgroups where the device has them."""
+    """How a workgroup adds up the gradients of its pixels: by subgroups where there are any and their sums fit."""
     parts = {"ray": _RAY_VALUES if ray else ""}
-    if gpu.subgroup_size:
-        subgroups = WORKGROUP // gpu.subgroup_size
-        mini = max(1, min(_MOST_MINI, _CELLS // (values * subgroups)))
+    subgroups = WORKGROUP // gpu.subgroup_size if gpu.subgroup_size else 0
+    if 0 < values * subgroups <= _CELLS:
+        mini = min(_MOST_MINI, _CELLS // (values * subgroups))
         constants = f"const MINI: u32 = {mini}u;\nconst SUBGROUPS: u32 = {subgroups}u;\n"
         cells = f"var<workgroup> cells: array<f32, {mini * values * subgroups}>;\n"
         slot = _SLOT.replace("$value", "c % VALUES")
