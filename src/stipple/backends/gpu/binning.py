@@ -74,38 +74,56 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
     }  # fmt: skip
     order = _front_to_back(gpu, prints.seen, prints.depths)
     reads = {n: getattr(prints, n) for n in ("means2d", "conics", "opacities", "radii")} | {"order": order}
-    text = Template(shader_text("tiles"))
     counts = gpu.allocate((count,), DType.I32)
-    code = constants(attrs) + text.substitute(begin="", visit="", end="  counts[rank] = i32(n);")
+    code = _tiles_code(attrs, end="  counts[rank] = i32(n);")
     gpu.run("count_tiles", code, reads, {"counts": counts}, params, groups_of(count))
     offsets = exclusive_sum(gpu, counts)
     total = _room(gpu, offsets, (attrs["width"], attrs["height"], size, count), exact, attrs["max_list_entries"])
     keys, gaussians, emission = (gpu.allocate((total,), DType.I32) for _ in range(3))
-    visit = """        let at = first_entry + n;
-        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }"""
-    code = constants(attrs) + text.substitute(begin="  let first_entry = u32(offsets[rank]);", visit=visit, end="")
-    writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
     if total:
-        reads["offsets"] = offsets
-        gpu.run("make_entries", code, reads, writes, {**params, "total": total}, groups_of(count))
+        reads["offsets"], params["total"] = offsets, total
+        writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
+        code = _tiles_code(attrs, begin="  let first_entry = u32(offsets[rank]);", visit=_MAKE_ENTRY)
+        gpu.run("make_entries", code, reads, writes, params, groups_of(count))
     keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()), sums=offsets)
-    held: dict[str, int | float] = {"total": total, "last": count}
-    sorted_ids = gpu.allocate((total,), DType.I32)
-    reads = {"gaussians": gaussians, "emission": emission, "offsets": offsets}
-    gpu.each("entry_ids", _ENTRY_IDS, reads, {"out": sorted_ids}, total, held, _HELD)
-    ranges = gpu.allocate((tiles, 2), DType.I32)
-    reads = {"keys": keys, "offsets": offsets}
-    gpu.each("tile_ranges", _RANGES, reads, {"out": ranges}, tiles, held, _HELD + _LOWER_BOUND)
+    sorted_ids = _ids_of(gpu, gaussians, emission, offsets)
     sorted_ids.notes["lists"] = Lists(order, offsets, emission)
-    return ranges, sorted_ids
+    return _ranges_of(gpu, keys, offsets, tiles), sorted_ids
 
 
+def _tiles_code(attrs: Attrs, begin: str = "", visit: str = "", end: str = "") -> str:
+    """The kernel that goes through a Gaussian's tiles, and what it does on the way."""
+    return constants(attrs) + Template(shader_text("tiles")).substitute(begin=begin, visit=visit, end=end)
+
+
+_MAKE_ENTRY = """
+        let at = first_entry + n;
+        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }"""
 # as many entries as there are and had room
 _HELD = "fn held() -> u32 { return min(u32(offsets[P.last]), P.total); }\n"
-_ENTRY_IDS = """
-  var id = 0;
-  if (i < held()) { id = gaussians[emission[i]]; }
-  out[i] = id;"""
+
+
+def _ids_of(gpu: Gpu, gaussians: GpuBuffer, emission: GpuBuffer, offsets: GpuBuffer) -> GpuBuffer:
+    """The Gaussian of each entry; 0 where room was left."""
+    ids = gpu.allocate(emission.shape, DType.I32)
+    body = "  var id = 0;\n  if (i < held()) { id = gaussians[emission[i]]; }\n  out[i] = id;"
+    reads = {"gaussians": gaussians, "emission": emission, "offsets": offsets}
+    params = {"total": ids.size, "last": offsets.size - 1}
+    gpu.each("entry_ids", body, reads, {"out": ids}, ids.size, params, _HELD)
+    return ids
+
+
+def _ranges_of(gpu: Gpu, keys: GpuBuffer, offsets: GpuBuffer, tiles: int) -> GpuBuffer:
+    """Where each tile's entries begin and end."""
+    ranges = gpu.allocate((tiles, 2), DType.I32)
+    body = """  let count = held();
+  out[2u * i] = lower_bound(i32(i), count); out[2u * i + 1u] = lower_bound(i32(i) + 1, count);"""
+    params = {"total": keys.size, "last": offsets.size - 1}
+    reads = {"keys": keys, "offsets": offsets}
+    gpu.each("tile_ranges", body, reads, {"out": ranges}, tiles, params, _HELD + _LOWER_BOUND)
+    return ranges
+
+
 _LOWER_BOUND = """
 fn lower_bound(wanted: i32, count: u32) -> i32 {
   var low = 0u; var high = count;
@@ -116,10 +134,6 @@ fn lower_bound(wanted: i32, count: u32) -> i32 {
   return i32(low);
 }
 """
-_RANGES = """
-  let count = held();
-  out[2u * i] = lower_bound(i32(i), count);
-  out[2u * i + 1u] = lower_bound(i32(i) + 1, count);"""
 
 
 def lists_of(gpu: Gpu, ids: GpuBuffer, count: int) -> Lists:
