@@ -83,7 +83,7 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
     if total:
         reads["offsets"], params["total"] = offsets, total
         writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
-        code = _tiles_code(attrs, begin="  let first_entry = u32(offsets[rank]);", visit=_MAKE_ENTRY)
+        code = _tiles_code(attrs, begin="  let first_entry = u32(offsets[rank]);", row=_MAKE_ENTRIES)
         gpu.run("make_entries", code, reads, writes, params, groups_of(count))
     keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()), sums=offsets)
     sorted_ids = _ids_of(gpu, gaussians, emission, offsets)
@@ -91,14 +91,16 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
     return _ranges_of(gpu, keys, offsets, tiles), sorted_ids
 
 
-def _tiles_code(attrs: Attrs, begin: str = "", visit: str = "", end: str = "") -> str:
-    """The kernel that goes through a Gaussian's tiles, and what it does on the way."""
-    return constants(attrs) + Template(shader_text("tiles")).substitute(begin=begin, visit=visit, end=end)
+def _tiles_code(attrs: Attrs, begin: str = "", row: str = "", end: str = "") -> str:
+    """The kernel that goes through the rows of a Gaussian's tiles, and what it does on the way."""
+    return constants(attrs) + Template(shader_text("tiles")).substitute(begin=begin, row=row, end=end)
 
 
-_MAKE_ENTRY = """
-        let at = first_entry + n;
-        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }"""
+_MAKE_ENTRIES = """
+      for (var column = first; column <= last; column++) {
+        let at = first_entry + n + u32(column - first);
+        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }
+      }"""
 # as many entries as there are and had room
 _HELD = "fn held() -> u32 { return min(u32(offsets[P.last]), P.total); }\n"
 

@@ -53,10 +53,8 @@ $begin
         first = max(first, i32(ceil((u + left + 0.5 - size) / size - 1e-4)));
         last = min(last, i32(floor((u + right - 0.5) / size + 1e-4)));
       }
-      for (var column = first; column <= last; column++) {
-$visit
-        n += 1u;
-      }
+$row
+      n += u32(max(last - first + 1, 0));
     }
   }
 $end
