@@ -113,13 +113,6 @@ def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> No
     body += lines
     body.append(f"  out[i] = select(0u, 1u, {last});" if made is DType.BOOL else f"  out[i] = {last};")
     reads = {f"a{k}": b for k, b in enumerate(inputs)}
-    unique: dict[int, str] = {}
-    for name, b in list(reads.items()):  # an operand that stands twice is bound once
-        if id(b.raw) in unique:
-            body = [line.replace(f"{name}[", f"{unique[id(b.raw)]}[") for line in body]
-            del reads[name]
-        else:
-            unique[id(b.raw)] = name
     text = "\n".join(body)
     functions = FUNCTIONS + (shader_text("trigonometry") if "sine(" in text else "")
     gpu.each(f"elementwise.{node.op}", text, reads, {"out": out}, out.size, params, functions)
