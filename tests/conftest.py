@@ -7,6 +7,9 @@ from functools import lru_cache
 
 import pytest
 
+from stipple.backends.cpu import CpuBackend
+from stipple.backends.gpu import GpuBackend
+from stipple.backends.gpu.device import Gpu
 from stipple.errors import DeviceError
 from stipple.runtime import Session
 
@@ -17,11 +20,7 @@ DEVICES = ("cpu", "gpu", "least gpu")
 def open_session(name: str) -> Session | str:
     """A session, or why there is none."""
     if name == "cpu":
-        from stipple.backends.cpu import CpuBackend
-
         return Session(CpuBackend())
-    from stipple.backends.gpu import GpuBackend
-
     try:
         return Session(GpuBackend("gpu", least=name == "least gpu"))
     except DeviceError as error:
@@ -48,3 +47,11 @@ def session(request: pytest.FixtureRequest) -> Session:
 def gpu_session(request: pytest.FixtureRequest) -> Session:
     """The GPU, and one without subgroups that binds 8 arrays to a kernel."""
     return session_on(request.param)
+
+
+@pytest.fixture
+def gpu(gpu_session: Session) -> Gpu:
+    """The device under :func:`gpu_session`."""
+    backend = gpu_session.backend
+    assert isinstance(backend, GpuBackend)
+    return backend.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,13 @@ from stipple.runtime import Session
 
 @dataclass(eq=False)
 class Raw:
+    """As wgpu's buffers are: gone for good when Python lets go of them."""
+
     size: int
+    released: bool = False
+
+    def __del__(self) -> None:
+        self.released = True
 
 
 def test_sizes_are_rounded_by_at_most_an_eighth() -> None:
@@ -41,6 +48,19 @@ def test_freed_memory_goes_out_again() -> None:
     assert pool.free_bytes == raw.size
     assert pool.take(1010).raw is raw, "nearly the same size"
     assert pool.created == 2
+
+
+def test_memory_comes_back_whole_from_a_cycle_of_garbage() -> None:
+    """As the frames of an exception are: Python finalises all of the cycle, in any order."""
+    pool = Pool(Raw, 10_000)
+    for _ in range(20):
+        cycle: list[object] = [pool.take(1000)]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+    assert pool.free_bytes == rounded(1000)
+    assert not pool.take(1000).raw.released
+    assert pool.created == 1
 
 
 def test_uploads_wait_for_the_hand_over() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,11 +69,16 @@ class Backend(Protocol):
         """A buffer's shape: how sizes that depend on data reach the runtime."""
         ...
 
-    def settle(self) -> bool:
-        """Whether everything that ran since the last call is right; False: it must run again.
+    def overwriting(self) -> AbstractContextManager[None]:
+        """Around kernels that overwrite parameters: they must leave them as they are if :meth:`collect` will ask for
+        another run, even if only the device knows that yet."""
+        ...
 
-        Asked before parameters are overwritten and before results are read. A device whose kernels guess sizes that
-        only data tell finds out here, makes more room, and has the run repeated.
+    def collect(self, wanted: Sequence[tuple[Buffer, DType]]) -> list[np.ndarray] | None:
+        """Fresh arrays with a run's results, or None: the run must be made again.
+
+        A device whose kernels guess sizes that only data tell finds out here, waiting once for all results, and makes
+        more room. Called at the end of every run.
         """
         ...
 
@@ -91,7 +97,8 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         None if node.definition.view or kernel.owns_outputs else backend.allocate(v.shape.resolve({}), v.dtype)
         for v in node.outputs
     ]
-    made = kernel(inputs, outputs, {})
-    while not backend.settle():
-        made = kernel(inputs, outputs, {})
-    return [backend.download(b, v.dtype) for b, v in zip(made, node.outputs, strict=True)]
+    while True:
+        results = kernel(inputs, outputs, {})
+        collected = backend.collect([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
+        if collected is not None:
+            return collected

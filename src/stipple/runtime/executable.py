@@ -143,8 +143,15 @@ class Executable:
         With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
         name, dtype, shape or value; a run that raises leaves the parameters as they were.
         """
+        results = None
+        while results is None:
+            results = self._try(feeds or {}, timings)
+        return dict(zip(self.graph.outputs, results, strict=True))
+
+    def _try(self, feeds: Mapping[str, Any], timings: bool) -> list[np.ndarray] | None:
+        """Run once: the outputs, or None if the device must make more room and try again."""
         bindings = Bindings()
-        buffers = self._sources(feeds or {}, bindings)
+        buffers = self._sources(feeds, bindings)
         if bindings.dims != self._pool_dims:
             self._pool.clear()
             self._pool_dims = dict(bindings.dims)
@@ -154,12 +161,12 @@ class Executable:
         first_commit = self._plan.first_commit
         for step in self._plan.steps[:first_commit]:
             self._run_step(step, buffers, owned, bindings, timings)
-        if not self.backend.settle():  # no parameter has changed yet: run again
-            return self.run(feeds, timings=timings)
-        for step in self._plan.steps[first_commit:]:
-            self._run_step(step, buffers, owned, bindings, timings)
-        results = {k: self.backend.download(buffers[v], v.dtype) for k, v in self.graph.outputs.items()}
-        self._commit(buffers, owned)
+        with self.backend.overwriting():
+            for step in self._plan.steps[first_commit:]:
+                self._run_step(step, buffers, owned, bindings, timings)
+        results = self.backend.collect([(buffers[v], v.dtype) for v in self.graph.outputs.values()])
+        if results is not None:
+            self._commit(buffers, owned)
         return results
 
     def _sources(self, feeds: Mapping[str, Any], bindings: Bindings) -> dict[Value, Buffer]:

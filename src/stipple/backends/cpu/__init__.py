@@ -7,6 +7,7 @@ Results are the same bits for any number of threads. Kernels are compiled once p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -100,9 +101,12 @@ class CpuBackend:
     def shape(self, buffer: Array) -> tuple[int, ...]:
         return buffer.shape
 
-    def settle(self) -> bool:
-        """Nothing is guessed here."""
-        return True
+    def overwriting(self) -> AbstractContextManager[None]:
+        """Kernels have the right sizes from the start."""
+        return nullcontext()
+
+    def collect(self, wanted: Sequence[tuple[Array, DType]]) -> list[Array]:
+        return [self.download(buffer, dtype) for buffer, dtype in wanted]
 
     def synchronize(self) -> None:
         """Kernels have finished when they return."""

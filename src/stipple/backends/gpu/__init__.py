@@ -7,6 +7,7 @@ minimum, only subgroups are used, and there is a path without.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -156,9 +157,12 @@ class GpuBackend:
     def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
         return buffer.shape
 
-    def settle(self) -> bool:
-        """Compare the room that was made for tile entries with how many there were; learn from it."""
-        return binning.entries_fit(self.gpu)
+    def overwriting(self) -> AbstractContextManager[None]:
+        return self.gpu.overwriting()
+
+    def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
+        """Results, if there was room for all tile entries; what there were of them is learned from."""
+        return binning.checked_download(self.gpu, wanted)
 
     def synchronize(self) -> None:
         self.gpu.wait()

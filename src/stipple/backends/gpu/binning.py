@@ -7,13 +7,16 @@ gives each tile its own. How many are seen and how many entries there are stays 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from string import Template
 from typing import NamedTuple
+
+import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import Gpu, groups_of, shader_text
+from stipple.backends.gpu.guesses import Guess
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
 from stipple.backends.gpu.structure import fill
 from stipple.errors import InputError, LimitWarning
@@ -64,7 +67,7 @@ def _front_to_back(gpu: Gpu, seen: GpuBuffer, depths: GpuBuffer) -> GpuBuffer:
 
 def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple[GpuBuffer, GpuBuffer]:
     """tile_ranges and sorted_ids. Unless ``exact``, there may be room in ``sorted_ids`` behind the last entry, and the
-    run must ask :func:`entries_fit` before it uses anything."""
+    run must get its results by :func:`checked_download`."""
     size, count = attrs["tile_size"], prints.seen.size
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
     tiles = columns * rows
@@ -159,11 +162,10 @@ def lists_of(gpu: Gpu, ids: GpuBuffer, count: int) -> Lists:
 def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) -> int:
     """For how many entries to make room: as many as there are, or a guess that is checked later."""
     guess = gpu.guesses.size(key)
-    summary = _summary(gpu, offsets)
     if guess is not None and not exact and not limit:
-        gpu.guesses.pending.append((key, guess, summary))
+        gpu.guesses.pending.append(Guess(key, guess, _summary(gpu, offsets, guess)))
         return guess
-    total = _checked_total(gpu, summary)
+    total = _checked_total(gpu.download(_summary(gpu, offsets)))
     gpu.guesses.learn(key, total)
     if limit and total > limit:
         warnings.warn(
@@ -175,18 +177,33 @@ def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) 
     return total
 
 
-def _summary(gpu: Gpu, offsets: GpuBuffer) -> GpuBuffer:
-    """The number of entries, and whether the sums went beyond what can be numbered."""
+def _summary(gpu: Gpu, offsets: GpuBuffer, room: int | None = None) -> GpuBuffer:
+    """The number of entries, and whether the sums went beyond what can be numbered; with ``room``, marks the misfit if
+    there are more than that."""
     summary = gpu.allocate((2,), DType.I32)
     fill(gpu, summary, 0)
-    body = """  if (offsets[i + 1u] < offsets[i]) { out[1] = 1; }
-  if (i + 1u == P.count) { out[0] = offsets[i + 1u]; }"""
-    gpu.each("total", body, {"offsets": offsets}, {"out": summary}, offsets.size - 1)
+    writes, params = {"out": summary}, {}
+    body = """  let end = offsets[i + 1u];
+  let wrapped = end < offsets[i];
+  if (wrapped) { out[1] = 1; }
+  if (i + 1u == P.count) { out[0] = end; }"""
+    if room is not None:
+        body += "\n  if (wrapped || end > i32(P.room)) { misfit[0] = 1; }"
+        writes["misfit"], params["room"] = _misfit(gpu), room
+    gpu.each("total", body, {"offsets": offsets}, writes, offsets.size - 1, params)
     return summary
 
 
-def _checked_total(gpu: Gpu, summary: GpuBuffer) -> int:
-    total, wrapped = (int(v) for v in gpu.download(summary))
+def _misfit(gpu: Gpu) -> GpuBuffer:
+    """The number that says whether something did not fit, at 0 if none was kept."""
+    if gpu.guesses.misfit is None:
+        gpu.guesses.misfit = gpu.allocate((1,), DType.I32)
+        fill(gpu, gpu.guesses.misfit, 0)
+    return gpu.guesses.misfit
+
+
+def _checked_total(found: np.ndarray) -> int:
+    total, wrapped = (int(v) for v in found)
     if wrapped or total < 0:
         raise InputError(
             "splat_prepare: more tile entries than can be numbered; the Gaussians are too large for this image: use a "
@@ -195,12 +212,17 @@ def _checked_total(gpu: Gpu, summary: GpuBuffer) -> int:
     return total
 
 
-def entries_fit(gpu: Gpu) -> bool:
-    """Whether there was room for all entries of every list since the last call."""
-    pending, gpu.guesses.pending = gpu.guesses.pending, []
+def checked_download(gpu: Gpu, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[np.ndarray] | None:
+    """Values of buffers, or None if a list made since the last call had no room for its entries. One wait for all."""
+    pending = gpu.guesses.take_pending()
+    misfit, gpu.guesses.misfit = gpu.guesses.misfit, None
+    arrays = gpu.download_all([*((guess.found, DType.I32) for guess in pending), *wanted])
     fitting = True
-    for key, room, summary in pending:
-        total = _checked_total(gpu, summary)
-        gpu.guesses.learn(key, total)
-        fitting = fitting and total <= room
-    return fitting
+    for guess, found in zip(pending, arrays, strict=False):
+        total = _checked_total(found)
+        gpu.guesses.learn(guess.key, total)
+        fitting = fitting and total <= guess.room
+    if not fitting:
+        return None
+    gpu.guesses.misfit = misfit  # still 0
+    return arrays[len(pending) :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.guesses import Guesses
 from stipple.backends.gpu.memory import Block, Pool
 from stipple.backends.gpu.merging import Bound, redirected, to_merge
 from stipple.backends.gpu.native import shader_module
+from stipple.backends.gpu.readback import Readback, batches
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
@@ -60,26 +62,6 @@ def groups_of(count: int) -> int:
     return -(-count // WORKGROUP)
 
 
-class Guesses:
-    """Sizes that only the device knows, guessed from those before, and the checks of the guesses still to be made.
-
-    A guess is a quarter more than the last size, and falls slowly, so that views with few entries between views with
-    many do not make it too small.
-    """
-
-    def __init__(self) -> None:
-        self._sizes: dict[Hashable, int] = {}
-        self.pending: list[tuple[Hashable, int, GpuBuffer]] = []
-
-    def size(self, key: Hashable) -> int | None:
-        """The size to make room for, or None if there is nothing to guess from."""
-        return self._sizes.get(key)
-
-    def learn(self, key: Hashable, true_size: int) -> None:
-        """Take in a size that was found."""
-        self._sizes[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._sizes.get(key, 0)))
-
-
 class Gpu:
     """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises."""
 
@@ -113,8 +95,11 @@ class Gpu:
         self._pending = 0
         self._fence: GpuBuffer | None = None
         self._clock: KernelClock | None = None
+        self._readback = Readback(self.wgpu, self.device, self.largest)
+        self._withheld: GpuBuffer | None = None
         self.sources: dict[str, str] = {}
         self.guesses = Guesses()
+        self.submits = self.waits = 0
 
     @staticmethod
     def _subgroup_size(adapter: Any) -> int:
@@ -178,13 +163,21 @@ class Gpu:
 
     def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
         """A buffer's values; waits for everything that was dispatched."""
+        return self.download_all([(buffer, dtype or buffer.dtype)])[0]
+
+    def download_all(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array]:
+        """The values of some buffers; the host waits once for all that fit into one buffer together."""
+        arrays: list[Array] = []
+        for part in batches([buffer for buffer, _ in wanted], self.largest):
+            self._end_pass()
+            with self._failing("a result could not be read"):
+                self._readback.copy(self._encoder, part)
+            self.flush()
+            with self._failing("a result could not be read"):
+                arrays += self._readback.take(part)
+            self.waits += 1
         self.flush()
-        if not buffer.size:
-            return np.empty(buffer.shape, (dtype or buffer.dtype).numpy)
-        with self._failing("a result could not be read"):
-            data = self.device.queue.read_buffer(buffer.raw, 0, 4 * buffer.size)
-        array = np.frombuffer(data, stored(buffer.dtype)).reshape(buffer.shape)
-        return array.astype((dtype or buffer.dtype).numpy)
+        return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
 
     def known(self, buffer: GpuBuffer) -> Array:
         """Values that the host must know: from its copy, else downloaded."""
@@ -272,15 +265,21 @@ class Gpu:
 
     def _open_pass(self, name: str, raws: list[Any]) -> None:
         """The pass to dispatch in: one for all, or one for each dispatch while kernels are timed."""
-        if self._encoder is None:
-            self._encoder = self.device.create_command_encoder()
         if self._clock is not None:
-            if self._pass is not None:
-                self._pass.end()
+            self._end_pass()
             writes = self._clock.begin(name, sum(raw.size for raw in raws))
             self._pass = self._encoder.begin_compute_pass(timestamp_writes=writes)
         elif self._pass is None:
+            self._end_pass()
             self._pass = self._encoder.begin_compute_pass()
+
+    def _end_pass(self) -> None:
+        """Leave an encoder that is in no pass."""
+        if self._encoder is None:
+            self._encoder = self.device.create_command_encoder()
+        if self._pass is not None:
+            self._pass.end()
+            self._pass = None
 
     @contextmanager
     def timed(self) -> Iterator[list[KernelTime]]:
@@ -310,9 +309,21 @@ class Gpu:
         params: Mapping[str, int | float] | None = None,
         functions: str = "",
     ) -> None:
-        """Run ``body`` once for each ``i`` below ``count``."""
-        code = functions + _EACH.substitute(body=body)
+        """Run ``body`` once for each ``i`` below ``count``; inside :meth:`overwriting` not at all after a misfit."""
+        guard = ""
+        if self._withheld is not None:
+            guard, reads = "  if (misfit[0] != 0) { return; }\n", {**reads, "misfit": self._withheld}
+        code = functions + _EACH.substitute(body=guard + body)
         self.run(name, code, reads, writes, {"count": count, **(params or {})}, groups_of(count))
+
+    @contextmanager
+    def overwriting(self) -> Iterator[None]:
+        """Kernels dispatched inside by :meth:`each` change nothing if a guess since the last check was too small."""
+        self._withheld = self.guesses.misfit if self.guesses.pending else None
+        try:
+            yield
+        finally:
+            self._withheld = None
 
     def _pipeline(self, name: str, source: str) -> tuple[Any, Any]:
         """A compiled kernel and the layout of its bindings."""
@@ -350,12 +361,14 @@ class Gpu:
 
     def flush(self) -> None:
         """Hand over what was dispatched."""
-        if self._pass is not None:
+        if self._encoder is not None:
             ended, encoder = self._pass, self._encoder
             self._pass = self._encoder = None
             self._pending = 0
+            self.submits += 1
             with self._failing("the device failed"):
-                ended.end()
+                if ended is not None:
+                    ended.end()
                 if self._clock is not None:
                     self._clock.resolve(encoder)
                 self.device.queue.submit([encoder.finish()])

@@ -31,11 +31,15 @@ class Pool:
     Work runs in the order in which it was dispatched, so memory may be written again as soon as nothing on the host
     holds it. Only uploads overtake work that was not handed over yet: they have memory of their own, and take what
     was given back before the last hand-over (``tick``), or new memory. What lies idle for long is dropped.
+
+    What is lent is held here as well: Python may find a block and its memory in one cycle of garbage (an exception's
+    frames), and would else release the memory just before the block brings it back.
     """
 
     def __init__(self, create: Callable[[int], Any], largest: int) -> None:
         self._create, self._largest = create, largest
         self._free: dict[_Kind, list[tuple[Any, int]]] = {}
+        self._lent: dict[int, Any] = {}
         self._clock = 0
         self.created = 0
 
@@ -44,13 +48,17 @@ class Pool:
         kind = (min(rounded(size), self._largest), upload)
         free = self._free.get(kind)
         if free and not upload:
-            return Block(free.pop()[0], kind, self._give)
-        if free and free[0][1] < self._clock:
-            return Block(free.pop(0)[0], kind, self._give)
-        self.created += 1
-        return Block(self._create(kind[0]), kind, self._give)
+            raw = free.pop()[0]
+        elif free and free[0][1] < self._clock:
+            raw = free.pop(0)[0]
+        else:
+            self.created += 1
+            raw = self._create(kind[0])
+        self._lent[id(raw)] = raw
+        return Block(raw, kind, self._give)
 
     def _give(self, raw: Any, kind: _Kind) -> None:
+        del self._lent[id(raw)]
         self._free.setdefault(kind, []).append((raw, self._clock))
 
     def tick(self) -> bool:

@@ -6,6 +6,7 @@ Values of a float dtype are held in float64 throughout and rounded only when the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +72,12 @@ class ReferenceBackend:
     def shape(self, buffer: np.ndarray) -> tuple[int, ...]:
         return buffer.shape
 
-    def settle(self) -> bool:
-        """Nothing is guessed here."""
-        return True
+    def overwriting(self) -> AbstractContextManager[None]:
+        """Kernels have the right sizes from the start."""
+        return nullcontext()
+
+    def collect(self, wanted: Sequence[tuple[np.ndarray, DType]]) -> list[np.ndarray]:
+        return [self.download(buffer, dtype) for buffer, dtype in wanted]
 
     def synchronize(self) -> None:
         """Kernels have finished when they return."""
