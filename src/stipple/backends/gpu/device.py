@@ -350,6 +350,12 @@ class Gpu:
             self._groups[key] = (self.device.create_bind_group(layout=layout, entries=entries), raws)
         return self._groups[key][0]
 
+    def _unbind(self, dropped: list[Any]) -> None:
+        """Forget the bindings of memory that was let go."""
+        if dropped:
+            gone = {id(raw) for raw in dropped}
+            self._groups = {k: v for k, v in self._groups.items() if gone.isdisjoint(k[1:])}
+
     def _uniform(self, params: Mapping[str, int | float]) -> Any:
         data = b"".join(struct.pack("<f" if isinstance(v, float) else "<I", v) for v in params.values())
         data = data.ljust(-(-len(data) // 16) * 16, b"\0")
@@ -374,8 +380,7 @@ class Gpu:
                 self.device.queue.submit([encoder.finish()])
                 if self._clock is not None:
                     self._clock.read()
-            if self.pool.tick():
-                self._groups.clear()
+            self._unbind(self.pool.tick())
 
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""

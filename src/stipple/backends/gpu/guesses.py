@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.memory import rounded
 
 
 class Guess(NamedTuple):
@@ -20,24 +21,25 @@ class Guesses:
     """Rooms to make, and the guesses that nobody has checked yet.
 
     A guess is a quarter more than the last size, and falls slowly, so that views with few entries between views with
-    many do not make it too small.
+    many do not make it too small. It is rounded up, so that it seldom changes, and with it memory and bindings.
 
     ``misfit`` is a number on the device, 0 until a kernel finds that what it counts does not fit. The host learns of
     that later; kernels that overwrite what cannot be computed again ask it themselves.
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[Hashable, int] = {}
+        self._needs: dict[Hashable, int] = {}
         self.pending: list[Guess] = []
         self.misfit: GpuBuffer | None = None
 
     def size(self, key: Hashable) -> int | None:
         """The size to make room for, or None if there is nothing to guess from."""
-        return self._sizes.get(key)
+        need = self._needs.get(key)
+        return None if need is None else rounded(need)
 
     def learn(self, key: Hashable, true_size: int) -> None:
         """Take in a size that was found."""
-        self._sizes[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._sizes.get(key, 0)))
+        self._needs[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._needs.get(key, 0)))
 
     def take_pending(self) -> list[Guess]:
         """The guesses to be checked now, and from here on no more."""

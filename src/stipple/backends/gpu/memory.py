@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from heapq import heapify, heappop, heappush
+from typing import Any, NamedTuple
 
 _LEAST = 256
 _IDLE = 96
@@ -15,22 +16,31 @@ _Kind = tuple[int, bool]
 class Block:
     """Memory of the device. When the last reference goes, the pool has it back."""
 
-    __slots__ = ("_give", "_kind", "raw")
+    __slots__ = ("_give", "_kind", "_number", "raw")
 
-    def __init__(self, raw: Any, kind: _Kind, give: Callable[[Any, _Kind], None]) -> None:
+    def __init__(self, raw: Any, number: int, kind: _Kind, give: Callable[[int, _Kind], None]) -> None:
         self.raw = raw
-        self._kind, self._give = kind, give
+        self._number, self._kind, self._give = number, kind, give
 
     def __del__(self) -> None:
-        self._give(self.raw, self._kind)
+        self._give(self._number, self._kind)
+
+
+class _Free(NamedTuple):
+    number: int
+    given_back: int
+    raw: Any
 
 
 class Pool:
     """Free memory, by rounded size.
 
     Work runs in the order in which it was dispatched, so memory may be written again as soon as nothing on the host
-    holds it. Only uploads overtake work that was not handed over yet: they have memory of their own, and take what
-    was given back before the last hand-over (``tick``), or new memory. What lies idle for long is dropped.
+    holds it. Only uploads overtake work that was not handed over yet: they have memory of their own, which rests
+    until the next hand-over (``tick``). What lies idle for long is dropped.
+
+    The oldest goes out first: runs that take and give back in the same order get the same memory each time, and with
+    it bindings that are known already.
 
     What is lent is held here as well: Python may find a block and its memory in one cycle of garbage (an exception's
     frames), and would else release the memory just before the block brings it back.
@@ -38,7 +48,8 @@ class Pool:
 
     def __init__(self, create: Callable[[int], Any], largest: int) -> None:
         self._create, self._largest = create, largest
-        self._free: dict[_Kind, list[tuple[Any, int]]] = {}
+        self._free: dict[_Kind, list[_Free]] = {}
+        self._resting: list[tuple[_Kind, _Free]] = []
         self._lent: dict[int, Any] = {}
         self._clock = 0
         self.created = 0
@@ -47,38 +58,45 @@ class Pool:
         """At least ``size`` bytes; ``upload``: to be written ahead of the work that waits to be handed over."""
         kind = (min(rounded(size), self._largest), upload)
         free = self._free.get(kind)
-        if free and not upload:
-            raw = free.pop()[0]
-        elif free and free[0][1] < self._clock:
-            raw = free.pop(0)[0]
+        if free:
+            number, _, raw = heappop(free)
         else:
+            number, raw = self.created, self._create(kind[0])
             self.created += 1
-            raw = self._create(kind[0])
-        self._lent[id(raw)] = raw
-        return Block(raw, kind, self._give)
+        self._lent[number] = raw
+        return Block(raw, number, kind, self._give)
 
-    def _give(self, raw: Any, kind: _Kind) -> None:
-        del self._lent[id(raw)]
-        self._free.setdefault(kind, []).append((raw, self._clock))
+    def _give(self, number: int, kind: _Kind) -> None:
+        entry = _Free(number, self._clock, self._lent.pop(number))
+        if kind[1]:
+            self._resting.append((kind, entry))
+        else:
+            heappush(self._free.setdefault(kind, []), entry)
 
-    def tick(self) -> bool:
-        """Work was handed over. Returns whether idle memory was dropped."""
+    def tick(self) -> list[Any]:
+        """Work was handed over. Returns what was dropped for having lain idle."""
         self._clock += 1
-        return self._clock % _TRIM_EVERY == 0 and self.drop(self._clock - _IDLE)
+        resting, self._resting = self._resting, []
+        for kind, entry in resting:
+            heappush(self._free.setdefault(kind, []), entry)
+        return self.drop(self._clock - _IDLE) if self._clock % _TRIM_EVERY == 0 else []
 
-    def drop(self, before: int | None = None) -> bool:
-        """Let go of free memory, or of what was given back before a tick; returns whether there was any."""
-        dropped = False
+    def drop(self, before: int | None = None) -> list[Any]:
+        """Let go of free memory, or of what was given back before a tick; returns it."""
+        dropped = []
         for kind, free in list(self._free.items()):
-            kept = [] if before is None else [entry for entry in free if entry[1] >= before]
-            dropped = dropped or len(kept) < len(free)
-            self._free[kind] = kept
+            gone = free if before is None else [entry for entry in free if entry.given_back < before]
+            if gone:
+                dropped += [entry.raw for entry in gone]
+                self._free[kind] = [entry for entry in free if before is not None and entry.given_back >= before]
+                heapify(self._free[kind])
         return dropped
 
     @property
     def free_bytes(self) -> int:
         """How much lies free."""
-        return sum(size * len(free) for (size, _), free in self._free.items())
+        waiting = sum(size for (size, _), _ in self._resting)
+        return waiting + sum(size * len(free) for (size, _), free in self._free.items())
 
 
 def rounded(size: int) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.backends.host.tensor import adam_factors
+from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 
 _ADAM = """
@@ -16,7 +19,7 @@ _ADAM = """
 $guard
   let next_m = P.beta1 * m[i] + (1.0 - P.beta1) * g;
   let next_v = P.beta2 * v[i] + (1.0 - P.beta2) * g * g;
-  next_param_out[i] = param[i] - $rate * P.inverse1 * next_m / (sqrt(next_v * P.inverse2) + P.eps);
+  next_param_out[i] = param[i] - $rate * inverse[0] * next_m / (sqrt(next_v * inverse[1]) + P.eps);
   next_m_out[i] = next_m;
   next_v_out[i] = next_v;"""
 _GUARD = """
@@ -29,13 +32,8 @@ _GUARD = """
 def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
     """An adam or adam_visible node; step is a number that the host knows."""
     param, grad, m, v, lr, step = x[:6]
-    factor1, factor2 = adam_factors(node, gpu.known(step))
-    attrs = node.attrs
-    params: dict[str, int | float] = {
-        "beta1": float(attrs["beta1"]), "beta2": float(attrs["beta2"]), "eps": float(attrs["eps"]),
-        "inverse1": 1 / factor1, "inverse2": 1 / factor2,
-    }  # fmt: skip
-    reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr}
+    params: dict[str, int | float] = {n: float(node.attrs[n]) for n in ("beta1", "beta2", "eps")}
+    reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr, "inverse": _inverse_factors(gpu, node, step)}
     rate, guard = "lr[0]", ""
     if lr.size > 1:
         params["columns"], rate = lr.size, "lr[i % P.columns]"
@@ -45,6 +43,17 @@ def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer])
     body = _ADAM.replace("$guard", guard).replace("$rate", rate)
     writes = {"next_param_out": out[0], "next_m_out": out[1], "next_v_out": out[2]}
     gpu.each(node.op, body, reads, writes, param.size, params)
+
+
+def _inverse_factors(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
+    """What undoes the moments' start at zero, once for all parameters of a step. An array, as it changes with every
+    step, and a kernel's constants are bound anew where they change."""
+    key = f"adam {node.attrs['beta1']} {node.attrs['beta2']}"
+    if key not in step.notes:
+        inverse = 1 / np.array(adam_factors(node, gpu.known(step)))
+        step.notes[key] = gpu.upload(inverse, DType.F32)
+    made: GpuBuffer = step.notes[key]
+    return made
 
 
 _HASH = f"""
