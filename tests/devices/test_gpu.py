@@ -63,6 +63,22 @@ def test_the_sort_of_some_pairs_leaves_the_rest(gpu: Gpu, some: int, bits: int) 
         np.testing.assert_array_equal(sorted_keys[count:], keys[count:])
 
 
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 258, 1003, 1_000_000])
+def test_bytes_and_truth_values_come_back(gpu: Gpu, count: int) -> None:
+    """Large ones travel packed."""
+    rng = np.random.default_rng(count)
+    numbers, truths = rng.integers(0, 256, (count, 2), dtype=np.uint8), rng.random(2 * count) < 0.3
+    for array, dtype in (
+        (numbers, DType.U8),
+        (numbers[:, 1], DType.U8),
+        (truths, DType.BOOL),
+        (truths[::2], DType.BOOL),
+    ):
+        back = gpu.download(gpu.upload(array, dtype))
+        np.testing.assert_array_equal(back, array)
+        assert back.dtype == array.dtype
+
+
 def test_lists_where_most_are_not_seen(gpu_session: Session) -> None:
     """The lists are the CPU's, and a Gaussian that is not seen has no gradient."""
     from devices.held_to_reference import render_on, rounded, run_all

@@ -44,8 +44,8 @@ def collected(session: Session, seen: Callable[[bool], None]) -> Iterator[None]:
 
 def forget_sizes(guesses: Guesses) -> None:
     """Guess that there will be almost nothing."""
-    assert guesses._needs
-    guesses._needs = dict.fromkeys(guesses._needs, 1)
+    assert guesses._rooms
+    guesses._rooms = dict.fromkeys(guesses._rooms, 1)
 
 
 def rendered(graph: Graph, scene: Scene) -> tuple[dict[str, Value], Value]:

@@ -111,7 +111,7 @@ def test_steady_training_makes_nothing_new(gpu_session: Session, gpu: Gpu, monke
     rooms, steady = [], 0
     for step in range(1, 60):
         made.clear()
-        rooms.append({key: gpu.guesses.size(key) for key in gpu.guesses._needs})
+        rooms.append(dict(gpu.guesses._rooms))
         stepper.run(step, 0, frames[0])
         if step > 12 and rooms[-6:] == 6 * rooms[-1:]:
             steady += 1

@@ -37,8 +37,8 @@ def compiled(session: Session) -> tuple[dict[str, str], int]:
         losses_on(session, strategy, 2)
     backend = session.backend
     assert isinstance(backend, GpuBackend)
-    assert len(backend.gpu.sources) > 30
-    return backend.gpu.sources, backend.gpu.subgroup_size
+    assert len(backend.gpu.kernels.sources) > 30
+    return backend.gpu.kernels.sources, backend.gpu.subgroup_size
 
 
 def workgroup_bytes(source: str) -> int:

@@ -25,7 +25,7 @@ class GpuBuffer:
     """A dense array on the GPU.
 
     ``host`` is a copy of small uploaded arrays (scalars, cameras), so that what the host must know needs no download.
-    ``notes`` holds what a kernel left for the one that comes back to its results.
+    ``notes`` holds what a kernel left for the one that comes back to its results; ``wgsl`` is the type in kernels.
     """
 
     block: Block
@@ -33,6 +33,10 @@ class GpuBuffer:
     dtype: DType
     host: np.ndarray | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    wgsl: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wgsl = WGSL_TYPES[self.dtype]
 
     @property
     def raw(self) -> Any:
@@ -42,10 +46,6 @@ class GpuBuffer:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
-
-    @property
-    def wgsl(self) -> str:
-        return WGSL_TYPES[self.dtype]
 
     def reshaped(self, shape: tuple[int, ...]) -> GpuBuffer:
         """The same memory under another shape."""

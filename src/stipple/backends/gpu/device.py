@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,9 @@ import numpy as np
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
 from stipple.backends.gpu.guesses import Guesses
+from stipple.backends.gpu.kernels import Kernels, Params, renamed
 from stipple.backends.gpu.memory import Block, Pool
 from stipple.backends.gpu.merging import Bound, redirected, to_merge
-from stipple.backends.gpu.native import shader_module
 from stipple.backends.gpu.readback import Readback, batches
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
@@ -30,9 +28,7 @@ WORKGROUP = 256
 """Threads of a workgroup, of every kernel."""
 
 _MAX_GROUPS = 65535
-_MOST_GROUPS = 4096
 _SMALL = 256
-_MOST_UNIFORMS = 4096
 _PENDING = 400
 _ARRAYS = "max-storage-buffers-per-shader-stage"
 _MOST_ARRAYS = 24
@@ -85,9 +81,7 @@ class Gpu:
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name} ({self.info.api}): cannot be opened: {error}") from None
         self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"]) // 16 * 16
-        self._pipelines: dict[tuple[str, str], tuple[Any, Any]] = {}
-        self._uniforms: dict[bytes, Any] = {}
-        self._groups: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
+        self.kernels = Kernels(self.wgpu, self.device, self._failing)
         self._errors = (self.wgpu.GPUError, RuntimeError)
         self.pool = Pool(self._create, self.largest)
         self._encoder: Any = None
@@ -97,7 +91,6 @@ class Gpu:
         self._clock: KernelClock | None = None
         self._readback = Readback(self.wgpu, self.device, self.largest)
         self._withheld: GpuBuffer | None = None
-        self.sources: dict[str, str] = {}
         self.guesses = Guesses()
         self.submits = self.waits = 0
 
@@ -129,8 +122,7 @@ class Gpu:
     def forget(self) -> None:
         """Let go of memory that nothing uses."""
         self.flush()
-        self._groups.clear()
-        self.pool.drop()
+        self.kernels.unbind(self.pool.drop())
 
     @contextmanager
     def _failing(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
@@ -152,14 +144,31 @@ class Gpu:
 
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
         """A new buffer with an array's values."""
-        words = np.ascontiguousarray(array, stored(dtype))
-        self._check_size(words.nbytes)
-        block = self._take(words.nbytes, upload=True)
-        if words.nbytes:
-            with self._failing(f"{words.nbytes / 1e6:.0f} MB could not be uploaded"):
-                self.device.queue.write_buffer(block.raw, 0, words.reshape(-1))
-        host = np.array(array, dtype.numpy) if words.size <= _SMALL else None
-        return GpuBuffer(block, tuple(np.shape(array)), dtype, host)
+        shape = tuple(np.shape(array))
+        if math.prod(shape) > _SMALL and dtype.numpy.itemsize == 1:
+            return self._unpacked(array, shape, dtype)
+        block = self._written(np.ascontiguousarray(array, stored(dtype)))
+        host = np.array(array, dtype.numpy) if math.prod(shape) <= _SMALL else None
+        return GpuBuffer(block, shape, dtype, host)
+
+    def _unpacked(self, array: Array, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
+        """Bytes travel four to a word and take a word each only on the device: photos are large."""
+        out = self.allocate(shape, dtype)
+        data = np.ascontiguousarray(array, dtype.numpy).reshape(-1).view(np.uint8)
+        if rest := -data.size % 4:
+            data = np.append(data, np.zeros(rest, np.uint8))
+        packed = GpuBuffer(self._written(data), (data.size // 4,), DType.U8)
+        body = "  out[i] = (packed_[i / 4u] >> (8u * (i % 4u))) & 255u;"
+        self.each("unpack", body, {"packed_": packed}, {"out": out}, out.size)
+        return out
+
+    def _written(self, data: Array) -> Block:
+        """New memory with an array's bytes."""
+        block = self._take(data.nbytes, upload=True)
+        if data.nbytes:
+            with self._failing(f"{data.nbytes / 1e6:.0f} MB could not be uploaded"):
+                self.device.queue.write_buffer(block.raw, 0, data.reshape(-1))
+        return block
 
     def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
         """A buffer's values; waits for everything that was dispatched."""
@@ -190,31 +199,29 @@ class Gpu:
         code: str,
         reads: Mapping[str, GpuBuffer],
         writes: Mapping[str, GpuBuffer],
-        params: Mapping[str, int | float],
+        params: Params,
         groups: int,
     ) -> None:
         """Dispatch ``groups`` workgroups of a kernel.
 
         ``code`` is WGSL without bindings; ``reads`` and ``writes`` become storage arrays of those names, ``params``
-        the fields of a uniform ``P`` (ints are u32, floats f32). It may call ``group_index(workgroup_id,
+        the fields of a uniform ``P``. It may call ``group_index(workgroup_id,
         num_workgroups)``. A buffer that is read and written is bound once, under the name it is written by.
         """
         if groups <= 0:
             return
         names = {id(b.raw): n for n, b in writes.items()}
-        aliased = {n: names[id(b.raw)] for n, b in reads.items() if id(b.raw) in names}
-        for old, new in aliased.items():
-            code = re.sub(rf"\b{old}\b", new, code)
+        aliased = tuple((n, names[id(b.raw)]) for n, b in reads.items() if id(b.raw) in names)
+        if aliased:
+            code = renamed(code, aliased)
         bound = [Bound(n, b, True) for n, b in writes.items()]
-        bound += [Bound(n, b, False) for n, b in reads.items() if n not in aliased]
+        bound += [Bound(n, b, False) for n, b in reads.items() if id(b.raw) not in names]
         if len(bound) > self.most_arrays:
             self._run_merged(name, code, bound, params, groups)
         else:
             self._dispatch(name, code, bound, params, groups)
 
-    def _run_merged(
-        self, name: str, code: str, bound: list[Bound], params: Mapping[str, int | float], groups: int
-    ) -> None:
+    def _run_merged(self, name: str, code: str, bound: list[Bound], params: Params, groups: int) -> None:
         """A kernel with more arrays than can be bound: some share a binding while it runs."""
         moved: list[tuple[GpuBuffer, GpuBuffer, int]] = []
         starts: dict[str, int | float] = {}
@@ -238,24 +245,14 @@ class Gpu:
         body = "  target_[P.target_start + i] = source[P.source_start + i];"
         self.each("merge", body, {"source": source}, {"target_": target}, count, starts)
 
-    def _dispatch(
-        self, name: str, code: str, bound: list[Bound], params: Mapping[str, int | float], groups: int
-    ) -> None:
-        header = "".join(
-            f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: "
-            f"array<{b.buffer.wgsl}>;\n"
-            for i, b in enumerate(bound)
-        )
-        if params:
-            fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
-            header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
-        pipeline, layout = self._pipeline(name, header + _COMMON + code)
+    def _dispatch(self, name: str, code: str, bound: list[Bound], params: Params, groups: int) -> None:
+        program = self.kernels.program(name, code, bound, params)
         raws = [b.buffer.raw for b in bound]
         if params:
-            raws.append(self._uniform(params))
-        group = self._group(layout, raws)
+            raws.append(self.kernels.uniform(program, params))
+        group = self.kernels.group(program, raws)
         self._open_pass(name, raws)
-        self._pass.set_pipeline(pipeline)
+        self._pass.set_pipeline(program.pipeline)
         self._pass.set_bind_group(0, group)
         across = min(groups, _MAX_GROUPS)
         self._pass.dispatch_workgroups(across, -(-groups // across), 1)
@@ -306,14 +303,14 @@ class Gpu:
         reads: Mapping[str, GpuBuffer],
         writes: Mapping[str, GpuBuffer],
         count: int,
-        params: Mapping[str, int | float] | None = None,
+        params: Params | None = None,
         functions: str = "",
     ) -> None:
         """Run ``body`` once for each ``i`` below ``count``; inside :meth:`overwriting` not at all after a misfit."""
         guard = ""
         if self._withheld is not None:
             guard, reads = "  if (misfit[0] != 0) { return; }\n", {**reads, "misfit": self._withheld}
-        code = functions + _EACH.substitute(body=guard + body)
+        code = f"{functions}{_EACH}{guard}{body}\n}}\n"
         self.run(name, code, reads, writes, {"count": count, **(params or {})}, groups_of(count))
 
     @contextmanager
@@ -324,46 +321,6 @@ class Gpu:
             yield
         finally:
             self._withheld = None
-
-    def _pipeline(self, name: str, source: str) -> tuple[Any, Any]:
-        """A compiled kernel and the layout of its bindings."""
-        key = (name, source)
-        if key not in self._pipelines:
-            with self._failing(f"kernel {name} was refused", "tell Stipple's developers"):
-                module = shader_module(self.device, name, source)
-                made = self.device.create_compute_pipeline(
-                    layout="auto", compute={"module": module, "entry_point": "main"}, label=name
-                )
-            self._pipelines[key] = (made, made.get_bind_group_layout(0))
-            self.sources[f"{name}.{len(self.sources)}"] = source
-        return self._pipelines[key]
-
-    def _group(self, layout: Any, raws: list[Any]) -> Any:
-        """The binding of buffers to a kernel. It is kept, and keeps the buffers, so that no other has their ids."""
-        key = (id(layout), *map(id, raws))
-        if key not in self._groups:
-            if len(self._groups) >= _MOST_GROUPS:
-                self._groups.clear()
-            entries = [
-                {"binding": i, "resource": {"buffer": raw, "offset": 0, "size": raw.size}} for i, raw in enumerate(raws)
-            ]
-            self._groups[key] = (self.device.create_bind_group(layout=layout, entries=entries), raws)
-        return self._groups[key][0]
-
-    def _unbind(self, dropped: list[Any]) -> None:
-        """Forget the bindings of memory that was let go."""
-        if dropped:
-            gone = {id(raw) for raw in dropped}
-            self._groups = {k: v for k, v in self._groups.items() if gone.isdisjoint(k[1:])}
-
-    def _uniform(self, params: Mapping[str, int | float]) -> Any:
-        data = b"".join(struct.pack("<f" if isinstance(v, float) else "<I", v) for v in params.values())
-        data = data.ljust(-(-len(data) // 16) * 16, b"\0")
-        if data not in self._uniforms:
-            if len(self._uniforms) > _MOST_UNIFORMS:
-                self._uniforms.clear()
-            self._uniforms[data] = self.device.create_buffer_with_data(data=data, usage=self.wgpu.BufferUsage.UNIFORM)
-        return self._uniforms[data]
 
     def flush(self) -> None:
         """Hand over what was dispatched."""
@@ -380,7 +337,7 @@ class Gpu:
                 self.device.queue.submit([encoder.finish()])
                 if self._clock is not None:
                     self._clock.read()
-            self._unbind(self.pool.tick())
+            self.kernels.unbind(self.pool.tick())
 
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""
@@ -398,16 +355,10 @@ def describe(info: AdapterInfo) -> str:
     )
 
 
-_COMMON = """
-fn group_index(id: vec3<u32>, groups: vec3<u32>) -> u32 { return id.y * groups.x + id.x; }
-"""
-
-_EACH = Template("""
+_EACH = """
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
   let i = group_index(wid, nwg) * 256u + lid;
   if (i >= P.count) { return; }
-$body
-}
-""")
+"""

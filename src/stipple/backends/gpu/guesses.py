@@ -29,17 +29,18 @@ class Guesses:
 
     def __init__(self) -> None:
         self._needs: dict[Hashable, int] = {}
+        self._rooms: dict[Hashable, int] = {}
         self.pending: list[Guess] = []
         self.misfit: GpuBuffer | None = None
 
     def size(self, key: Hashable) -> int | None:
         """The size to make room for, or None if there is nothing to guess from."""
-        need = self._needs.get(key)
-        return None if need is None else rounded(need)
+        return self._rooms.get(key)
 
     def learn(self, key: Hashable, true_size: int) -> None:
         """Take in a size that was found."""
         self._needs[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._needs.get(key, 0)))
+        self._rooms[key] = rounded(self._needs[key])
 
     def take_pending(self) -> list[Guess]:
         """The guesses to be checked now, and from here on no more."""

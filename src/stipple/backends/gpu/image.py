@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from stipple.ir.dtype import DType
 _HALF = nx.SSIM_WINDOW // 2
 
 
+@lru_cache(maxsize=16)
 def _windowed(maps: int, axis: str, take: str) -> str:
     """Sums s0, s1, ... over the window along an axis; ``take`` makes terms v0, v1, ... of what is ``at`` a tap."""
     offsets = np.arange(nx.SSIM_WINDOW) - _HALF
