@@ -10,10 +10,12 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from stipple.backends.gpu import GpuBackend, describe
+from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.timing import KernelTime
 from stipple.cli.workloads import Case, frame, training
 from stipple.runtime import Session
 
+HOST = "of it the host's"
 MEASURED = {"forward_ms": "whole frame", "forward_backward_ms": "frame + backward", "step_ms": "training step"}
 _MOST_KERNELS = 14
 
@@ -31,9 +33,19 @@ def best_of(run: Callable[[], object], wait: Callable[[], None], repeats: int) -
     return round(1e3 * min(times), 3)
 
 
+def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
+    """Milliseconds of the fastest of several runs that the host did not spend waiting: what a GPU idles meanwhile."""
+    times = []
+    for _ in range(repeats):
+        started, waited = time.perf_counter(), gpu.waited
+        run()
+        times.append(time.perf_counter() - started - (gpu.waited - waited))
+    return round(1e3 * min(times), 3)
+
+
 def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, Any], list[KernelTime]]:
-    """Milliseconds of a frame, with gradients, and of a training step; and the step's kernels, by the device's clock
-    where it has one."""
+    """Milliseconds of a frame, with gradients, and of a training step, also the host's part of it; and the step's
+    kernels, by the device's clock where it has one."""
     backend = session.backend
     assert isinstance(backend, GpuBackend)
     wait = backend.synchronize
@@ -42,6 +54,7 @@ def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, 
         row[name] = best_of(frame(session, case, backward).run, wait, repeats)
     _, step = training(session, case)
     row["step_ms"] = best_of(step, wait, repeats)
+    row["host_ms"] = host_time(backend.gpu, step, repeats)
     if not backend.gpu.info.timestamps:
         return row, []
     with backend.gpu.timed() as times:
@@ -78,9 +91,10 @@ def table(measured: dict[str, Any]) -> Group:
     times.add_column("scene")
     for title in MEASURED.values():
         times.add_column(title, justify="right")
+    times.add_column(HOST, justify="right")
     parts: list[Any] = [measured["machine"]["gpu"], times]
     for row in measured["rows"]:
-        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in MEASURED))
+        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in (*MEASURED, "host_ms")))
         if row["kernels"]:
             whole = sum(k["ms"] for k in row["kernels"])
             kernels = Table(title=f"{row['scene']}: kernels of a training step, {whole:.2f} ms on the device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -59,7 +60,11 @@ def groups_of(count: int) -> int:
 
 
 class Gpu:
-    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises."""
+    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises.
+
+    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results, and ``waited``
+    for how many seconds.
+    """
 
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
         self.wgpu = import_wgpu()
@@ -93,6 +98,7 @@ class Gpu:
         self._withheld: GpuBuffer | None = None
         self.guesses = Guesses()
         self.submits = self.waits = 0
+        self.waited = 0.0
 
     @staticmethod
     def _subgroup_size(adapter: Any) -> int:
@@ -182,9 +188,11 @@ class Gpu:
             with self._failing("a result could not be read"):
                 self._readback.copy(self._encoder, part)
             self.flush()
+            started = time.perf_counter()
             with self._failing("a result could not be read"):
                 arrays += self._readback.take(part)
             self.waits += 1
+            self.waited += time.perf_counter() - started
         self.flush()
         return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
 
