@@ -196,6 +196,24 @@ def test_more_entries_than_can_be_numbered(gpu_session: Session) -> None:
     assert executable.get_param("runs") == pytest.approx(1.5 * before)
 
 
+def test_guesses_have_a_surplus_where_there_is_room_for_it() -> None:
+    guesses = Guesses(1_000_000)
+    assert guesses.size("key") is None
+    rooms = []
+    for true_size in (0, 10_000, 10_100, 9_900, 10_000, 50_000, 10_000, 850_000, 10_000, 1_000_000, 1_200_000, 10_000):
+        guesses.learn("key", true_size)
+        rooms.append(guesses.size("key"))
+        assert rooms[-1] is not None
+        assert rooms[-1] >= true_size
+    assert len(set(rooms[1:5])) == 1, "it does not follow every change"
+    assert 1.25 * 50_000 <= rooms[5] <= 1.5 * 50_000
+    assert rooms[6] == pytest.approx(rooms[5], rel=0.15), "it falls slowly"
+    assert rooms[7:] == [1_000_000, 1_000_000, 1_000_000, 1_200_000, 1_000_000]
+    for _ in range(500):
+        guesses.learn("key", 10_000)
+    assert guesses.size("key") < 20_000
+
+
 def test_results_come_together(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [np.arange(7, dtype=np.float32), np.zeros((0, 3), np.int32), np.array([True, False]), np.int32(-5)]
     dtypes = (DType.F32, DType.I32, DType.BOOL, DType.I32)

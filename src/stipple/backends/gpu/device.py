@@ -31,6 +31,7 @@ WORKGROUP = 256
 _MAX_GROUPS = 65535
 _SMALL = 256
 _PENDING = 400
+_WIDEST_ROW = 64
 _ARRAYS = "max-storage-buffers-per-shader-stage"
 _MOST_ARRAYS = 24
 _LEAST_ARRAYS = 8
@@ -96,7 +97,7 @@ class Gpu:
         self._clock: KernelClock | None = None
         self._readback = Readback(self.wgpu, self.device, self.largest)
         self._withheld: GpuBuffer | None = None
-        self.guesses = Guesses()
+        self.guesses = Guesses(self.largest // _WIDEST_ROW)
         self.submits = self.waits = 0
         self.waited = 0.0
 

@@ -21,13 +21,15 @@ class Guesses:
     """Rooms to make, and the guesses that nobody has checked yet.
 
     A guess is a quarter more than the last size, and falls slowly, so that views with few entries between views with
-    many do not make it too small. It is rounded up, so that it seldom changes, and with it memory and bindings.
+    many do not make it too small. It is rounded up, so that it seldom changes, and with it memory and bindings. Beyond
+    ``most`` there is no such surplus, so that the device refuses only what it has no memory for.
 
     ``misfit`` is a number on the device, 0 until a kernel finds that what it counts does not fit. The host learns of
     that later; kernels that overwrite what cannot be computed again ask it themselves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._needs: dict[Hashable, int] = {}
         self._rooms: dict[Hashable, int] = {}
         self.pending: list[Guess] = []
@@ -40,7 +42,7 @@ class Guesses:
     def learn(self, key: Hashable, true_size: int) -> None:
         """Take in a size that was found."""
         self._needs[key] = max(true_size + true_size // 4 + 1024, int(0.99 * self._needs.get(key, 0)))
-        self._rooms[key] = rounded(self._needs[key])
+        self._rooms[key] = max(true_size, min(rounded(self._needs[key]), self._most))
 
     def take_pending(self) -> list[Guess]:
         """The guesses to be checked now, and from here on no more."""
