@@ -20,7 +20,7 @@ from rich.console import Console
 from scenes import garden_case
 from stipple.backends.gpu import GpuBackend
 from stipple.cli.devices import describe_device
-from stipple.cli.measure_gpu import HOST, MEASURED, best_of, by_kernel, measure_case
+from stipple.cli.measure_gpu import MEASURED, OURS, best_of, by_kernel, measure_case
 from stipple.cli.workloads import Case, slam_case
 from stipple.errors import DeviceError
 from stipple.runtime import Session
@@ -64,13 +64,15 @@ def markdown(results: dict[str, Any]) -> str:
             "",
         ]
     peers = results["gsplat"]
-    lines += ["| scene | " + " | ".join((*MEASURED.values(), HOST)) + (" | gsplat, the same |" if peers else " |")]
-    lines += ["| --- |" + " ---: |" * (len(MEASURED) + 1) + (" --- |" if peers else "")]
+    lines += [
+        "| scene | " + " | ".join((*MEASURED.values(), *OURS.values())) + (" | gsplat, the same |" if peers else " |")
+    ]
+    lines += ["| --- |" + " ---: |" * (len(MEASURED) + len(OURS)) + (" --- |" if peers else "")]
     for row in results["rows"]:
         if "failed" in row:
-            lines.append(f"| {row['scene']} | {row['failed']} |" + " |" * (len(MEASURED) + bool(peers)))
+            lines.append(f"| {row['scene']} | {row['failed']} |" + " |" * (len(MEASURED) + len(OURS) - 1 + bool(peers)))
             continue
-        shown = " | ".join(f"{row[k]:.2f} ms" for k in (*MEASURED, "host_ms"))
+        shown = " | ".join(f"{row[k]:.2f} ms" for k in (*MEASURED, *OURS))
         if peers:
             peer = peers[row["scene"]]
             shown += " | " + ", ".join(f"{peer[k]:.2f} ms ({peer[k] / row[k]:.2f} x ours)" for k in MEASURED)

@@ -47,6 +47,7 @@ CASES: dict[str, tuple[Build, Sequence[np.ndarray]]] = {
     "pow of a negative": (lambda a: a**3.0, [-positive(3, 2)]),
     "maximum": (ir.maximum, [signed(3, 1), signed(4)[::-1].copy()]),
     "minimum": (ir.minimum, [signed(3, 1), signed(4)[::-1].copy()]),
+    "isfinite": (lambda x: ir.where(ir.isfinite(x), x * x, 0.0), [signed(3, 2)]),
     "where": (lambda a, b: ir.where(a > 0.2, a, b), [signed(3, 4), signed(4)]),
     "clamp": (lambda x: ir.clamp(x, -0.5, 0.8), [signed(5, 4)]),
     "cast": (lambda x: ir.cast(ir.cast(x, "i32"), "f64") * x, [signed(5)]),

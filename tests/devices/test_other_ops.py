@@ -184,6 +184,17 @@ def test_truth_values(op: str, session: Session) -> None:
     np.testing.assert_array_equal(given, wanted)
 
 
+def test_finite_or_not(session: Session) -> None:
+    graph = ir.Graph("t")
+    x = graph.input("x", ["N"])
+    graph.output("alone", ir.isfinite(x))
+    graph.output("counted", ir.sum(ir.cast(ir.isfinite(x * 2.0), "f32")))
+    values = np.array([0, -0.0, 1, -3e38, 1e-45, np.inf, -np.inf, np.nan, -np.nan, 3], np.float32)
+    made = session.compile(graph).run({"x": values})
+    np.testing.assert_array_equal(made["alone"], np.isfinite(values))
+    assert made["counted"] == 5, "twice 3e38 is infinite"
+
+
 def test_long_reductions_and_bytes(session: Session) -> None:
     graph = ir.Graph("t")
     pixels = graph.input("pixels", ["H", "W", 3], "u8")

@@ -83,6 +83,14 @@ REFUSALS: dict[str, tuple[Callable[[ir.Graph, ir.Value, ir.Value], object], str]
         lambda g, a, b: g.update(g.param("p", [3]), a),
         r"update: parameter 'p': expected f32\[3\], got f32\[N, 3\]",
     ),
+    "update rank": (
+        lambda g, a, b: g.update(g.param("p", ["N"]), a),
+        r"update: parameter 'p': expected f32\[N\], got f32\[N, 3\]",
+    ),
+    "update dtype": (
+        lambda g, a, b: g.update(g.param("p", ["M", 3], "i32"), a),
+        r"update: parameter 'p': expected i32\[M, 3\], got f32\[N, 3\]",
+    ),
     "update of no param": (lambda g, a, b: g.update(a, a), r"%x0 is not a parameter"),
     "clamp": (lambda g, a, b: ir.clamp(a, 2, 1), r"clamp: low: expected at most high"),
     "init": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,29 @@ def test_training_lowers_the_loss() -> None:
     exe = compile_graph(graph)
     losses = [float(exe.run({**feeds, "step": float(i)})["loss"]) for i in range(1, 16)]
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_a_graph_may_change_how_many_rows_its_parameters_have(device: str, tmp_path: Path) -> None:
+    graph = ir.Graph("t")
+    rows = graph.input("rows", ["M"], "i32")
+    params = {n: graph.param(n, ["N", 2]) for n in ("a", "b")}
+    for name, factor in (("a", 1.0), ("b", 10.0)):
+        graph.update(params[name], factor * ir.gather(params[name], rows))
+    graph.output("sum", ir.sum(params["a"] + params["b"], 1))
+    ir.save(graph, tmp_path / "graph.safetensors")
+    graph = ir.load(tmp_path / "graph.safetensors")
+    executable = Session(device).compile(graph)
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for name in params:
+        executable.set_param(name, values)
+    assert executable.run({"rows": np.array([2, 0, 0, 1, 2], np.int32)})["sum"].shape == (3,)
+    np.testing.assert_array_equal(executable.get_param("b"), 10 * values[[2, 0, 0, 1, 2]])
+    assert executable.run({"rows": np.array([4], np.int32)})["sum"].shape == (5,)
+    np.testing.assert_array_equal(executable.get_param("a"), values[[2]])
+    executable.set_param("a", values)
+    with pytest.raises(FeedError, match="N"):
+        executable.run({"rows": np.array([0], np.int32)})
 
 
 def test_a_failed_run_leaves_parameters_as_they_were() -> None:

@@ -9,7 +9,7 @@ import stipple
 from captures import truth
 from stipple import Gaussians
 from stipple.train import make_config
-from stipple.train.population import MOMENTS, NAMES, PARAMS, Population
+from stipple.train.population import EDITED, MOMENTS, NAMES, PARAMS, Population
 from stipple.train.strategies import make_strategy
 from stipple.train.strategies.mcmc import shared
 
@@ -123,6 +123,35 @@ def test_pruning_and_reset() -> None:
     p.arrays["logit_opacities"] = np.full(p.count, 1.0, np.float32)
     made.apply(p, 400, RNG(0))  # type: ignore[attr-defined]
     np.testing.assert_array_equal(p["means"], before[[2, 5]], "after the first reset, huge ones go")
+
+
+@pytest.mark.parametrize("name", ["default", "mcmc"])
+def test_what_is_elsewhere_can_follow(name: str) -> None:
+    """A population without harmonics and moments changes in the same way, and notes what becomes of those."""
+    _, made = strategy(strategy=name, reset_every=100, growth=0.1)
+    whole = population(60)
+    whole.arrays["grad2d"] = np.arange(60, dtype=np.float32) % 3
+    whole.arrays["seen"] = np.full(60, 2, np.float32)
+    whole.arrays["log_scales"][::4] = -2
+    whole.arrays["logit_opacities"][::5] = -9
+    whole.arrays["means"][7] = np.nan
+    whole.arrays["sh"][11, 2, 1] = np.inf
+    before = dict(whole.arrays)
+    finite = np.isfinite(before["sh"]).all(axis=(1, 2))
+    part = Population({n: before[n] for n in EDITED}, finite)
+    for step in (100, 200):
+        made.apply(whole, step, RNG(step))  # type: ignore[attr-defined]
+        made.apply(part, step, RNG(step))  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(part.finite, whole.finite)
+    assert whole.count != 60
+    for array_name, array in whole.arrays.items():
+        if array_name in EDITED:
+            np.testing.assert_array_equal(part[array_name], array, err_msg=array_name)
+            continue
+        followed = before[array_name][part.origin]
+        if array_name != "sh":
+            followed[part.forgotten[array_name[2:]]] = 0
+        np.testing.assert_array_equal(followed, array, err_msg=array_name)
 
 
 def test_strategies_depend_on_the_generator_alone() -> None:

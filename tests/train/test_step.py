@@ -11,13 +11,16 @@ import pytest
 from captures import truth
 from scenes import relative_error
 from stipple import Gaussians
+from stipple.errors import StippleError
 from stipple.formats.captures import Frame
+from stipple.ir.dtype import DType
 from stipple.runtime import Session
 from stipple.train import make_config
 from stipple.train.evaluation import photo_of, psnr, ssim
 from stipple.train.population import NAMES, PARAMS, Population
 from stipple.train.step_graph import rotation_basis
 from stipple.train.stepper import Stepper
+from stipple.train.strategies import make_strategy
 from stipple.train.trainer import posed
 
 BASE = {"schedule": {"steps": 100, "sh_every": 2, "sh_degree": 2, "coarse": []}}
@@ -193,6 +196,79 @@ def test_number_of_gaussians_and_size_of_photos_may_change_between_steps() -> No
     assert stepper.arrays()["means"].shape == (80, 3)
     assert stepper.executable is not None
     assert stepper.executable.memory.in_place >= 5, "parameters are updated in place"
+
+
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_edits_are_the_same_on_the_device(strategy: str, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Harmonics and moments are rearranged where they are: the same bits as on the host, and little travels."""
+    layer = {"density": {"strategy": strategy, "start": 2, "every": 2, "stop": 0.9, "grow_gradient": 1e-5}}
+    config = make_config(None, BASE, layer)
+    made = make_strategy(config)
+    ends, travelled = [], 0
+    original = session.backend.download
+
+    def download(buffer: Any, dtype: DType) -> np.ndarray:
+        nonlocal travelled
+        array = original(buffer, dtype)
+        travelled += array.size
+        return array
+
+    for on_device in (False, True):
+        stepper = Stepper(session, config, 3)
+        stepper.start(Population.start(start()))
+        for step in range(1, 8):
+            stepper.run(step, step % 3, frame(step % 3))
+            if step == 4:  # broken harmonics, which only the device has seen
+                sh = stepper.arrays(["sh"])["sh"]
+                sh[3, 0, 1] = np.nan
+                assert stepper.executable is not None
+                stepper.executable.set_param("sh", sh)
+            if step % 2:
+                continue
+            rng = np.random.default_rng(step)
+            if on_device:
+                with monkeypatch.context() as patch:
+                    patch.setattr(session.backend, "download", download)
+                    before, travelled = stepper.count, 0
+                    stepper.edit(lambda p, step=step, rng=rng: made.apply(p, step, rng))
+                assert 11 * before <= travelled <= 14 * before
+            else:
+                population = stepper.population()
+                made.apply(population, step, rng)
+                stepper.set_arrays(population.arrays)
+        ends.append(stepper.arrays())
+        assert stepper.count == len(ends[-1]["sh"]) != 40
+    assert ends[0].keys() == ends[1].keys()
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], array, err_msg=name)
+    assert np.isfinite(ends[1]["sh"]).all(), "the broken one is gone"
+
+
+def test_an_edit_before_the_first_step() -> None:
+    stepper = Stepper(Session("cpu"), make_config(None, BASE), 3)
+    stepper.start(Population.start(start()))
+    stepper.edit(lambda p: p.rearrange(np.arange(10), np.zeros(10, bool)))
+    assert stepper.count == 10
+    stepper.run(1, 0, frame(0))
+    assert stepper.scene().count == 10
+
+
+def test_an_edit_that_fails_changes_nothing() -> None:
+    stepper = Stepper(Session("cpu"), make_config(None, BASE), 3)
+    stepper.start(Population.start(start()))
+    stepper.run(1, 0, frame(0))
+    before = stepper.arrays()
+
+    def change(population: Population) -> None:
+        population.rearrange(np.arange(10), np.zeros(10, bool))
+        raise StippleError("on the way")
+
+    with pytest.raises(StippleError, match="on the way"):
+        stepper.edit(change)
+    assert stepper.count == 40
+    for name, array in stepper.arrays().items():
+        np.testing.assert_array_equal(array, before[name])
+    stepper.run(2, 1, frame(1))
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

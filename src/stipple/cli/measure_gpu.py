@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -14,9 +15,10 @@ from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.timing import KernelTime
 from stipple.cli.workloads import Case, frame, training
 from stipple.runtime import Session
+from stipple.train.population import Population
 
-HOST = "of it the host's"
 MEASURED = {"forward_ms": "whole frame", "forward_backward_ms": "frame + backward", "step_ms": "training step"}
+OURS = {"host_ms": "of it the host's", "edit_ms": "rows rearranged"}
 _MOST_KERNELS = 14
 
 
@@ -44,22 +46,28 @@ def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
 
 
 def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, Any], list[KernelTime]]:
-    """Milliseconds of a frame, with gradients, and of a training step, also the host's part of it; and the step's
-    kernels, by the device's clock where it has one."""
+    """Milliseconds of a frame, with gradients, and of a training step, also the host's part of it, and of the
+    rearrangement when Gaussians come or go; and the step's kernels, by the device's clock where it has one."""
     backend = session.backend
     assert isinstance(backend, GpuBackend)
     wait = backend.synchronize
     row: dict[str, Any] = {"scene": case.name, "count": len(case.operands[0])}
     for name, backward in (("forward_ms", False), ("forward_backward_ms", True)):
         row[name] = best_of(frame(session, case, backward).run, wait, repeats)
-    _, step = training(session, case)
+    stepper, step = training(session, case)
     row["step_ms"] = best_of(step, wait, repeats)
     row["host_ms"] = host_time(backend.gpu, step, repeats)
+    row["edit_ms"] = best_of(lambda: stepper.edit(_rearrange), wait, repeats)
     if not backend.gpu.info.timestamps:
         return row, []
     with backend.gpu.timed() as times:
         step()
     return row, times
+
+
+def _rearrange(population: Population) -> None:
+    """A change that leaves everything as it is."""
+    population.rearrange(np.arange(population.count), np.zeros(population.count, bool))
 
 
 def by_kernel(times: Sequence[KernelTime]) -> list[dict[str, Any]]:
@@ -89,12 +97,11 @@ def table(measured: dict[str, Any]) -> Group:
     """The figures for people."""
     times = Table(title="milliseconds, best of several")
     times.add_column("scene")
-    for title in MEASURED.values():
+    for title in (*MEASURED.values(), *OURS.values()):
         times.add_column(title, justify="right")
-    times.add_column(HOST, justify="right")
     parts: list[Any] = [measured["machine"]["gpu"], times]
     for row in measured["rows"]:
-        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in (*MEASURED, "host_ms")))
+        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in (*MEASURED, *OURS)))
         if row["kernels"]:
             whole = sum(k["ms"] for k in row["kernels"])
             kernels = Table(title=f"{row['scene']}: kernels of a training step, {whole:.2f} ms on the device")

@@ -291,7 +291,11 @@ class Graph(SeedSplatBuilders):
         return value
 
     def update(self, param: Value, value: Value) -> None:
-        """After each run, ``param`` takes the value ``value``. Each parameter is written once."""
+        """After each run, ``param`` takes the value ``value``. Each parameter is written once.
+
+        Dimensions of ``param`` that are a symbol may have another size in ``value``: a graph can change how many rows
+        its parameters have.
+        """
         self._own(value, "update")
         self._own(param, "update")
         name = param.name
@@ -299,7 +303,7 @@ class Graph(SeedSplatBuilders):
             raise GraphError(f"update: %{name} is not a parameter of the graph")
         if name in self.updates:
             raise GraphError(f"update: parameter {name!r} is already written by %{self.updates[name].name}")
-        if value.type != param.type:
+        if not value.type.may_follow(param.type):
             raise GraphError(f"update: parameter {name!r}: expected {param.type}, got {value.type}")
         self.updates[name] = value
 

@@ -259,6 +259,14 @@ class TensorType:
     def __str__(self) -> str:
         return f"{self.dtype.value}{self.shape}"
 
+    def may_follow(self, earlier: TensorType) -> bool:
+        """Whether a parameter of the type ``earlier`` may have such a value next: its symbolic dimensions are free."""
+        return (
+            self.dtype is earlier.dtype
+            and self.shape.rank == earlier.shape.rank
+            and all(new == old or old.symbol is not None for new, old in zip(self.shape, earlier.shape, strict=True))
+        )
+
 
 def broadcast_shapes(first: Shape, second: Shape) -> Shape | None:
     """The shape both broadcast to under NumPy's rule, or None.

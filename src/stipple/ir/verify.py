@@ -83,7 +83,7 @@ def _check_roots(graph: Graph) -> None:
     for name, value in graph.updates.items():
         if name not in graph.params:
             raise GraphError(f"update {name!r}: no such parameter")
-        if value.type != graph.params[name].type:
+        if not value.type.may_follow(graph.params[name].type):
             raise GraphError(f"update {name!r}: expected {graph.params[name].type}, got {value.type}")
 
 

@@ -93,7 +93,9 @@ def _commit_nodes(graph: Graph) -> dict[int, dict[int, int]]:
         inplace = {
             out: operand
             for out, operand in node.definition.inplace.items()
-            if next_of.get(node.outputs[out]) is node.inputs[operand] and node.outputs[out] not in twice
+            if next_of.get(node.outputs[out]) is node.inputs[operand]
+            and node.outputs[out] not in twice
+            and node.outputs[out].type == node.inputs[operand].type
         }
         if inplace and not any(uses.get(v) for v in node.outputs):
             found[node.id] = inplace

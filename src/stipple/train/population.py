@@ -13,6 +13,8 @@ PARAMS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 MOMENTS = tuple(f"{kind}_{name}" for name in PARAMS for kind in ("m", "v"))
 STATISTICS = ("grad2d", "seen")
 NAMES = (*PARAMS, *MOMENTS, *STATISTICS)
+EDITED = ("means", "log_scales", "quats", "logit_opacities", *STATISTICS)
+"""What strategies look at and set. The rest, most of the memory, they only rearrange."""
 
 
 class Population:
@@ -20,10 +22,17 @@ class Population:
 
     Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`forget`, so that parameters, moments and
     statistics cannot fall out of step.
+
+    Arrays beyond EDITED may be missing: they are elsewhere, on a device, where the same is done to them by what is
+    noted here. Row i is there what row ``origin[i]`` was, and the moments of the parameter ``name`` are zero where
+    ``forgotten[name][i]``. ``finite_elsewhere`` says which rows are finite there.
     """
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, arrays: Mapping[str, Array], finite_elsewhere: Array | None = None) -> None:
         self.arrays = dict(arrays)
+        self._finite_elsewhere = finite_elsewhere
+        self.origin = np.arange(self.count)
+        self.forgotten = {name: np.zeros(self.count, bool) for name in PARAMS}
 
     @classmethod
     def start(cls, scene: Gaussians) -> Population:
@@ -48,16 +57,25 @@ class Population:
     def scales(self) -> Array:
         return np.asarray(np.exp(self["log_scales"].astype(np.float64)))
 
+    @property
+    def finite(self) -> Array:
+        """Which Gaussians hold only finite numbers."""
+        held = [self.arrays[n].reshape(self.count, -1) for n in PARAMS if n in self.arrays]
+        finite: Array = np.logical_and.reduce([np.isfinite(a).all(axis=1) for a in held])
+        return finite if self._finite_elsewhere is None else finite & self._finite_elsewhere[self.origin]
+
     def scene(self) -> Gaussians:
         return Gaussians(*(self[name] for name in PARAMS))
 
     def rearrange(self, rows: Array, fresh: Array) -> None:
         """Row i becomes what row ``rows[i]`` was; where ``fresh[i]``, moments and statistics start at zero."""
-        for name in NAMES:
-            made = self.arrays[name][rows]
+        for name, array in self.arrays.items():
+            made = array[rows]
             if name not in PARAMS:
                 made[fresh] = 0
             self.arrays[name] = made
+        self.origin = self.origin[rows]
+        self.forgotten = {name: zero[rows] | fresh for name, zero in self.forgotten.items()}
 
     def replace(self, name: str, rows: Array, values: Array) -> None:
         """Set a parameter of some rows; the moments stay."""
@@ -68,10 +86,12 @@ class Population:
     def forget(self, rows: Array, names: tuple[str, ...] = PARAMS) -> None:
         """Zero the moments of some rows."""
         for name in names:
-            for kind in ("m", "v"):
-                made = self.arrays[f"{kind}_{name}"].copy()
-                made[rows] = 0
-                self.arrays[f"{kind}_{name}"] = made
+            self.forgotten[name][rows] = True
+            for moment in (f"{kind}_{name}" for kind in ("m", "v")):
+                if moment in self.arrays:
+                    made = self.arrays[moment].copy()
+                    made[rows] = 0
+                    self.arrays[moment] = made
 
     def clear_statistics(self) -> None:
         for name in STATISTICS:

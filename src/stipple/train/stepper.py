@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from stipple import numerics as nx
 from stipple.formats.captures import Frame
+from stipple.ir.graph import Graph
 from stipple.runtime import Executable, Session
+from stipple.scene.gaussians import Gaussians
 from stipple.train import schedule
 from stipple.train.config import Config
-from stipple.train.population import NAMES, Population
+from stipple.train.edit_graphs import build_finite, build_rearrange
+from stipple.train.population import EDITED, NAMES, PARAMS, Population
 from stipple.train.step_graph import METRICS, StepShape, build_step
 
 Array = np.ndarray
@@ -29,8 +32,11 @@ class Stepper:
     def __init__(self, session: Session, config: Config, views: int) -> None:
         self.session, self.config, self.views = session, config, views
         self._compiled: dict[StepShape, Executable] = {}
+        self._edits: dict[str, Executable] = {}
         self._current: Executable | None = None
         self._arrays: dict[str, Array] = {}
+        self._coefficients = 0
+        self.count = 0
 
     # --- parameters ---------------------------------------------------------------------------------------
     def start(self, population: Population) -> None:
@@ -44,28 +50,67 @@ class Stepper:
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Replace parameters; they reach the device with the next step."""
-        self._arrays = {**self.arrays(), **arrays}
+        others = [name for name in self._names() if name not in arrays]
+        self._arrays = {**self.arrays(others), **arrays}
         self._current = None
+        self.count, self._coefficients = self._arrays["sh"].shape[:2]
 
-    def arrays(self) -> dict[str, Array]:
-        """Copies of all parameters."""
-        if self._current is None:
-            return dict(self._arrays)
-        held = self._current.graph.params
-        return {name: self._current.get_param(name) if name in held else a for name, a in self._arrays.items()}
+    def _names(self) -> list[str]:
+        """Every parameter, on the device or not."""
+        return [*self._arrays, *(() if self._current is None else self._current.graph.params)]
+
+    def arrays(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """Copies of all parameters, or of some."""
+        return {name: self._array(name) for name in (self._names() if names is None else names)}
+
+    def _array(self, name: str) -> Array:
+        if self._current is not None and name in self._current.graph.params:
+            return self._current.get_param(name)
+        return self._arrays[name]
 
     def population(self) -> Population:
-        """A copy of the Gaussians, to look at or to edit."""
-        arrays = self.arrays()
-        return Population({name: arrays[name] for name in NAMES})
+        """A copy of the Gaussians with everything that belongs to them."""
+        return Population(self.arrays(NAMES))
+
+    def scene(self) -> Gaussians:
+        """A copy of the Gaussians."""
+        return Gaussians(**self.arrays(PARAMS))
 
     def fitted(self, name: str) -> Array | None:
         """Exposures or pose corrections, where they are fitted."""
-        return self.arrays().get(name)
+        return self._array(name) if name in self._names() else None
 
-    @property
-    def count(self) -> int:
-        return len(self._arrays["means"])
+    def edit(self, change: Callable[[Population], None]) -> None:
+        """Let the population be changed. What is on the device and is only rearranged stays there."""
+        if self._current is None:
+            population = self.population()
+            change(population)
+            self.set_arrays(population.arrays)
+            return
+        finite = self._lend("finite", build_finite, {})["finite"]
+        population = Population(self.arrays(EDITED), finite)
+        change(population)
+        forgotten = {f"forgotten_{name}": rows for name, rows in population.forgotten.items()}
+        self._lend("rearrange", build_rearrange, {"rows": population.origin.astype(np.int32), **forgotten})
+        for name, array in population.arrays.items():
+            if name in self._current.graph.params:
+                self._current.set_param(name, array)
+            else:
+                self._arrays[name] = array
+        self.count = population.count
+
+    def _lend(self, name: str, build: Callable[[int], Graph], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run another graph on the parameters."""
+        assert self._current is not None
+        key = f"{name} {self._coefficients}"
+        if key not in self._edits:
+            self._edits[key] = self.session.compile(build(self._coefficients))
+        borrower = self._edits[key]
+        borrower.take_params(self._current)
+        try:
+            return borrower.run(feeds)
+        finally:
+            self._current.take_params(borrower)
 
     # --- steps --------------------------------------------------------------------------------------------
     def _executable(self, shape: StepShape) -> Executable:
@@ -77,6 +122,7 @@ class Stepper:
         if self._current is None:
             for name in made.graph.params:
                 made.set_param(name, self._arrays[name])
+            self._arrays = {n: a for n, a in self._arrays.items() if n not in made.graph.params}
         else:
             made.take_params(self._current)
         self._current = made
@@ -86,7 +132,7 @@ class Stepper:
         """Take a step (counted from 1) on a training view's frame: loss, l1, ssim and mse before the step."""
         degree = schedule.degree_at(self.config, step)
         coefficients = nx.sh_coeff_count(degree)
-        if self._arrays["sh"].shape[1] < coefficients:
+        if self._coefficients < coefficients:
             population = self.population()
             population.widen(coefficients)
             self.set_arrays(population.arrays)

@@ -113,9 +113,8 @@ class Trainer:
         """
         started = time.perf_counter()
         if self.step and self.strategy.due(self.step):
-            population = self.stepper.population()
-            self.strategy.apply(population, self.step, np.random.default_rng([self.config.seed, 6, self.step]))
-            self.stepper.set_arrays(population.arrays)
+            rng = np.random.default_rng([self.config.seed, 6, self.step])
+            self.stepper.edit(lambda population: self.strategy.apply(population, self.step, rng))
         step, feed = self.step + 1, self.problem.train
         ahead = range(step, min(step + _AHEAD, self.config.schedule.steps + 1))
         if feed.streamed:
@@ -176,7 +175,7 @@ class Trainer:
     # --- the end ------------------------------------------------------------------------------------------
     def _finish(self, request: StopRequest) -> Outcome:
         self._save(final=True)
-        scene = self.problem.normalization.undo(self.stepper.population().scene())
+        scene = self.problem.normalization.undo(self.stepper.scene())
         try:
             save_ply(scene, self.folder.scene)
             self.folder.write_cameras(self._cameras())
@@ -212,7 +211,7 @@ class Trainer:
 
     def _compare(self, feed: Feed, split: str, most: int) -> Iterator[Comparison]:
         """Views of a feed, evenly chosen where there are too many, with the scene as it is."""
-        scene, judge = self.stepper.population().scene(), self.judge()
+        scene, judge = self.stepper.scene(), self.judge()
         for i in _evenly(len(feed), most):
             camera, exposure = self._view(feed, split, i)
             yield judge.compare(scene, camera, feed.frame(i), feed.views[i].name, split, exposure)

@@ -30,6 +30,7 @@ _FLOAT = {
     "pow": "power({0}, {1})", "maximum": "max({0}, {1})", "minimum": "min({0}, {1})",
 }  # fmt: skip
 _COMPARE = {"less": "({0} < {1})", "less_equal": "({0} <= {1})", "equal": "({0} == {1})"}
+_TRUTH = {"isfinite": "((bitcast<u32>({0}) & 0x7f800000u) != 0x7f800000u)"}  # no compiler assumes it away
 _LOGIC = {"logical_and": "({0} && {1})", "logical_or": "({0} || {1})", "logical_not": "!{0}"}
 _INTEGER = ("neg", "abs", "sign", "add", "sub", "mul", "maximum", "minimum", "square")
 
@@ -65,6 +66,8 @@ def _expression(
         if types[0] is not DType.F32:
             raise KeyError(op)
         return f"clamp({names[0]}, {_float(attrs['low'])}, {_float(attrs['high'])})", types[0]
+    if op in _TRUTH:
+        return _TRUTH[op].format(*names), DType.BOOL
     if op in _COMPARE:
         return _COMPARE[op].format(*names), DType.BOOL
     if op in _LOGIC:

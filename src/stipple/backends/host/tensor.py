@@ -40,6 +40,7 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "less": np.less,
     "less_equal": np.less_equal,
     "equal": np.equal,
+    "isfinite": np.isfinite,
     "logical_and": np.logical_and,
     "logical_or": np.logical_or,
     "logical_not": np.logical_not,

@@ -169,6 +169,23 @@ def logical_not(a: Value) -> Value:
     return one(a.graph, "logical_not", [a])
 
 
+register(
+    OpDef(
+        "isfinite",
+        (Operand("x"),),
+        ("out",),
+        lambda c: [TensorType(c.types[0].shape, DType.BOOL)],
+        "Neither infinite nor NaN.",
+        vjp=lambda g: [None],
+        elementwise=True,
+    )
+)
+
+
+def isfinite(x: Value) -> Value:
+    return one(x.graph, "isfinite", [x])
+
+
 # --- binary -----------------------------------------------------------------------------------------------
 def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     base, power = g.inputs

@@ -42,7 +42,7 @@ class Default:
 
     def _grow(self, population: Population, rng: np.random.Generator) -> None:
         gradient = population["grad2d"] / np.maximum(population["seen"], 1)
-        drawn = (population["quats"] != 0).any(axis=1) & population.scene().finite
+        drawn = (population["quats"] != 0).any(axis=1) & population.finite
         growing = np.flatnonzero(drawn & (gradient > self.density.grow_gradient))
         room = self.density.max_count - population.count
         if len(growing) > room:  # those that the image pulls at hardest, in their order
@@ -66,7 +66,7 @@ class Default:
         gone = population.opacities < self.density.prune_opacity
         if self.density.reset_every and step > self.density.reset_every:
             gone |= population.scales.max(axis=1) > self.density.prune_scale
-        gone |= ~population.scene().finite
+        gone |= ~population.finite
         kept = np.flatnonzero(~gone)
         if len(kept) and len(kept) < population.count:
             population.rearrange(kept, np.zeros(len(kept), bool))

@@ -31,7 +31,7 @@ class Mcmc:
 
     def _relocate(self, population: Population, rng: np.random.Generator) -> None:
         opacities = population.opacities
-        finite = population.scene().finite
+        finite = population.finite
         dead = np.flatnonzero((opacities <= self.density.prune_opacity) | ~finite)
         alive = np.flatnonzero((opacities > self.density.prune_opacity) & finite)
         if not len(dead) or not len(alive):
@@ -48,7 +48,7 @@ class Mcmc:
     def _add(self, population: Population, rng: np.random.Generator) -> None:
         wanted = min(self.density.max_count, int((1 + self.density.growth) * population.count))
         number = wanted - population.count
-        alive = np.flatnonzero(population.scene().finite)
+        alive = np.flatnonzero(population.finite)
         if number <= 0 or not len(alive):
             return
         hosts = self._choose(population, alive, number, rng)
