@@ -11,6 +11,7 @@ import pytest
 from devices.stepping import stepper_on
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.memory import Pool, rounded
+from stipple.backends.gpu.pace import Pace
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
 from stipple.runtime import Session
@@ -99,6 +100,25 @@ def test_no_block_is_larger_than_the_device_allows() -> None:
     del block
     pool.take(9_990)
     assert pool.created == 1
+
+
+def test_long_work_is_handed_over_in_pieces_and_quick_work_at_once() -> None:
+    pace, now, submissions = Pace(), 0.0, []
+    for second_per_dispatch in [1e-4] * 8 + [0.02] * 8 + [1.0] * 8 + [1e-4] * 12:
+        left, count = 86, 0
+        while left:
+            dispatches = min(left, pace.most)
+            pace.submitted(dispatches, now)
+            now += dispatches * second_per_dispatch
+            left, count = left - dispatches, count + 1
+        pace.done(now)
+        submissions.append(count)
+    assert submissions[0] == 6, "carefully at first"
+    assert submissions[7] == 1
+    assert 7 <= submissions[15] <= 17, "1.7 s in pieces of a quarter or less"
+    assert submissions[23] == 86
+    assert submissions[-1] == 1
+    assert pace.most == pace.limit
 
 
 def test_steady_training_makes_nothing_new(gpu_session: Session, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

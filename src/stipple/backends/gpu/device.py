@@ -19,6 +19,7 @@ from stipple.backends.gpu.guesses import Guesses
 from stipple.backends.gpu.kernels import Kernels, Params, renamed
 from stipple.backends.gpu.memory import Block, Pool
 from stipple.backends.gpu.merging import Bound, redirected, to_merge
+from stipple.backends.gpu.pace import Pace
 from stipple.backends.gpu.readback import Readback, batches
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 from stipple.errors import DeviceError
@@ -30,7 +31,6 @@ WORKGROUP = 256
 
 _MAX_GROUPS = 65535
 _SMALL = 256
-_PENDING = 400
 _WIDEST_ROW = 64
 _ARRAYS = "max-storage-buffers-per-shader-stage"
 _MOST_ARRAYS = 24
@@ -93,6 +93,7 @@ class Gpu:
         self._encoder: Any = None
         self._pass: Any = None
         self._pending = 0
+        self.pace = Pace()
         self._fence: GpuBuffer | None = None
         self._clock: KernelClock | None = None
         self._readback = Readback(self.wgpu, self.device, self.largest)
@@ -192,8 +193,10 @@ class Gpu:
             started = time.perf_counter()
             with self._failing("a result could not be read"):
                 arrays += self._readback.take(part)
+            ended = time.perf_counter()
+            self.pace.done(ended)
             self.waits += 1
-            self.waited += time.perf_counter() - started
+            self.waited += ended - started
         self.flush()
         return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
 
@@ -266,7 +269,7 @@ class Gpu:
         across = min(groups, _MAX_GROUPS)
         self._pass.dispatch_workgroups(across, -(-groups // across), 1)
         self._pending += 1
-        if self._pending >= _PENDING:  # short command buffers: watchdogs end long ones
+        if self._pending >= self.pace.most:
             self.flush()
 
     def _open_pass(self, name: str, raws: list[Any]) -> None:
@@ -297,7 +300,7 @@ class Gpu:
             raise DeviceError(f"{self.info.name} ({self.info.api}): has no timestamps, so kernels cannot be timed")
         self.flush()
         times: list[KernelTime] = []
-        self._clock = KernelClock(self.wgpu, self.device, 2 * _PENDING)
+        self._clock = KernelClock(self.wgpu, self.device, 2 * self.pace.limit)
         try:
             yield times
             self.flush()
@@ -336,6 +339,7 @@ class Gpu:
         if self._encoder is not None:
             ended, encoder = self._pass, self._encoder
             self._pass = self._encoder = None
+            self.pace.submitted(self._pending, time.perf_counter())
             self._pending = 0
             self.submits += 1
             with self._failing("the device failed"):

@@ -1,0 +1,39 @@
+"""How much work is handed over at a time."""
+
+from __future__ import annotations
+
+_FIRST = 16
+_MOST = 400
+_LONG = 0.25
+_SHORT = 0.05
+
+
+class Pace:
+    """``most`` dispatches go into one submission: few while they take long, for watchdogs end command buffers of
+    seconds, and all of a step where they are quick, for each submission costs the host."""
+
+    limit = _MOST
+    """What ``most`` never exceeds."""
+
+    def __init__(self) -> None:
+        self.most = _FIRST
+        self._began = 0.0
+        self._submissions = self._dispatches = 0
+
+    def submitted(self, dispatches: int, now: float) -> None:
+        """So many dispatches were handed over, at a time in seconds."""
+        if not self._submissions:
+            self._began = now
+        self._submissions += 1
+        self._dispatches += dispatches
+
+    def done(self, now: float) -> None:
+        """All of them have ended."""
+        if not self._submissions:
+            return
+        each = (now - self._began) / self._submissions
+        if each > _LONG:
+            self.most = max(1, self._dispatches // self._submissions // 2)
+        elif each < _SHORT:
+            self.most = min(_MOST, 2 * self.most)
+        self._submissions = self._dispatches = 0
