@@ -63,8 +63,8 @@ def groups_of(count: int) -> int:
 class Gpu:
     """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises.
 
-    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results, and ``waited``
-    for how many seconds.
+    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results; ``waited`` is
+    how many seconds both took.
     """
 
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
@@ -190,13 +190,10 @@ class Gpu:
             with self._failing("a result could not be read"):
                 self._readback.copy(self._encoder, part)
             self.flush()
-            started = time.perf_counter()
-            with self._failing("a result could not be read"):
+            with self._failing("a result could not be read"), self._waiting():
                 arrays += self._readback.take(part)
-            ended = time.perf_counter()
-            self.pace.done(ended)
+            self.pace.done(time.perf_counter())
             self.waits += 1
-            self.waited += ended - started
         self.flush()
         return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
 
@@ -347,10 +344,19 @@ class Gpu:
                     ended.end()
                 if self._clock is not None:
                     self._clock.resolve(encoder)
-                self.device.queue.submit([encoder.finish()])
+                with self._waiting():  # software devices return when all before has ended
+                    self.device.queue.submit([encoder.finish()])
                 if self._clock is not None:
                     self._clock.read()
             self.kernels.unbind(self.pool.tick())
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - started
 
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""
