@@ -214,8 +214,8 @@ class Gpu:
         """Dispatch ``groups`` workgroups of a kernel.
 
         ``code`` is WGSL without bindings; ``reads`` and ``writes`` become storage arrays of those names, ``params``
-        the fields of a uniform ``P``. It may call ``group_index(workgroup_id,
-        num_workgroups)``. A buffer that is read and written is bound once, under the name it is written by.
+        the fields of a uniform ``P``. It may call ``group_index(workgroup_id, num_workgroups)``. A buffer that is read
+        and written is bound once, under the name it is written by.
         """
         if groups <= 0:
             return
