@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -242,6 +244,20 @@ def test_edits_are_the_same_on_the_device(strategy: str, session: Session, monke
     for name, array in ends[0].items():
         np.testing.assert_array_equal(ends[1][name], array, err_msg=name)
     assert np.isfinite(ends[1]["sh"]).all(), "the broken one is gone"
+
+
+def test_outgrown_graphs_are_let_go() -> None:
+    """They would keep a copy of all parameters on the device."""
+    stepper = Stepper(Session("cpu"), make_config(None, BASE), 3)
+    stepper.start(Population.start(start()))
+    stepper.run(1, 0, frame(0))
+    outgrown = weakref.ref(stepper.executable)
+    stepper.run(2, 0, frame(0).smaller(2))
+    assert outgrown() is not None, "photos of that size may come again"
+    stepper.run(4, 0, frame(0))
+    gc.collect()
+    assert outgrown() is None
+    assert stepper.arrays()["sh"].shape[1] > 1
 
 
 def test_an_edit_before_the_first_step() -> None:

@@ -128,14 +128,20 @@ class Stepper:
         self._current = made
         return made
 
+    def _widen(self, coefficients: int) -> None:
+        """Room for harmonics of a higher degree. Graphs of the lower one go, and with them what they hold."""
+        population = self.population()
+        population.widen(coefficients)
+        self.set_arrays(population.arrays)
+        self._compiled.clear()
+        self._edits.clear()
+
     def run(self, step: int, index: int, frame: Frame, timings: bool = False) -> dict[str, float]:
         """Take a step (counted from 1) on a training view's frame: loss, l1, ssim and mse before the step."""
         degree = schedule.degree_at(self.config, step)
         coefficients = nx.sh_coeff_count(degree)
         if self._coefficients < coefficients:
-            population = self.population()
-            population.widen(coefficients)
-            self.set_arrays(population.arrays)
+            self._widen(coefficients)
         camera = frame.camera
         depth = frame.depth is not None and self.config.loss.depth > 0
         shape = StepShape(
