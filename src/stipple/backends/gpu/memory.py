@@ -84,12 +84,11 @@ class Pool:
     def drop(self, before: int | None = None) -> list[Any]:
         """Let go of free memory, or of what was given back before a tick; returns it."""
         dropped = []
-        for kind, free in list(self._free.items()):
-            gone = free if before is None else [entry for entry in free if entry.given_back < before]
-            if gone:
-                dropped += [entry.raw for entry in gone]
-                self._free[kind] = [entry for entry in free if before is not None and entry.given_back >= before]
-                heapify(self._free[kind])
+        for kind in list(self._free):
+            free, self._free[kind] = self._free[kind], []  # blocks may come back at any time, not into this list
+            dropped += [entry.raw for entry in free if before is None or entry.given_back < before]
+            self._free[kind] += [entry for entry in free if before is not None and entry.given_back >= before]
+            heapify(self._free[kind])
         return dropped
 
     @property
