@@ -13,14 +13,18 @@ from stipple.train.population import Population
 from stipple.train.stepper import Stepper
 
 
-def stepper_on(device: Session, strategy: str, steps: int) -> tuple[Stepper, list[Frame]]:
+def stepper_on(
+    device: Session, strategy: str, steps: int, extras: dict[str, bool] | None = None
+) -> tuple[Stepper, list[Frame]]:
     """A stepper at the start of a small scene's training, and the scene's photos."""
     made = truth()
     rng = np.random.default_rng(0)
     points = made.points + rng.normal(size=made.points.shape) * 0.1
     scene = Gaussians.from_linear(points, 0.2, 0.4, np.full((len(points), 3), 0.5), rng.normal(size=(len(points), 4)))
     config = make_config(
-        None, {"schedule": {"steps": steps, "sh_every": 60, "coarse": [[2, 0.2]]}, "density": {"strategy": strategy}}
+        None,
+        {"schedule": {"steps": steps, "sh_every": 60, "coarse": [[2, 0.2]]}, "density": {"strategy": strategy}},
+        {"extras": extras or {}, "loss": {"depth": 0.1}},
     )
     stepper = Stepper(device, config, len(made.cameras))
     stepper.start(Population.start(scene))

@@ -16,7 +16,7 @@ from conftest import session_on
 from devices.stepping import losses_on
 from scenes import random_scene
 from stipple import ir
-from stipple.backends.gpu import native
+from stipple.backends.gpu import GpuBackend, native
 from stipple.backends.gpu.adapters import adapters
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
@@ -234,6 +234,26 @@ def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> Non
 
 
 # --- training ---------------------------------------------------------------------------------------------
+def test_a_lost_device_is_one_sentence() -> None:
+    """Whatever is done with it next: new memory, work, results."""
+    session_on("gpu")
+    for least in (False, True):
+        lost = GpuBackend("gpu", least=least).gpu
+        held = lost.upload(np.arange(5, dtype=np.float32), DType.F32)
+        out = lost.allocate((5,), DType.F32)
+        lost.each("t", "  out[i] = x[i];", {"x": held}, {"out": out}, 5)
+        lost.download(out)
+        lost.device.destroy()
+        ways = [
+            lambda lost=lost: lost.allocate((1_000_000,), DType.F32),
+            lambda lost=lost, out=out: lost.download(out),
+            lambda lost=lost: lost.upload(np.zeros(1_000_000, np.float32), DType.F32),
+        ]
+        for way in ways:
+            with pytest.raises(DeviceError, match=r"the device was lost: .*start again.*--device cpu"):
+                way()
+
+
 def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
     made = gpu.allocate((4,), DType.F32)
     with pytest.raises(DeviceError, match=r"kernel broken was refused: .*`nonsense`; tell .*--device cpu"):

@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from devices.held_to_reference import run_all
-from devices.stepping import losses_on
+from devices.stepping import losses_on, stepper_on
 from scenes import random_scene
 from stipple.backends.gpu import GpuBackend
 from stipple.runtime import Session
@@ -29,15 +31,22 @@ TRANSLATOR = Path(__file__).parents[2] / "tools" / "shaders"
 
 
 def compiled(session: Session) -> tuple[dict[str, str], int]:
-    """The kernels that scenes of all kinds and steps of both strategies compile, and the subgroups' size."""
+    """The kernels that scenes of all kinds, steps with every option and edits compile, and the subgroups' size."""
     for projection in ("ewa", "ray"):
         for channels in (3, 32):
             run_all(random_scene(9, count=20, projection=projection, channels=channels), session)
     for strategy in ("default", "mcmc"):
         losses_on(session, strategy, 2)
+    stepper, frames = stepper_on(session, "default", 4, {"exposure": True, "poses": True})
+    frame, size = frames[0], frames[0].pixels.shape[:2]
+    frame = replace(frame, mask=np.ones(size, bool), depth=np.ones(size, np.float32))
+    stepper.run(1, 0, frame)
+    stepper.edit(lambda population: population.rearrange(np.arange(9), np.arange(9) > 5))
+    stepper.run(2, 0, frame)
     backend = session.backend
     assert isinstance(backend, GpuBackend)
-    assert len(backend.gpu.kernels.sources) > 30
+    names = {name.split(".")[0] for name in backend.gpu.kernels.sources}
+    assert {"unpack", "gather", "matmul", "copy", "short_sum", "rasterize_backward"} <= names
     return backend.gpu.kernels.sources, backend.gpu.subgroup_size
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from stipple import ir
-from stipple.train.population import PARAMS
-
-_ROWS = {"means": [3], "log_scales": [3], "quats": [4], "logit_opacities": []}
+from stipple.train.population import PARAMS, row_shapes
 
 
 def build_finite(coefficients: int) -> ir.Graph:
@@ -21,7 +19,7 @@ def build_rearrange(coefficients: int) -> ir.Graph:
     names becomes zero. M is the new number of Gaussians; ``rows`` [M] i32."""
     graph = ir.Graph("rearrange")
     rows = graph.input("rows", ["M"], "i32")
-    shapes: dict[str, list[int]] = {**_ROWS, "sh": [coefficients, 3]}
+    shapes = row_shapes(coefficients)
     sh = graph.param("sh", ["N", *shapes["sh"]])
     graph.update(sh, ir.gather(sh, rows))
     for name in PARAMS:

@@ -17,6 +17,11 @@ EDITED = ("means", "log_scales", "quats", "logit_opacities", *STATISTICS)
 """What strategies look at and set. The rest, most of the memory, they only rearrange."""
 
 
+def row_shapes(coefficients: int) -> dict[str, list[int]]:
+    """The shape of a Gaussian's row in each parameter."""
+    return {"means": [3], "log_scales": [3], "quats": [4], "logit_opacities": [], "sh": [coefficients, 3]}
+
+
 class Population:
     """Arrays by name, all with one row per Gaussian.
 

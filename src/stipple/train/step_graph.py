@@ -10,7 +10,7 @@ import numpy as np
 from stipple import ir
 from stipple import numerics as nx
 from stipple.train.config import Config
-from stipple.train.population import PARAMS
+from stipple.train.population import PARAMS, row_shapes
 
 METRICS = ("loss", "l1", "ssim", "mse")
 _MIN_ALPHA = 1e-3
@@ -45,14 +45,8 @@ class _Builder:
     def __init__(self, config: Config, shape: StepShape) -> None:
         self.config, self.shape = config, shape
         self.graph = ir.Graph("training_step")
-        coefficients = nx.sh_coeff_count(shape.sh_degree)
-        self.rows: dict[str, list[int | str]] = {
-            "means": ["N", 3],
-            "log_scales": ["N", 3],
-            "quats": ["N", 4],
-            "logit_opacities": ["N"],
-            "sh": ["N", coefficients, 3],
-        }
+        shapes = row_shapes(nx.sh_coeff_count(shape.sh_degree))
+        self.rows: dict[str, list[int | str]] = {name: ["N", *shapes[name]] for name in PARAMS}
         self.params = {name: self.graph.param(name, dims) for name, dims in self.rows.items()}
         self.fitted: dict[str, ir.Value] = {}
         self.measured: dict[str, ir.Value] = {}

@@ -138,6 +138,8 @@ class Gpu:
         try:
             yield
         except self._errors as error:
+            if "lost" in _cause(error).lower():
+                what, advice = "the device was lost", "start again, where it happens again use a smaller image"
             raise DeviceError(
                 f"{self.info.name} ({self.info.api}): {what}: {_cause(error)}; {advice}, update the driver, or go on "
                 "with --device cpu"

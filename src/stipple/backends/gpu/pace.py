@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 _FIRST = 16
-_MOST = 400
 _LONG = 0.25
 _SHORT = 0.05
 
@@ -12,7 +11,7 @@ class Pace:
     """``most`` dispatches go into one submission: few while they take long, for watchdogs end command buffers of
     seconds, and all of a step where they are quick, for each submission costs the host."""
 
-    limit = _MOST
+    limit = 400
     """What ``most`` never exceeds."""
 
     def __init__(self) -> None:
@@ -35,5 +34,5 @@ class Pace:
         if each > _LONG:
             self.most = max(1, self._dispatches // self._submissions // 2)
         elif each < _SHORT:
-            self.most = min(_MOST, 2 * self.most)
+            self.most = min(self.limit, 2 * self.most)
         self._submissions = self._dispatches = 0
