@@ -35,5 +35,9 @@ class LimitWarning(UserWarning):
     """A limit that the caller set cut something from the result."""
 
 
+class CacheWarning(UserWarning):
+    """Something could not be kept for the next process, which makes it again: says why and what to do."""
+
+
 class DeviceError(StippleError, RuntimeError):
     """A device does not exist, is not available, or failed: names it and says what to do."""

@@ -1,6 +1,6 @@
 """How kernels are compiled: options, explicit signatures, and one progress bar on a machine's first run.
 
-Kernels release the GIL and are driven by a thread pool; they are compiled once and cached on disk by Numba.
+Kernels release the GIL and are driven by a thread pool; they are compiled once and kept on disk (``cache.py``).
 Every kernel has explicit signatures, so all of them can be compiled ahead of their first use.
 """
 
@@ -8,31 +8,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core import sigutils
+from numba.core.compiler_lock import global_compiler_lock
+
+from stipple.backends.cpu.cache import STORE, KernelCache
 
 Function = Callable[..., Any]
 
 # No nnan and no ninf: masked-off lanes and bad input may hold either. No reassoc in scalar code: results must
 # not depend on where the vectoriser's remainder loop begins.
-_CACHE = "STIPPLE_SIMD_WIDTH" not in os.environ  # another width must not meet this machine's cached kernels
 OPTIONS: dict[str, Any] = {
     "nogil": True,
-    "cache": _CACHE,
     "error_model": "numpy",
     "boundscheck": False,
     "fastmath": {"contract", "nsz"},
 }
 
-_KERNELS: dict[str, tuple[Any, tuple[str, ...]]] = {}
+_KERNELS: list[tuple[Any, KernelCache, tuple[str, ...]]] = []
+
+if hasattr(os, "register_at_fork"):  # a child that is forked while another thread compiles could never compile itself
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def inline(function: Function) -> Function:
     """Decorator for a function that is compiled into the kernels that call it."""
-    made: Function = njit(**{**OPTIONS, "cache": False})(function)
+    made: Function = njit(**OPTIONS)(function)
     return made
 
 
@@ -41,8 +48,8 @@ def kernel(*signatures: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         dispatcher = njit(**OPTIONS)(function)
-        name = f"{function.__module__}.{function.__qualname__}"
-        _KERNELS[name] = (dispatcher, signatures)
+        dispatcher._cache = cache = KernelCache(function)
+        _KERNELS.append((dispatcher, cache, signatures))
 
         made: Function = dispatcher
         return made
@@ -50,34 +57,29 @@ def kernel(*signatures: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def _cached_count(dispatcher: Any) -> int:
-    """How many signatures of a kernel Numba's cache on disk holds."""
-    path = Path(dispatcher.stats.cache_path or "")
-    function = dispatcher.py_func
-    if not _CACHE or not path.is_dir():
-        return 0
-    return len(list(path.glob(f"*{function.__name__}-{function.__code__.co_firstlineno}.*.nbc")))
+def _missing() -> list[tuple[Any, tuple[Any, ...]]]:
+    """Kernels, with their types, that are neither loaded nor on disk.
 
-
-def _compile(dispatcher: Any, signature: str) -> None:
-    """Compile under the key that a call with these types looks up: Numba's cache knows types, not their text."""
-    arguments, _ = sigutils.normalize_signature(signature)
-    dispatcher.compile(arguments)
+    Types, not their text: the cache, like Numba's table of what is loaded, looks them up under what a call has.
+    """
+    found = []
+    for dispatcher, cache, signatures in _KERNELS:
+        for signature in signatures:
+            arguments, _ = sigutils.normalize_signature(signature)
+            if arguments not in dispatcher.overloads and not cache.holds(arguments, dispatcher.targetctx.codegen()):
+                found.append((dispatcher, arguments))
+    return found
 
 
 def warm_up(quiet: bool = False) -> int:
     """Compile every kernel that is not cached on disk, with a progress bar; returns how many there were."""
-    missing = [
-        (dispatcher, signature)
-        for dispatcher, signatures in _KERNELS.values()
-        if not dispatcher.signatures and _cached_count(dispatcher) < len(signatures)
-        for signature in signatures
-    ]
+    missing = _missing()
     if not missing:
         return 0
+    STORE.open()
     if quiet:
-        for dispatcher, signature in missing:
-            _compile(dispatcher, signature)
+        for dispatcher, arguments in missing:
+            dispatcher.compile(arguments)
         return len(missing)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -90,7 +92,7 @@ def warm_up(quiet: bool = False) -> int:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("compile", total=len(missing))
-        for dispatcher, signature in missing:
-            _compile(dispatcher, signature)
+        for dispatcher, arguments in missing:
+            dispatcher.compile(arguments)
             progress.advance(task)
     return len(missing)

@@ -17,6 +17,8 @@ from llvmlite import ir
 from numba.core import cgutils, extending, types
 from numba.core.extending import models, register_model
 
+from stipple.errors import DeviceError
+
 ROW = 16
 """Pixels in a row of a tile: a vector, or a few."""
 
@@ -25,7 +27,7 @@ def _choose_lanes() -> int:
     wanted = os.environ.get("STIPPLE_SIMD_WIDTH")
     if wanted is not None:
         if wanted not in ("4", "8", "16"):
-            raise ValueError(f"STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got {wanted!r}")
+            raise DeviceError(f"STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got {wanted!r}")
         return int(wanted)
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 
 from stipple.errors import DeviceError
+from stipple.forking import in_forked_children
 
 
 def default_threads() -> int:
@@ -31,14 +32,17 @@ def default_threads() -> int:
 
 
 class Threads:
-    """``count`` threads, the calling one included."""
+    """``count`` threads, the calling one included. A forked process gets threads and scratch memory of its own."""
 
     def __init__(self, count: int | None = None) -> None:
         self.count = default_threads() if count is None else count
         if self.count < 1:
             raise DeviceError(f"threads: expected a number >= 1, got {count}")
-        self._pool = ThreadPoolExecutor(self.count - 1, "stipple") if self.count > 1 else None
+        self._start()
+        in_forked_children(self, Threads._start)
 
+    def _start(self) -> None:
+        self._pool = ThreadPoolExecutor(self.count - 1, "stipple") if self.count > 1 else None
         self._local = threading.local()
 
     def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from stipple.backends.gpu import process
 from stipple.errors import DeviceError
 
 KINDS = {"metal": "Metal", "vulkan": "Vulkan", "dx12": "D3D12"}
@@ -36,7 +37,8 @@ class AdapterInfo:
 
 
 def import_wgpu() -> Any:
-    """The wgpu module, or an error that says how to get it."""
+    """The wgpu module, or an error that says how to get it, or that it was opened before this process was forked."""
+    process.enter()
     os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")  # EGL complains on stderr where a server has none
     try:
         import wgpu

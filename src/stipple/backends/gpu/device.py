@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from stipple.backends.gpu import process
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
 from stipple.backends.gpu.guesses import Guesses
@@ -69,6 +70,7 @@ class Gpu:
 
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
         self.wgpu = import_wgpu()
+        process.bind(self)
         self.info, adapter = choose(kind)
         self.subgroup_size = self._subgroup_size(adapter) if self.info.subgroups and not least else 0
         limits = adapter.limits

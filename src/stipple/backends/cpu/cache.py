@@ -1,0 +1,162 @@
+"""Compiled kernels on disk: one file for each kernel and signature.
+
+A file begins with its key and a checksum, and appears under its name only when it is complete: so damage is known
+before LLVM meets it, and processes that compile at the same time cannot mix up each other's files, which the index
+that Numba's own cache keeps allows. The key holds the sources of all kernels, for functions of one file are compiled
+into the kernels of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import warnings
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import config, sigutils
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+from stipple.errors import CacheWarning
+from stipple.files import atomic_write
+
+_MAGIC = b"stipple kernel 1"
+_DIGEST = hashlib.sha256().digest_size
+_HEADER = len(_MAGIC) + 2 * _DIGEST
+_NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "splat.py", "threads.py")
+"""Files of this folder with nothing in them that is compiled."""
+
+
+class KernelCache(NullCache):
+    """Numba's interface to what is kept of one kernel."""
+
+    def __init__(self, function: Any) -> None:
+        self._name = f"{function.__module__}.{function.__qualname__}"
+
+    def holds(self, arguments: tuple[Any, ...], target: Any) -> bool:
+        """Whether there is a file for these types, as far as its beginning tells."""
+        return STORE.holds(*self._place(arguments, target))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The kernel for these types, or None where there is none that is whole."""
+        target_context.refresh()
+        data = STORE.read(*self._place(sig, target_context.codegen()))
+        return None if data is None else CompileResult._rebuild(target_context, *pickle.loads(data))
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel, if any folder can be written."""
+        STORE.write(*self._place(sig, data.codegen), dumps(data._reduce()))
+
+    def _place(self, sig: Any, target: Any) -> tuple[str, bytes]:
+        """A file's name and its key: a change of the sources overwrites it, another machine has its own beside it."""
+        arguments, _ = sigutils.normalize_signature(sig)
+        machine = (str(arguments), target.magic_tuple(), os.environ.get("STIPPLE_SIMD_WIDTH"), sys.version)
+        digest = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
+        name = f"{self._name.removeprefix('stipple.backends.cpu.')}-{digest}.kernel"
+        return name, hashlib.sha256(repr((name, machine, _sources())).encode()).digest()
+
+
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """What kernels are made from: the compilers' versions, and all files that may be compiled into a kernel."""
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    files = [*resources.files(__package__).iterdir(), resources.files("stipple").joinpath("numerics.py")]
+    for file in sorted(files, key=lambda f: f.name):
+        if file.name.endswith(".py") and file.name not in _NOT_COMPILED:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+class Store:
+    """The folders that kernels are read from, and of these the first that can be written.
+
+    ``NUMBA_CACHE_DIR`` if it is set, ``__pycache__`` beside the kernels, the user's folder for caches. All are read:
+    kernels that were compiled when a container's image was made serve there, where nothing can be written.
+    """
+
+    def __init__(self) -> None:
+        self._closed: dict[Path, OSError] = {}
+        self._told = False
+
+    @staticmethod
+    def folders() -> list[Path]:
+        here = Path(__file__).parent
+        mine = f"stipple_{hashlib.sha256(os.fsencode(here)).hexdigest()[:16]}"
+        wanted = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR, when Numba was imported
+        given = [Path(wanted) / mine] if wanted else []
+        return [*given, here / "__pycache__", Path(AppDirs("stipple", False).user_cache_dir) / mine]
+
+    def holds(self, name: str, key: bytes) -> bool:
+        """Whether a folder has a file that begins as it should."""
+        return any(self._head(folder / name) == _MAGIC + key for folder in self.folders())
+
+    @staticmethod
+    def _head(path: Path) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return file.read(len(_MAGIC) + _DIGEST)
+        except OSError:
+            return b""
+
+    def read(self, name: str, key: bytes) -> bytes | None:
+        """The contents of the first file that is whole."""
+        for folder in self.folders():
+            try:
+                data = (folder / name).read_bytes()
+            except OSError:
+                continue
+            if data[:_HEADER] == _MAGIC + key + hashlib.sha256(data[_HEADER:]).digest():
+                return data[_HEADER:]
+        return None
+
+    def write(self, name: str, key: bytes, data: bytes) -> None:
+        """Write a file into the first folder that takes it."""
+        for folder in self.folders():
+            if folder not in self._closed:
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    with atomic_write(folder / name) as file:
+                        file.write(_MAGIC + key + hashlib.sha256(data).digest() + data)
+                    return
+                except OSError as error:
+                    if self._head(folder / name) == _MAGIC + key:
+                        return  # another process was faster, and has the file open (Windows)
+                    self._closed[folder] = error
+        self._tell()
+
+    def open(self) -> None:
+        """Find out which folder can be written, before time is spent on what cannot be kept."""
+        for folder in self.folders():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+                return
+            except OSError as error:
+                self._closed[folder] = error
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say once that nothing is kept."""
+        if self._told:
+            return
+        self._told = True
+        reasons = "; ".join(f"{folder}: {error.strerror or error}" for folder, error in self._closed.items())
+        warnings.warn(
+            "compiled CPU kernels cannot be kept, so every process compiles them again (about half a minute): no "
+            f"folder for them can be written ({reasons}); set NUMBA_CACHE_DIR to one that can",
+            CacheWarning,
+            stacklevel=2,
+        )
+
+
+STORE = Store()
