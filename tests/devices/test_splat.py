@@ -303,7 +303,7 @@ def test_garden(session: Session) -> None:
 def test_culled_gaussians_receive_no_gradient(session: Session) -> None:
     """Whatever arrives at them: colours that are passed through, too. The arriving gradients themselves stay."""
     scene = random_scene(3, count=20)
-    scene = scene.with_(means=np.where(np.arange(20)[:, None] % 3 == 0, -50.0, scene.arrays["means"]))
+    scene = scene.with_(opacities=np.where(np.arange(20) % 3 == 0, 0.0, scene.arrays["opacities"]))
     results = []
     for device, dtype in ((session, np.float32), (Session("reference"), np.float64)):
         graph = ir.Graph("t")
