@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stipple import ir
+from stipple import arguments, ir
 from stipple import numerics as nx
 from stipple.errors import InputError
 from stipple.ir.ops import splat
@@ -23,6 +23,7 @@ from stipple.runtime import Executable, Session
 from stipple.scene import Camera, Gaussians
 
 Array = np.ndarray
+PROJECTIONS = tuple(splat.CONIC_LENGTH)
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 _GAUSSIANS = ("means", "quats", "scales", "opacities", "colors")
 _CAMERA = ("viewmat", "intrinsics", "clip", "background")
@@ -156,12 +157,18 @@ def render_view(
 
     ``background`` is a colour; ``sh_degree`` uses fewer bands than the scene has.
     """
-    degree = scene.sh_degree if sh_degree is None else min(sh_degree, scene.sh_degree)
+    scene, camera = arguments.instance("scene", scene, Gaussians), arguments.instance("camera", camera, Camera)
+    degree = nx.MAX_SH_DEGREE if sh_degree is None else arguments.integer("sh_degree", sh_degree, 0, nx.MAX_SH_DEGREE)
     signature = _Signature(
-        device,
+        arguments.device(device),
         3,
         scene.sh.shape[1],
-        _attrs(camera.width, camera.height, degree, projection=projection, antialiased=antialiased),
+        _attrs(
+            *arguments.image_size(camera.width, camera.height, 3),
+            min(degree, scene.sh_degree),
+            projection=arguments.choice("projection", projection, PROJECTIONS),
+            antialiased=arguments.flag("antialiased", antialiased),
+        ),
     )
     feeds: dict[str, Any] = {
         "means": scene.means,
@@ -172,7 +179,7 @@ def render_view(
         "viewmat": camera.viewmat.astype(np.float32),
         "intrinsics": camera.intrinsics.astype(np.float32),
         "clip": np.array([camera.near, camera.far], np.float32),
-        "background": np.asarray(background, np.float32),
+        "background": arguments.array("background", background, (3,), finite=True),
     }
     out = _forward(signature, everything=False).run(feeds)
     alpha = out["rgba"][..., 3]
@@ -282,56 +289,43 @@ class _Call:
     @classmethod
     def of(cls, a: Mapping[str, Any]) -> _Call:
         _refuse(a)
-        viewmats, intrinsics = (
-            _array("viewmats", a["viewmats"], (None, 4, 4)),
-            _array("Ks", a["Ks"], (None, 3, 3)),
-        )
+        degree = None if a["sh_degree"] is None else arguments.integer("sh_degree", a["sh_degree"], 0, nx.MAX_SH_DEGREE)
+        viewmats, intrinsics = _cameras(a)
         cameras = len(viewmats)
-        if len(intrinsics) != cameras:
-            raise InputError(f"Ks: expected {cameras} as there are viewmats, got {len(intrinsics)}")
-        means = _array("means", a["means"], (None, 3))
+        means = arguments.array("means", a["means"], ("N", 3))
         count = len(means)
+        colors = _colors(a["colors"], count, cameras, degree)
+        rank = 2 if degree is None else 3
+        channels = colors.shape[-1]
         gaussians = {
             "means": means,
-            "quats": _array("quats", a["quats"], (count, 4)),
-            "scales": _array("scales", a["scales"], (count, 3)),
-            "opacities": _array("opacities", a["opacities"], (count,)),
+            "quats": arguments.array("quats", a["quats"], (count, 4)),
+            "scales": arguments.array("scales", a["scales"], (count, 3)),
+            "opacities": arguments.array("opacities", a["opacities"], (count,)),
+            "colors": colors,
         }
-        colors = np.ascontiguousarray(a["colors"], np.float32)
-        rank = 2 if a["sh_degree"] is None else 3
-        per_camera = colors.ndim == rank + 1
-        if (
-            colors.ndim not in (rank, rank + 1)
-            or colors.shape[-rank] != count
-            or (per_camera and len(colors) != cameras)
-        ):
-            wanted = "[N, D] or [C, N, D]" if rank == 2 else "[N, K, D] or [C, N, K, D] with sh_degree"
-            raise InputError(f"colors: expected {wanted}, N = {count}, C = {cameras}, got {list(colors.shape)}")
-        channels = colors.shape[-1]
-        gaussians["colors"] = colors
         backgrounds = np.zeros((cameras, channels), np.float32)
         if a["backgrounds"] is not None:
-            backgrounds = _array("backgrounds", a["backgrounds"], (cameras, channels))
+            backgrounds = arguments.array("backgrounds", a["backgrounds"], (cameras, channels), finite=True)
         attrs = _attrs(
-            a["width"],
-            a["height"],
-            splat.PASS_THROUGH if a["sh_degree"] is None else a["sh_degree"],
-            tile_size=a["tile_size"],
-            eps2d=a["eps2d"],
+            *arguments.image_size(a["width"], a["height"], channels),
+            splat.PASS_THROUGH if degree is None else degree,
+            tile_size=arguments.integer("tile_size", a["tile_size"], 1, splat.MAX_TILE_SIZE),
+            eps2d=arguments.number("eps2d", a["eps2d"], least=0),
             antialiased=a["rasterize_mode"] == "antialiased",
-            projection=a["projection"],
+            projection=arguments.choice("projection", a["projection"], PROJECTIONS),
         )
         coefficients = colors.shape[-2] if rank == 3 else 0
         return cls(
             gaussians,
-            per_camera,
+            colors.ndim == rank + 1,
             viewmats,
             intrinsics,
-            np.array([a["near_plane"], a["far_plane"]], np.float32),
+            _clip(a["near_plane"], a["far_plane"]),
             backgrounds,
             a["render_mode"],
-            a["absgrad"],
-            _Signature(a["device"], channels, coefficients, attrs),
+            arguments.flag("absgrad", a["absgrad"]),
+            _Signature(arguments.device(a["device"]), channels, coefficients, attrs),
         )
 
     def feeds(self, camera: int) -> dict[str, Any]:
@@ -383,8 +377,8 @@ class _Call:
     ) -> Gradients:
         """Gradients of all arguments, summed over cameras where cameras share them."""
         colors, alphas = self.assemble(views)
-        given = np.zeros_like(colors) if v_colors is None else _array("v_colors", v_colors, colors.shape)
-        v_alpha = np.zeros_like(alphas) if v_alphas is None else _array("v_alphas", v_alphas, alphas.shape)
+        given = np.zeros_like(colors) if v_colors is None else arguments.array("v_colors", v_colors, colors.shape)
+        v_alpha = np.zeros_like(alphas) if v_alphas is None else arguments.array("v_alphas", v_alphas, alphas.shape)
         executable = _backward(self.signature, self.absgrad)
         outs = []
         for camera, view in enumerate(views):
@@ -419,21 +413,47 @@ class _Call:
 
 def _refuse(a: Mapping[str, Any]) -> None:
     """Raise InputError for what is not offered, and for words that are not known."""
-    for name, neutral in (("packed", False), ("sparse_grad", False), ("radius_clip", 0.0)):
-        if a[name] != neutral:
-            raise InputError(f"{name} = {a[name]!r} is not offered; leave it at {neutral!r}")
-    if a["render_mode"] not in RENDER_MODES:
-        raise InputError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, got {a['render_mode']!r}")
-    if a["rasterize_mode"] not in ("classic", "antialiased"):
-        raise InputError(f"rasterize_mode: expected classic or antialiased, got {a['rasterize_mode']!r}")
+    for name in ("packed", "sparse_grad"):
+        if arguments.flag(name, a[name]):
+            raise InputError(f"{name} = True is not offered; leave it at False")
+    if arguments.number("radius_clip", a["radius_clip"]) != 0:
+        raise InputError(f"radius_clip = {a['radius_clip']!r} is not offered; leave it at 0.0")
+    arguments.choice("render_mode", a["render_mode"], RENDER_MODES)
+    arguments.choice("rasterize_mode", a["rasterize_mode"], ("classic", "antialiased"))
 
 
-def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Array:
-    try:
-        array = np.ascontiguousarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected an array of numbers: {error}") from None
-    if array.ndim != len(shape) or any(w is not None and w != n for w, n in zip(shape, array.shape, strict=True)):
-        wanted = ", ".join("any" if w is None else str(w) for w in shape)
-        raise InputError(f"{name}: expected shape [{wanted}], got {list(array.shape)}")
-    return array
+def _cameras(a: Mapping[str, Any]) -> tuple[Array, Array]:
+    """viewmats [C, 4, 4] and Ks [C, 3, 3] of at least one pinhole camera without skew."""
+    viewmats = arguments.array("viewmats", a["viewmats"], ("C", 4, 4), finite=True)
+    if not len(viewmats):
+        raise InputError("viewmats: expected at least one camera, got none")
+    if not np.allclose(viewmats[:, 3], [0, 0, 0, 1]):
+        raise InputError("viewmats: expected 0 0 0 1 in the last row of each")
+    intrinsics = arguments.array("Ks", a["Ks"], (len(viewmats), 3, 3), finite=True)
+    fixed = intrinsics[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]]
+    if not np.allclose(fixed, [0, 0, 0, 0, 1]) or not (intrinsics[:, [0, 1], [0, 1]] > 0).all():
+        raise InputError("Ks: expected fx 0 cx / 0 fy cy / 0 0 1 with fx, fy > 0 of each")
+    return viewmats, intrinsics
+
+
+def _colors(value: ArrayLike, count: int, cameras: int, sh_degree: int | None) -> Array:
+    """Colours of all cameras or of each, as they are or as harmonics."""
+    given = arguments.read("colors", value)
+    rank = 2 if sh_degree is None else 3
+    shared = given if given.ndim == rank else given[0] if given.ndim == rank + 1 and len(given) == cameras else None
+    if shared is None or len(shared) != count or not shared.shape[-1]:
+        wanted = "[N, D] or [C, N, D]" if rank == 2 else "[N, K, D] or [C, N, K, D] with sh_degree"
+        raise InputError(f"colors: expected {wanted}, N = {count}, C = {cameras}, D >= 1, got {list(given.shape)}")
+    if sh_degree is not None and shared.shape[1] < nx.sh_coeff_count(sh_degree):
+        raise InputError(
+            f"colors: sh_degree = {sh_degree} needs K >= {nx.sh_coeff_count(sh_degree)}, got {shared.shape[1]}"
+        )
+    return arguments.array("colors", given, given.shape)
+
+
+def _clip(near: Any, far: Any) -> Array:
+    """Distances between which Gaussians are drawn."""
+    clip = arguments.number("near_plane", near, above=0), arguments.number("far_plane", far, above=0)
+    if not np.float32(clip[0]) < np.float32(clip[1]):
+        raise InputError(f"near_plane, far_plane: expected 0 < near < far, got {clip[0]} and {clip[1]}")
+    return np.array(clip, np.float32)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stipple.errors import InputError
+from stipple import arguments
 from stipple.render import rasterization, render_view
 from stipple.scene import Camera, Gaussians
 
@@ -30,13 +30,14 @@ class DiffCamera:
     R: ArrayLike
     t: ArrayLike
 
+    def __post_init__(self) -> None:
+        self.camera()
+
     def camera(self) -> Camera:
         """The same camera, checked."""
         viewmat = np.eye(4)
-        rotation, translation = np.asarray(self.R, float), np.asarray(self.t, float)
-        if rotation.shape != (3, 3) or translation.shape != (3,):
-            raise InputError(f"R, t: expected [3, 3] and [3], got {rotation.shape} and {translation.shape}")
-        viewmat[:3, :3], viewmat[:3, 3] = rotation, translation
+        viewmat[:3, :3] = arguments.array("R", self.R, (3, 3), np.float64, finite=True)
+        viewmat[:3, 3] = arguments.array("t", self.t, (3,), np.float64, finite=True)
         return Camera(self.width, self.height, self.fx, self.fy, self.cx, self.cy, viewmat)
 
 
@@ -70,8 +71,8 @@ class DiffSplatRenderer:
     """Renders scenes for one device over one background colour."""
 
     def __init__(self, background: ArrayLike = (0.0, 0.0, 0.0), device: str = "auto") -> None:
-        self.background = np.asarray(background, np.float32)
-        self.device = device
+        self.background = arguments.array("background", background, (3,), finite=True)
+        self.device = arguments.device(device)
 
     def render(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
         """Colour and depth."""
@@ -79,14 +80,18 @@ class DiffSplatRenderer:
 
     def render_inference(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
         """The same image, with nothing kept for gradients."""
-        image = render_view(gaussians, camera.camera(), self.background, device=self.device)
+        view = arguments.instance("camera", camera, DiffCamera).camera()
+        scene = arguments.instance("gaussians", gaussians, Gaussians)
+        image = render_view(scene, view, self.background, device=self.device)
         return SplatOutput(image.color, image.depth)
 
     def render_with_intermediates(
         self, gaussians: Gaussians, camera: DiffCamera, records: bool = True
     ) -> tuple[SplatOutput, list[SplatRecord]]:
         """Colour and depth, and one record per visible Gaussian in order of depth."""
-        view = camera.camera()
+        view = arguments.instance("camera", camera, DiffCamera).camera()
+        arguments.instance("gaussians", gaussians, Gaussians)
+        wanted = arguments.flag("records", records)
         colors, _, meta = rasterization(
             gaussians.means,
             gaussians.quats,
@@ -105,7 +110,7 @@ class DiffSplatRenderer:
             device=self.device,
         )
         output = SplatOutput(colors[0, ..., :3], colors[0, ..., 3])
-        return output, self._records(meta) if records else []
+        return output, self._records(meta) if wanted else []
 
     @staticmethod
     def _records(meta: dict[str, Array]) -> list[SplatRecord]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stipple import arguments
 from stipple.errors import DeviceError, FeedError, InputError
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
@@ -100,7 +101,7 @@ class Executable:
 
         For graphs that do the same at another size. Values whose shape does not fit here are left behind.
         """
-        if other.backend is not self.backend:
+        if arguments.instance("other", other, Executable).backend is not self.backend:
             raise FeedError("take_params: both executables must be compiled by one session")
         for name, value in self.graph.params.items():
             buffer = other._params.get(name)
@@ -114,7 +115,7 @@ class Executable:
         other._pool.clear()
 
     def _param(self, name: str) -> Value:
-        if name not in self.graph.params:
+        if not isinstance(name, str) or name not in self.graph.params:
             known = ", ".join(sorted(self.graph.params)) or "none"
             raise FeedError(f"the graph has no parameter {name!r}; it has: {known}")
         return self.graph.params[name]
@@ -127,9 +128,13 @@ class Executable:
         With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
         name, dtype, shape or value; a run that raises leaves the parameters as they were.
         """
+        given = {} if feeds is None else feeds
+        if not isinstance(given, Mapping):
+            raise FeedError(f"feeds: expected a dict of arrays by name, got {arguments.shown(feeds)}")
+        timed = arguments.flag("timings", timings)
         results = None
         while results is None:
-            results = self._try(feeds or {}, timings)
+            results = self._try(given, timed)
         return dict(zip(self.graph.outputs, results, strict=True))
 
     def _try(self, feeds: Mapping[str, Any], timed: bool) -> list[np.ndarray] | None:

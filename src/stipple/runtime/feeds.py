@@ -36,6 +36,8 @@ def as_array(what: str, value: Any, type_: TensorType) -> np.ndarray:
 
 
 def _from_array_like(what: str, value: Any, type_: TensorType) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise FeedError(f"{what}: expected {type_}, got an array with masked elements; fill them first")
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
@@ -44,7 +46,12 @@ def _from_array_like(what: str, value: Any, type_: TensorType) -> np.ndarray:
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise FeedError(f"{what}: cannot be read through DLPack (is it on the CPU?): {error}") from None
     if hasattr(value, "__array__"):
-        return np.asarray(value)
+        try:
+            return np.asarray(value)
+        except MemoryError:
+            raise
+        except Exception as error:  # somebody else's array may raise anything
+            raise FeedError(f"{what}: cannot be read as an array: {error}") from error
     raise FeedError(f"{what}: expected {type_} as an array, got {type(value).__name__}")
 
 
@@ -77,7 +84,7 @@ def check_names(given: Mapping[str, object], expected: Mapping[str, object]) -> 
         if missing:
             parts.append(f"missing {', '.join(sorted(missing))}")
         if extra:
-            parts.append(f"unknown {', '.join(sorted(extra))}")
+            parts.append(f"unknown {', '.join(sorted(map(str, extra)))}")
         raise FeedError(f"feeds: {'; '.join(parts)}; the graph takes {', '.join(sorted(expected)) or 'none'}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from stipple import arguments
 from stipple.errors import DeviceError
 from stipple.runtime.backend import Backend
 
@@ -27,6 +28,7 @@ def devices() -> list[str]:
 
 def open_device(name: str) -> Backend:
     """Open a device by name, or ``"auto"``."""
+    arguments.device(name)
     known = devices()
     chosen = known[0] if name == "auto" else name
     if chosen not in _OPENERS:

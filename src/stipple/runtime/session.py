@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stipple.errors import UnsupportedOpError
+from stipple import arguments
+from stipple.errors import InputError, UnsupportedOpError
 from stipple.ir.graph import Graph, Node
 from stipple.ir.passes import Pass, PassManager, standard_passes
 from stipple.ir.passes.rewrite import rebuild
@@ -25,8 +26,9 @@ class Session:
     """
 
     def __init__(self, device: str | Backend = "auto", *, debug: bool = False) -> None:
-        self.backend: Backend = open_device(device) if isinstance(device, str) else device
-        self.debug = debug
+        is_backend = all(hasattr(device, method) for method in ("kernel", "upload", "download", "name"))
+        self.backend: Backend = device if is_backend else open_device(device)  # type: ignore[assignment, arg-type]
+        self.debug = arguments.flag("debug", debug)
 
     @property
     def device(self) -> str:
@@ -38,7 +40,9 @@ class Session:
         ``passes`` replaces the standard ones; an empty sequence runs the graph as it is. Raises
         UnsupportedOpError, naming every op that the device has no kernel for.
         """
-        verify(graph)
+        verify(arguments.instance("graph", graph, Graph))
+        if passes is not None and not (isinstance(passes, Sequence) and all(hasattr(p, "run") for p in passes)):
+            raise InputError(f"passes: expected a list of passes, got {arguments.shown(passes)}")
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
         manager = PassManager(chosen)
         optimised = manager.run(graph)

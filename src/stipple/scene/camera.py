@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stipple import arguments
 from stipple import numerics as nx
 from stipple.errors import InputError
 
@@ -32,24 +33,20 @@ class Camera:
     far: float = nx.FAR
 
     def __post_init__(self) -> None:
-        if not (int(self.width) == self.width >= 1 and int(self.height) == self.height >= 1):
-            raise InputError(f"camera: expected a size of at least 1 x 1 pixels, got {self.width} x {self.height}")
-        numbers = np.array([self.fx, self.fy, self.cx, self.cy, self.near, self.far], float)
-        if not np.isfinite(numbers).all() or self.fx <= 0 or self.fy <= 0:
-            raise InputError(
-                f"camera: expected positive focal lengths and finite numbers, got fx {self.fx}, fy {self.fy}, "
-                f"cx {self.cx}, cy {self.cy}, near {self.near}, far {self.far}"
-            )
-        if not 0 < self.near < self.far:
-            raise InputError(f"camera: expected 0 < near < far, got near {self.near} and far {self.far}")
-        viewmat = np.array(self.viewmat, np.float64)
-        if viewmat.shape != (4, 4) or not np.isfinite(viewmat).all():
-            raise InputError("camera: viewmat must be 4 x 4 finite numbers")
+        for name in ("width", "height"):
+            object.__setattr__(self, name, arguments.integer(name, getattr(self, name), 1, arguments.MAX_SIDE))
+        for name in ("fx", "fy", "near", "far"):
+            object.__setattr__(self, name, arguments.number(name, getattr(self, name), above=0))
+        for name in ("cx", "cy"):
+            object.__setattr__(self, name, arguments.number(name, getattr(self, name)))
+        if not self.near < self.far:
+            raise InputError(f"near, far: expected 0 < near < far, got near {self.near} and far {self.far}")
+        viewmat = arguments.array("viewmat", self.viewmat, (4, 4), np.float64, finite=True).copy()
         rotation = viewmat[:3, :3]
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
-            raise InputError("camera: the upper left 3 x 3 of viewmat must be a rotation")
+            raise InputError("viewmat: expected a rotation in the upper left 3 x 3")
         if not np.allclose(viewmat[3], [0, 0, 0, 1]):
-            raise InputError("camera: the last row of viewmat must be 0 0 0 1")
+            raise InputError("viewmat: expected 0 0 0 1 in the last row")
         object.__setattr__(self, "viewmat", viewmat)
 
     @classmethod
@@ -57,11 +54,12 @@ class Camera:
         cls, width: int, height: int, fov_y_degrees: float, viewmat: ArrayLike | None = None, **more: float
     ) -> Camera:
         """Square pixels, the principal point in the middle, a vertical field of view."""
-        if not 0 < fov_y_degrees < 180:
-            raise InputError(f"fov: expected degrees between 0 and 180, got {fov_y_degrees}")
-        focal = 0.5 * height / np.tan(0.5 * np.deg2rad(fov_y_degrees))
-        matrix = np.eye(4) if viewmat is None else np.asarray(viewmat, float)
-        return cls(width, height, focal, focal, 0.5 * width, 0.5 * height, matrix, **more)
+        size = arguments.integer("height", height, 1, arguments.MAX_SIDE)
+        middle = 0.5 * arguments.integer("width", width, 1, arguments.MAX_SIDE), 0.5 * size
+        fov = arguments.number("fov_y_degrees", fov_y_degrees, above=0, below=180)
+        focal = float(middle[1] / np.tan(0.5 * np.deg2rad(fov)))
+        matrix = np.eye(4) if viewmat is None else arguments.array("viewmat", viewmat, (4, 4), np.float64)
+        return cls(width, height, focal, focal, *middle, matrix, **more)
 
     @classmethod
     def from_colmap(
@@ -69,13 +67,13 @@ class Camera:
     ) -> Camera:
         """From COLMAP's world-to-camera quaternion wxyz and translation, and the parameters of SIMPLE_PINHOLE
         (f, cx, cy) or PINHOLE (fx, fy, cx, cy)."""
-        numbers = [float(p) for p in np.ravel(np.asarray(params))]
+        numbers = arguments.array("params", params, ("3 or 4",), np.float64, finite=True).tolist()
         if len(numbers) not in (3, 4):
             raise InputError(f"params: expected f, cx, cy or fx, fy, cx, cy, got {len(numbers)} numbers")
         fx, fy, cx, cy = numbers if len(numbers) == 4 else (numbers[0], *numbers)
         viewmat = np.eye(4)
         viewmat[:3, :3] = rotation_of(qvec)
-        viewmat[:3, 3] = np.asarray(tvec, float)
+        viewmat[:3, 3] = arguments.array("tvec", tvec, (3,), np.float64, finite=True)
         return cls(width, height, fx, fy, cx, cy, viewmat, **more)
 
     def look_at(self, position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> Camera:
@@ -84,7 +82,8 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view at another size in pixels."""
-        sx, sy = width / self.width, height / self.height
+        sx = arguments.integer("width", width, 1, arguments.MAX_SIDE) / self.width
+        sy = arguments.integer("height", height, 1, arguments.MAX_SIDE) / self.height
         return replace(
             self,
             width=width,
@@ -108,9 +107,10 @@ class Camera:
 
 def rotation_of(quat: ArrayLike) -> Array:
     """The rotation matrix of a quaternion wxyz of any length."""
-    q = np.asarray(quat, float)
-    if q.shape != (4,) or not np.isfinite(q).all() or not np.any(q):
-        raise InputError(f"quaternion: expected four finite numbers, not all 0, got {quat!r}")
+    q = arguments.array("quaternion", quat, (4,), np.float64, finite=True)
+    q = q / max(np.abs(q).max(), 1e-300)
+    if not np.any(q):
+        raise InputError("quaternion: expected four numbers that are not all 0")
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(
         [
@@ -123,17 +123,17 @@ def rotation_of(quat: ArrayLike) -> Array:
 
 def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> Array:
     """World-to-camera matrix [4, 4]; ``up`` points to the top of the image (captures have -y up by default)."""
-    p, t, u = (np.asarray(v, float) for v in (position, target, up))
-    for name, vector in (("position", p), ("target", t), ("up", u)):
-        if vector.shape != (3,) or not np.isfinite(vector).all():
-            raise InputError(f"look_at: {name}: expected three finite numbers, got {vector.tolist()}")
+    p, t, u = (
+        arguments.array(name, vector, (3,), np.float64, finite=True)
+        for name, vector in (("position", position), ("target", target), ("up", up))
+    )
     forward = t - p
     if not np.linalg.norm(forward) > 0:
-        raise InputError("look_at: position and target are the same point")
+        raise InputError("position, target: expected two points, got the same twice")
     forward = forward / np.linalg.norm(forward)
     side = np.cross(forward, u)
     if not np.linalg.norm(side) > 1e-9 * max(float(np.linalg.norm(u)), 1e-300):
-        raise InputError("look_at: up is zero or parallel to the view direction")
+        raise InputError("up: expected a direction that is neither zero nor parallel to the view")
     right = side / np.linalg.norm(side)
     viewmat = np.eye(4)
     viewmat[:3, :3] = [right, np.cross(forward, right), forward]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stipple import arguments
 from stipple import numerics as nx
 from stipple.errors import InputError
 from stipple.scene.harmonics import rgb_to_sh, sh_degree
@@ -30,19 +32,20 @@ class Gaussians:
     sh: Array
 
     def __post_init__(self) -> None:
-        count = len(np.asarray(self.means))
-        shapes = {
+        count = len(arguments.array("means", self.means, ("N", 3)))
+        shapes: dict[str, tuple[int | str, ...]] = {
             "means": (count, 3),
             "log_scales": (count, 3),
             "quats": (count, 4),
             "logit_opacities": (count,),
+            "sh": (count, "K", 3),
         }
         for name, shape in shapes.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), shape))
-        sh = np.ascontiguousarray(self.sh, np.float32)
-        if sh.ndim != 3 or len(sh) != count or sh.shape[2] != 3 or sh_degree(sh.shape[1]) is None:
-            raise InputError(f"sh: expected shape [{count}, K, 3] with K = 1, 4, 9, 16 or 25, got {list(sh.shape)}")
-        object.__setattr__(self, "sh", sh)
+            object.__setattr__(self, name, arguments.array(name, getattr(self, name), shape))
+        if sh_degree(self.sh.shape[1]) is None:
+            raise InputError(
+                f"sh: expected shape [{count}, K, 3] with K = 1, 4, 9, 16 or 25, got {list(self.sh.shape)}"
+            )
 
     @classmethod
     def from_linear(
@@ -55,19 +58,18 @@ class Gaussians:
     ) -> Gaussians:
         """From linear values: scales > 0 as [N, 3], [N] or one number; opacities in (0, 1) as [N] or one number;
         colors [N, 3] in [0, 1]; quats the identity by default."""
-        points = np.asarray(means, np.float32)
+        points = arguments.array("means", means, ("N", 3))
         count = len(points)
-        sigma = np.asarray(scales, np.float32)
+        sigma = _one_or_each("scales", scales, [(), (count,), (count, 3)])
         spread = np.broadcast_to(sigma[:, None] if sigma.ndim == 1 else sigma, (count, 3))
-        if count and not (spread > 0).all():
-            raise InputError("scales: expected numbers > 0")
-        alpha = np.broadcast_to(np.asarray(opacities, np.float32), (count,))
-        if count and not ((alpha > 0) & (alpha < 1)).all():
-            raise InputError("opacities: expected numbers between 0 and 1, both excluded")
-        turns = (
-            np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1)) if quats is None else np.asarray(quats, np.float32)
-        )
-        sh = rgb_to_sh(np.asarray(colors, np.float32)).reshape(count, 1, 3)
+        if not (spread > 0).all():
+            raise InputError(f"scales: expected numbers > 0, got {spread.min()}")
+        alpha = np.broadcast_to(_one_or_each("opacities", opacities, [(), (count,)]), (count,))
+        if not ((alpha > 0) & (alpha < 1)).all():
+            raise InputError("opacities: expected numbers between 0 and 1, both excluded (in float32)")
+        identity = np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1))
+        turns = identity if quats is None else arguments.array("quats", quats, (count, 4))
+        sh = rgb_to_sh(arguments.array("colors", colors, (count, 3), finite=True))[:, None]
         return cls(points, np.log(spread), turns, np.log(alpha / (1 - alpha)), sh)
 
     @property
@@ -104,6 +106,7 @@ class Gaussians:
 
     def bounds(self, share: float = 1.0) -> tuple[Array, Array]:
         """Lower and upper corner [3] of the box that holds the middle ``share`` of the finite means per axis."""
+        share = arguments.number("share", share, least=0, most=1)
         means = self.means[np.isfinite(self.means).all(axis=1)]
         if not len(means):
             return np.zeros(3, np.float32), np.zeros(3, np.float32)
@@ -113,26 +116,40 @@ class Gaussians:
 
     def select(self, ids: ArrayLike) -> Gaussians:
         """Some Gaussians, by index or mask."""
-        chosen = np.asarray(ids)
+        chosen = _chosen(ids, self.count)
         fields = (self.means, self.log_scales, self.quats, self.logit_opacities, self.sh)
         return Gaussians(*(f[chosen] for f in fields))
 
     def with_sh_degree(self, degree: int) -> Gaussians:
         """The same Gaussians with harmonics cut to, or filled with zeros up to, a degree."""
-        if not 0 <= degree <= nx.MAX_SH_DEGREE:
-            raise InputError(f"degree: expected 0 to {nx.MAX_SH_DEGREE}, got {degree}")
-        wanted = nx.sh_coeff_count(degree)
+        wanted = nx.sh_coeff_count(arguments.integer("degree", degree, 0, nx.MAX_SH_DEGREE))
         sh = np.zeros((self.count, wanted, 3), np.float32)
         kept = min(wanted, self.sh.shape[1])
         sh[:, :kept] = self.sh[:, :kept]
         return Gaussians(self.means, self.log_scales, self.quats, self.logit_opacities, sh)
 
 
-def _checked(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+def _one_or_each(name: str, value: ArrayLike, shapes: Sequence[tuple[int, ...]]) -> Array:
+    """A finite array of one of the shapes: one number for all Gaussians, or some for each."""
+    given = arguments.read(name, value)
+    if given.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) if shape else "one number" for shape in shapes)
+        raise InputError(f"{name}: expected {wanted}, got shape {list(given.shape)}")
+    return arguments.array(name, given, given.shape, finite=True)
+
+
+def _chosen(ids: ArrayLike, count: int) -> Array:
+    """Indices or a mask into ``count`` Gaussians."""
     try:
-        array = np.ascontiguousarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected numbers of shape {list(shape)}: {error}") from None
-    if array.shape != shape:
-        raise InputError(f"{name}: expected shape {list(shape)}, got {list(array.shape)}")
-    return array
+        given = np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"ids: expected indices or a mask, got {arguments.shown(ids)}: {error}") from None
+    if given.dtype == bool and given.shape == (count,):
+        return given
+    if given.shape == (0,):
+        return np.zeros(0, np.intp)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise InputError(f"ids: expected indices [M] or a mask [{count}], got {arguments.shown(ids)}")
+    if given.min() < -count or given.max() >= count:
+        raise InputError(f"ids: expected indices below {count}, got {given.min()} to {given.max()}")
+    return given

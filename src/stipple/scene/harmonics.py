@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stipple import arguments
 from stipple import numerics as nx
 
 
 def rgb_to_sh(rgb: ArrayLike) -> np.ndarray:
     """Band-0 coefficients that show these colours from every side."""
-    return np.asarray((np.asarray(rgb) - nx.SH_OFFSET) / nx.SH_C0)
+    return np.asarray((arguments.read("rgb", rgb) - nx.SH_OFFSET) / nx.SH_C0)
 
 
 def sh_to_rgb(sh: ArrayLike) -> np.ndarray:
     """Colours that band-0 coefficients show (not clamped)."""
-    return np.asarray(np.asarray(sh) * nx.SH_C0 + nx.SH_OFFSET)
+    return np.asarray(arguments.read("sh", sh) * nx.SH_C0 + nx.SH_OFFSET)
 
 
 def sh_degree(coefficients: int) -> int | None:

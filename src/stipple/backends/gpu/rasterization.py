@@ -20,9 +20,16 @@ _BATCH = 128
 _SIDE = 16
 _CELLS = 2048
 _MOST_MINI = 16
+_MOST_CHANNELS = 256
+"""A pixel's sums are held in registers and in local memory; drivers need minutes to compile kernels with many more."""
 
 
 def _raster_code(attrs: Attrs, channels: int, name: str, **parts: str) -> str:
+    if channels > _MOST_CHANNELS:
+        raise InputError(
+            f"colors: {channels} channels; a GPU renders at most {_MOST_CHANNELS} at once: render them in parts, or on "
+            "device 'cpu'"
+        )
     side = -(-attrs["tile_size"] // _SIDE)
     ray_batch = _BATCH if attrs["projection"] == "ray" else 1
     numbers = constants(attrs, channels)

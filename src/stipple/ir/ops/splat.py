@@ -44,7 +44,8 @@ _SIZE = (
     Attr("width", "int", "image width in pixels", required=True, minimum=1, maximum=1 << 20),
     Attr("height", "int", "image height in pixels", required=True, minimum=1, maximum=1 << 20),
 )
-_TILE = Attr("tile_size", "int", "tile edge in pixels", default=nx.TILE_SIZE, minimum=1, maximum=1024)
+MAX_TILE_SIZE = 1024
+_TILE = Attr("tile_size", "int", "tile edge in pixels", default=nx.TILE_SIZE, minimum=1, maximum=MAX_TILE_SIZE)
 _CUTOFF = Attr(
     "alpha_cutoff", "float", "smallest alpha that counts", default=nx.ALPHA_CUTOFF, minimum=0.0, maximum=0.98
 )

@@ -1,0 +1,167 @@
+"""Arguments of public functions: taken in every sensible form, refused in one sentence otherwise.
+
+Each function takes the argument's name and value and returns the value in its canonical type, or raises InputError
+that names the argument, what was expected, and what was given. Numbers end in float32 everywhere, so a number that
+float32 cannot hold counts as infinite, and one that it rounds to 0 as 0.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stipple.errors import InputError
+
+Array = np.ndarray
+Kind = TypeVar("Kind")
+_LONGEST = 60
+_LONGEST_INT = 128
+MAX_SIDE = 1 << 20
+"""Pixels of an image's side."""
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: short, whatever it is."""
+    if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value):
+        return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:  # Python refuses to print very long ones
+        return f"an int of {value.bit_length()} bits"
+    if value is None or isinstance(value, (str, bytes, numbers.Number, np.generic)):
+        text = repr(value)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return f"a value of type {type(value).__name__}"
+
+
+def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """An int: Python's, NumPy's, or an array without dimensions. Neither truth values nor floats, whole or not."""
+    try:
+        made = None if isinstance(value, (bool, np.bool_)) else operator.index(_scalar(value))
+    except TypeError:
+        made = None
+    if made is None or (least is not None and made < least) or (most is not None and made > most):
+        bounds = [f"{sign} {bound}" for sign, bound in ((">=", least), ("<=", most)) if bound is not None]
+        raise InputError(f"{name}: expected an int {' and '.join(bounds)}".rstrip() + f", got {shown(value)}")
+    return made
+
+
+def number(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None,
+    below: float | None = None,
+) -> float:  # fmt: skip
+    """A finite number within bounds, as a float. No truth values, no text."""
+    scalar = _scalar(value)
+    real = isinstance(scalar, numbers.Real) and not isinstance(scalar, (bool, np.bool_))
+    try:
+        made = float(scalar) if real else np.nan
+    except OverflowError:
+        made = np.inf
+    with np.errstate(over="ignore"):
+        single = float(np.float32(made))
+    inside = (
+        np.isfinite(single)
+        and (above is None or single > above)
+        and (least is None or single >= least)
+        and (most is None or made <= most)
+        and (below is None or made < below)
+    )
+    if not inside:
+        signs = ((">", above), (">=", least), ("<=", most), ("<", below))
+        bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound is not None)
+        raise InputError(f"{name}: expected a finite number {bounds}".rstrip() + f", got {shown(value)}")
+    return made
+
+
+def _scalar(value: Any) -> Any:
+    """What an array without dimensions holds; anything else as it is."""
+    if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0 or isinstance(value, np.ma.MaskedArray):
+        return value
+    try:
+        return np.asarray(value)[()]
+    except Exception:  # somebody else's array: what it says does not help, the caller says what was expected
+        return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name}: expected True or False, got {shown(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """One of a few words."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(choices)}, got {shown(value)}")
+    return value
+
+
+def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
+    """An object of a class."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name}: expected a {kind.__module__}.{kind.__qualname__}, got {shown(value)}")
+    return value
+
+
+def device(value: Any) -> str:
+    """A device's name, whether there is such a device or not."""
+    if not isinstance(value, str):
+        raise InputError(
+            f"device: expected a name such as 'auto' or 'cpu' (see stipple.runtime.devices()), got {shown(value)}"
+        )
+    return value
+
+
+def read(name: str, value: Any) -> Array:
+    """Real numbers as an array of whatever shape and dtype they have: NumPy's, lists, DLPack, ``__array__``."""
+    if value is None or isinstance(value, (str, bytes, dict, set)):
+        raise InputError(f"{name}: expected an array of numbers, got {shown(value)}")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{name}: expected an array of numbers, got one with masked elements; fill them first")
+    try:
+        through_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        array = np.from_dlpack(value) if through_dlpack else np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # somebody else's array may raise anything
+        raise InputError(f"{name}: expected an array of numbers, got {shown(value)}: {error}") from error
+    if array.dtype.kind not in "iuf" and not (array.size == 0 and isinstance(value, (list, tuple))):
+        what = f"dtype {array.dtype}" if array.dtype != object else shown(value)
+        raise InputError(f"{name}: expected an array of numbers, got {what}")
+    return array
+
+
+def array(
+    name: str, value: Any, shape: Sequence[int | str], dtype: type[np.floating[Any]] = np.float32, finite: bool = False
+) -> Array:
+    """Numbers in a contiguous array of a shape, whose words (``"N"``) stand for any size.
+
+    NaN and infinity pass unless ``finite``; a number that becomes infinite by conversion does not.
+    """
+    given = read(name, value)
+    if given.ndim != len(shape) or any(isinstance(w, int) and w != n for w, n in zip(shape, given.shape, strict=True)):
+        wanted = ", ".join(str(w) for w in shape)
+        raise InputError(f"{name}: expected shape [{wanted}], got {list(given.shape)}")
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(given, dtype).reshape(given.shape)
+        single = made if dtype is np.float32 else made.astype(np.float32)
+    bad = ~np.isfinite(single) if finite else np.isinf(single) & np.isfinite(given)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"element {list(first)} is {given[first]}" if first else f"got {given[first]}"
+        raise InputError(f"{name}: expected {'finite ' if finite else ''}numbers that float32 holds; {where}")
+    return made
+
+
+def image_size(width: Any, height: Any, channels: int) -> tuple[int, int]:
+    """Width and height of an image whose elements can be counted by the kernels."""
+    size = integer("width", width, 1, MAX_SIDE), integer("height", height, 1, MAX_SIDE)
+    if size[0] * size[1] * (channels + 1) >= 1 << 31:
+        raise InputError(
+            f"width, height: an image of {size[0]} x {size[1]} pixels with {channels} channels and alpha has 2^31 "
+            "numbers or more; render it in parts (a Camera for each, with its own cx and cy)"
+        )
+    return size
