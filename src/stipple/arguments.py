@@ -115,22 +115,22 @@ def device(value: Any) -> str:
     return value
 
 
-def read(name: str, value: Any) -> Array:
-    """Real numbers as an array of whatever shape and dtype they have: NumPy's, lists, DLPack, ``__array__``."""
+def read(name: str, value: Any, kinds: str = "iuf", what: str = "an array of numbers") -> Array:
+    """An array of whatever shape and dtype it has: NumPy's, lists, DLPack, ``__array__``. Real numbers by default."""
+    expected = f"{name}: expected {what}"
     if value is None or isinstance(value, (str, bytes, dict, set)):
-        raise InputError(f"{name}: expected an array of numbers, got {shown(value)}")
+        raise InputError(f"{expected}, got {shown(value)}")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise InputError(f"{name}: expected an array of numbers, got one with masked elements; fill them first")
+        raise InputError(f"{expected}, got one with masked elements; fill them first")
     try:
         through_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
         array = np.from_dlpack(value) if through_dlpack else np.asarray(value)
     except MemoryError:
         raise
     except Exception as error:  # somebody else's array may raise anything
-        raise InputError(f"{name}: expected an array of numbers, got {shown(value)}: {error}") from error
-    if array.dtype.kind not in "iuf" and not (array.size == 0 and isinstance(value, (list, tuple))):
-        what = f"dtype {array.dtype}" if array.dtype != object else shown(value)
-        raise InputError(f"{name}: expected an array of numbers, got {what}")
+        raise InputError(f"{expected}, got {shown(value)}: {error}") from error
+    if array.dtype.kind not in kinds and not (array.size == 0 and isinstance(value, (list, tuple))):
+        raise InputError(f"{expected}, got {f'dtype {array.dtype}' if array.dtype != object else shown(value)}")
     return array
 
 

@@ -239,7 +239,7 @@ def test_a_truncated_photo_is_named_when_it_is_decoded(made: Truth, tmp_path: Pa
     [
         ("cameras.txt", "PINHOLE", "FISHBOWL", "line 2: unknown camera model"),
         ("cameras.txt", "PINHOLE", "OPENCV", "expected 8 parameters for OPENCV"),
-        ("cameras.txt", "45.0", "-45.0", "positive focal lengths"),
+        ("cameras.txt", "45.0", "-45.0", "fx: expected a finite number > 0, got -45.0"),
         ("images.txt", " 7 000.png", " 8 000.png", "names camera 8"),
         ("images.txt", " 7 000.png", " x 000.png", "line 2: expected IMAGE_ID"),
         ("images.txt", "1.5 2.5 -1", "1.5 2.5", "expected X Y POINT3D_ID"),

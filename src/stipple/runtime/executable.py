@@ -117,7 +117,7 @@ class Executable:
     def _param(self, name: str) -> Value:
         if not isinstance(name, str) or name not in self.graph.params:
             known = ", ".join(sorted(self.graph.params)) or "none"
-            raise FeedError(f"the graph has no parameter {name!r}; it has: {known}")
+            raise FeedError(f"the graph has no parameter {arguments.shown(name)}; it has: {known}")
         return self.graph.params[name]
 
     # --- running ------------------------------------------------------------------------------------------

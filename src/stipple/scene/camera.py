@@ -129,7 +129,7 @@ def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 
     )
     forward = t - p
     if not np.linalg.norm(forward) > 0:
-        raise InputError("position, target: expected two points, got the same twice")
+        raise InputError("position, target: expected two points, got the same point twice")
     forward = forward / np.linalg.norm(forward)
     side = np.cross(forward, u)
     if not np.linalg.norm(side) > 1e-9 * max(float(np.linalg.norm(u)), 1e-300):

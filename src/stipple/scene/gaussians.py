@@ -140,10 +140,7 @@ def _one_or_each(name: str, value: ArrayLike, shapes: Sequence[tuple[int, ...]])
 
 def _chosen(ids: ArrayLike, count: int) -> Array:
     """Indices or a mask into ``count`` Gaussians."""
-    try:
-        given = np.asarray(ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"ids: expected indices or a mask, got {arguments.shown(ids)}: {error}") from None
+    given = arguments.read("ids", ids, "iub", "indices or a mask")
     if given.dtype == bool and given.shape == (count,):
         return given
     if given.shape == (0,):
