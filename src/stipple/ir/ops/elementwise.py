@@ -405,7 +405,9 @@ def _vjp_fused(g: VjpContext) -> Sequence[Value | None]:
     from stipple.ir.autodiff import pullback
 
     result = expand_fused(g.graph, g.inputs, g.attrs["program"])
-    return pullback([(result, g.cotangent())], g.inputs)
+    floats = [v for v in g.inputs if v.dtype.is_float]
+    gradients = dict(zip(floats, pullback([(result, g.cotangent())], floats, independent=True), strict=True))
+    return [gradients.pop(v, None) for v in g.inputs]  # once, where a value is several operands
 
 
 register(
