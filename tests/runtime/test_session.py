@@ -346,6 +346,9 @@ class Recording(ReferenceBackend):
             name = "recorded"
             owns_outputs = False
 
+            def check(self, inputs: Sequence[Any], dims: Mapping[str, int]) -> None:
+                inner.check(inputs, dims)
+
             def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]) -> Any:
                 runs.append(node.op)
                 return inner(inputs, outputs, dims)

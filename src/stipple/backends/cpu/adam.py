@@ -10,6 +10,7 @@ import numpy as np
 
 from stipple.backends.cpu.compile import kernel
 from stipple.backends.cpu.threads import Threads
+from stipple.backends.host import checks
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.graph import Node
 
@@ -64,6 +65,9 @@ class AdamKernel:
     @property
     def name(self) -> str:
         return f"numba.{self.node.op}"
+
+    def check(self, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
+        checks.check(self.node, inputs, dims)
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]

@@ -12,7 +12,7 @@ import numpy as np
 from stipple import numerics as nx
 from stipple.backends.cpu import binning, harmonics, projection, rasterization, reduction
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host.camera_check import check_camera, check_finite
+from stipple.backends.host.camera_check import check_camera
 from stipple.errors import InputError, LimitWarning
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
@@ -161,7 +161,6 @@ def check_prepared(means2d: Array, ranges: Array, ids: Array) -> None:
 def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
     """Results of splat_rasterize."""
     means2d, conics, colors, opacities, depths, background, ranges, ids = x
-    check_finite("splat_rasterize: background", background)
     check_prepared(means2d, ranges, ids)
     height, width, channels = attrs["height"], attrs["width"], colors.shape[1]
     ray, fixed = rasterization.variant(attrs["projection"], channels + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stipple.errors import GraphError
 from stipple.ir.attributes import Attr, AttrValue
@@ -318,14 +318,29 @@ def step_attrs(step: Step) -> dict[str, AttrValue]:
     return lookup(step[0]).normalise_attrs(dict(step[2]))
 
 
-Program = tuple[tuple[str, tuple[int, ...], Mapping[str, AttrValue]], ...]
+class ProgramStep(NamedTuple):
+    """One op of a program: what it reads (operand i, then earlier steps), its attributes, the dtype it makes."""
+
+    op: str
+    refs: tuple[int, ...]
+    attrs: Mapping[str, AttrValue]
+    dtype: DType
+
+
+Program = tuple[ProgramStep, ...]
 
 
 def program_of(node: Node) -> Program:
-    """A node's steps: its own op, or those of a fused group. Reference i is operand i, then earlier steps."""
+    """A node's steps: its own op, or those of a fused group."""
     if node.op != "fused":
-        return ((node.op, tuple(range(len(node.inputs))), node.attrs),)
-    return tuple((step[0], step[1], step_attrs(step)) for step in node.attrs["program"])
+        return (ProgramStep(node.op, tuple(range(len(node.inputs))), node.attrs, node.outputs[0].dtype),)
+    types = [v.type for v in node.inputs]
+    steps = []
+    for op, refs, given in node.attrs["program"]:
+        attrs = lookup(op).normalise_attrs(dict(given))
+        types += lookup(op).infer_types([types[r] for r in refs], attrs, _no_fresh)
+        steps.append(ProgramStep(op, refs, attrs, types[-1].dtype))
+    return tuple(steps)
 
 
 def _infer_fused(c: InferContext) -> list[TensorType]:
