@@ -37,11 +37,12 @@ def _corners(values: list[float], nan: bool, how: Precision, units: float = 0.0)
 
 
 # --- one operand ------------------------------------------------------------------------------------------
-def _rising(function: Callable[[float], float]) -> Callable[[Span, Precision], Span]:
-    def curve(a: Span, how: Precision) -> Span:
-        return NAN if a[0] > a[1] else how.rounded(function(a[0]), function(a[1]), a[2], how.curves)
-
-    return curve
+def _curve(
+    function: Callable[[float], float], low: float, high: float, nan: bool, how: Precision, units: float, error: float = 0.0
+) -> Span:
+    """The span of a function that rises from low to high; Python's own may be off in the last digit."""
+    ends = function(low), function(high)
+    return how.rounded(min(ends), max(ends), nan, units, error)
 
 
 def neg(a: Span, how: Precision) -> Span:
@@ -76,7 +77,7 @@ def exp(a: Span, how: Precision) -> Span:
     units = how.curves
     if how.gpu:
         units += 4 * min(max(abs(a[0]), abs(a[1])), 200.0)
-    return how.rounded(scalar.exponential(a[0]), scalar.exponential(a[1]), a[2], units)
+    return _curve(scalar.exponential, a[0], a[1], a[2], how, units)
 
 
 def log(a: Span, how: Precision) -> Span:
@@ -84,7 +85,7 @@ def log(a: Span, how: Precision) -> Span:
     if a[0] > a[1] or a[1] < 0:
         return NAN
     error = 2.0**-21 if how.gpu else 0.0
-    return how.rounded(scalar.logarithm(max(a[0], 0.0)), scalar.logarithm(a[1]), nan, how.curves, error)
+    return _curve(scalar.logarithm, max(a[0], 0.0), a[1], nan, how, how.curves, error)
 
 
 def sqrt(a: Span, how: Precision) -> Span:
@@ -139,7 +140,7 @@ def tanh(a: Span, how: Precision) -> Span:
     if a[0] > a[1]:
         return NAN
     error = 2.0**-20 if how.gpu else 0.0
-    return how.rounded(math.tanh(a[0]), math.tanh(a[1]), a[2], how.curves, error)
+    return _curve(math.tanh, a[0], a[1], a[2], how, how.curves, error)
 
 
 def sigmoid(a: Span, how: Precision) -> Span:
@@ -148,14 +149,14 @@ def sigmoid(a: Span, how: Precision) -> Span:
     units = how.curves
     if how.gpu:
         units += 4 * min(max(-a[0], 0.0), 200.0)
-    return how.rounded(scalar.sigmoid(a[0]), scalar.sigmoid(a[1]), a[2], units)
+    return _curve(scalar.sigmoid, a[0], a[1], a[2], how, units)
 
 
 def softplus(a: Span, how: Precision) -> Span:
     if a[0] > a[1]:
         return NAN
     error = 2.0**-21 if how.gpu else 0.0
-    return how.rounded(scalar.softplus(a[0]), scalar.softplus(a[1]), a[2], how.curves, error)
+    return _curve(scalar.softplus, a[0], a[1], a[2], how, how.curves, error)
 
 
 def relu(a: Span, how: Precision) -> Span:

@@ -81,6 +81,7 @@ def evaluate(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, 
             results = [failed[0]] * len(node.outputs)
         else:
             try:
+                _check_sizes(node, dims)
                 results = _node(node, [o for o in operands if isinstance(o, Tensor)], feeds, params, dims, machine)
             except (Refused, Undecided) as why:
                 results = [Failed(why)] * len(node.outputs)
@@ -103,6 +104,13 @@ def evaluate(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, 
     run.outputs = {name: _tensor(values[v]) for name, v in graph.outputs.items()}
     run.params = {**params, **{name: _tensor(values[v]) for name, v in graph.updates.items()}}
     return run
+
+
+def _check_sizes(node: ir.Node, dims: Dims) -> None:
+    """A symbolic size such as N - 1 may come out negative."""
+    for value in node.outputs:
+        if any(n < 0 for n in value.shape.resolve(dims)):
+            raise Refused(f"{node.op}: negative size in {value.shape}")
 
 
 def _tensor(value: Tensor | Failed) -> Tensor:

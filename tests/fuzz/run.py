@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 import time
 import warnings
@@ -21,7 +22,7 @@ from fuzz.shrink import shrink
 from stipple import ir
 
 
-def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = True) -> str:
+def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = True, ignore: str | None = None) -> str:
     """Try the graph of a seed: an empty text, or what went wrong, with the smallest graph that it goes wrong for."""
     program = random_program(seed)
     rng = random.Random(-seed - 1)
@@ -29,6 +30,8 @@ def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = T
     try:
         check(program.graph, rounds, variants, tally)
     except Mismatch as failure:
+        if ignore and re.search(ignore, str(failure)):
+            return ""
         failed = [v for v in variants if str(failure).startswith(f"{v.name}:")] or variants
         return report(seed, program.graph, rounds, failed, str(failure), shrinks)
     return ""
@@ -67,6 +70,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="number of the first graph; one graph is one number")
     parser.add_argument("--devices", default="reference,cpu", help="reference, cpu and gpu, separated by commas")
     parser.add_argument("--failures", type=int, default=10, help="stop after so many failures")
+    parser.add_argument("--ignore", metavar="REGEX", help="pass over failures whose message it matches")
     parser.add_argument("--no-shrink", action="store_true", help="print failing graphs whole")
     given = parser.parse_args()
     devices = given.devices.split(",")
@@ -81,7 +85,7 @@ def main() -> int:
     warnings.simplefilter("error")
     tally, failures, started = Tally(), 0, time.monotonic()
     for k in range(given.graphs):
-        text = fuzz_one(given.seed + k, variants, tally, not given.no_shrink)
+        text = fuzz_one(given.seed + k, variants, tally, not given.no_shrink, given.ignore)
         if text:
             failures += 1
             print(f"\r{text}\n", flush=True)

@@ -39,52 +39,61 @@ def _smaller(graph: ir.Graph, rounds: list[Round]) -> Iterator[Case]:
             if k == 0:  # parameters need a first value
                 left[0] = Round({**rounds[0].params, **left[0].params}, left[0].feeds)
             yield graph, left
-    for name in graph.outputs:
-        yield from _cut(graph, rounds, drop_outputs={name})
-    for name in graph.updates:
-        yield from _cut(graph, rounds, drop_updates={name})
-    if len(graph.live_nodes()) < len(graph):
-        yield from _cut(graph, rounds, drop_dead=True)
+    if len(graph.outputs) + len(graph.updates) > 1 or len(graph.live_nodes()) < len(graph):
         for node in graph.nodes:
-            if node.id not in graph.live_nodes():
-                yield from _cut(graph, rounds, drop_node=node)
-    for node in reversed(graph.nodes):
-        for result in node.outputs:
-            for operand in node.inputs:
-                if operand.type == result.type:
-                    yield from _cut(graph, rounds, replace={result: operand}, drop_dead=True)
-        if not node.definition.source and node.op != "constant" and node.inputs:
-            yield from _cut(graph, rounds, make_input=node)
+            for value in node.outputs:
+                yield from _cut(graph, rounds, outputs={"out": value}, drop_updates=set(graph.updates))
+    for keeps_dead in (False, True):  # what is dead may be what it fails for
+        yield from _fewer_nodes(graph, rounds, keeps_dead)
     for symbol in sorted({s for n in graph.nodes for v in n.outputs for s in v.shape.symbols}):
         for size in (1, 2):
             yield from _resized(graph, rounds, symbol, size)
     yield from _simpler_values(graph, rounds)
 
 
+def _fewer_nodes(graph: ir.Graph, rounds: list[Round], keeps_dead: bool) -> Iterator[Case]:
+    if not keeps_dead and len(graph.live_nodes()) < len(graph):
+        yield from _cut(graph, rounds)
+    for name in graph.outputs:
+        yield from _cut(graph, rounds, drop_outputs={name}, keeps_dead=keeps_dead)
+    for name in graph.updates:
+        yield from _cut(graph, rounds, drop_updates={name}, keeps_dead=keeps_dead)
+    for node in reversed(graph.nodes):
+        for result in node.outputs:
+            for operand in node.inputs:
+                if operand.type == result.type:
+                    yield from _cut(graph, rounds, replace={result: operand}, keeps_dead=keeps_dead)
+        if not node.definition.source and node.op != "constant" and node.inputs:
+            yield from _cut(graph, rounds, make_input=node, keeps_dead=keeps_dead)
+        if keeps_dead:
+            yield from _cut(graph, rounds, drop_node=node, keeps_dead=True)
+
+
 def _cut(
     graph: ir.Graph,
     rounds: list[Round],
+    outputs: Mapping[str, ir.Value] | None = None,
     drop_outputs: frozenset[str] | set[str] = frozenset(),
     drop_updates: frozenset[str] | set[str] = frozenset(),
     replace: Mapping[ir.Value, ir.Value] | None = None,
     make_input: ir.Node | None = None,
-    drop_dead: bool = False,
+    keeps_dead: bool = False,
     drop_node: ir.Node | None = None,
 ) -> Iterator[Case]:
     """The graph rebuilt with a change, if that is possible."""
     new = ir.Graph(graph.name)
     made: dict[ir.Value, ir.Value] = {}
     replace = replace or {}
-    kept = {n: v for n, v in graph.outputs.items() if n not in drop_outputs}
+    kept = {n: v for n, v in (outputs or graph.outputs).items() if n not in drop_outputs}
     updates = {n: v for n, v in graph.updates.items() if n not in drop_updates}
     live = _live(graph, [*kept.values(), *updates.values()], replace)
-    named = {v for n in graph.nodes if n.id in live for v in n.inputs} | set(kept.values()) | set(updates.values())
+    named = {v for n in graph.nodes if n.id in live or keeps_dead for v in n.inputs} | set(kept.values()) | set(updates.values())
     fed: dict[str, ir.Value] = {}
     try:
         for node in graph.nodes:
-            if node is drop_node or ((drop_dead or node.definition.source) and node.id not in live):
-                if node.op != "param" or node.attrs["name"] not in updates:
-                    continue
+            updated = node.op == "param" and node.attrs["name"] in updates
+            if node is drop_node or not (node.id in live or keeps_dead or updated):
+                continue
             if node is make_input:
                 for value in node.outputs:
                     if value in named:
