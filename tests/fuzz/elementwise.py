@@ -42,7 +42,7 @@ def _curve(
 ) -> Span:
     """The span of a function that rises from low to high; Python's own may be off in the last digit."""
     ends = function(low), function(high)
-    return how.rounded(min(ends), max(ends), nan, units, error)
+    return how.rounded(lowest(ends), highest(ends), nan, units, error)
 
 
 def neg(a: Span, how: Precision) -> Span:

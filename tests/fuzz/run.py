@@ -88,7 +88,7 @@ def main() -> int:
         text = fuzz_one(given.seed + k, variants, tally, not given.no_shrink, given.ignore)
         if text:
             failures += 1
-            print(f"\r{text}\n", flush=True)
+            print(f"\n{text}\n", flush=True)
         if k % 20 == 19 or k == given.graphs - 1:
             print(f"\r{k + 1} of {given.graphs} graphs, {failures} failures", end="", flush=True)
         if failures == given.failures:
