@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz import elementwise, images, tensors
+from fuzz import elementwise, images, splats, tensors
 from fuzz.optimiser import adam
 from fuzz.spans import CPU, DOUBLE, GPU, HELD_IN_DOUBLE, INT_LIMITS, Precision, Span, as_float32, exactly, hull
 from fuzz.tensors import Refused, Tensor, Undecided
@@ -64,10 +64,17 @@ class Run:
     params: dict[str, Tensor] = field(default_factory=dict)
     must_fail: str = ""
     may_fail: str = ""
+    watched: Tensor | None = None
 
 
-def evaluate(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, Tensor], machine: Machine) -> Run:
-    """Run a graph once."""
+def evaluate(
+    graph: ir.Graph,
+    feeds: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    machine: Machine,
+    watch: ir.Value | None = None,
+) -> Run:
+    """Run a graph once. ``watch`` is a value to keep beside the outputs."""
     dims = bound(graph, feeds, params)
     live = graph.live_nodes()
     values: dict[ir.Value, Tensor | Failed] = {}
@@ -101,6 +108,7 @@ def evaluate(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, 
         return run
     if any(isinstance(values[v], Failed) for v in graph.roots):
         return run
+    run.watched = None if watch is None else _tensor(values[watch])
     run.outputs = {name: _tensor(values[v]) for name, v in graph.outputs.items()}
     run.params = {**params, **{name: _tensor(values[v]) for name, v in graph.updates.items()}}
     return run
@@ -172,6 +180,8 @@ def _node(
         return [_STRUCTURE[op](node, x, dims)]
     if op in ("adam", "adam_visible"):
         return adam(x, attrs, how)
+    if op in splats.OPS:
+        return splats.compute(node, x, how)
     if op in images.OPS:
         return images.compute(op, x, attrs, how)
     if op == "scatter_add":
@@ -243,6 +253,7 @@ KNOWN_OPS = frozenset(
         *elementwise.OPS,
         *_STRUCTURE,
         *images.OPS,
+        *splats.OPS,
         "input",
         "param",
         "constant",

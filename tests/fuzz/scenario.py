@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fuzz import feeds
-from fuzz.generate import MOST_ELEMENTS, Program
+from fuzz.generate import MOST_ELEMENTS, Program, random_program
 from stipple import ir
 
 SIZES = (0, 1, 1, 2, 3, 3, 5)
@@ -21,6 +21,14 @@ class Round:
 
     params: dict[str, np.ndarray] = field(default_factory=dict)
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Scenario:
+    """A graph, and what happens to it."""
+
+    graph: ir.Graph
+    rounds: list[Round]
 
 
 def must_be_finite(graph: ir.Graph) -> set[str]:
@@ -110,3 +118,10 @@ def _resolved(kind: str, dims: Mapping[str, int], program: Program, rng: random.
         sizes = {**{s: rng.choice(SIZES) for s in sorted(rows.symbols)}, **dims}
         return f"ids:{max(0, rows.resolve(sizes))}"
     return kind
+
+
+def random_scenario(seed: int) -> Scenario:
+    """The graph of a seed and what happens to it."""
+    program = random_program(seed)
+    rng = random.Random(-seed - 1)
+    return Scenario(program.graph, random_rounds(program, rng, rng.choice((1, 2, 3, 4))))
