@@ -20,7 +20,7 @@ DEVICES = ("cpu", "gpu", "least gpu")
 def open_session(name: str) -> Session | str:
     """A session, or why there is none."""
     if name == "cpu":
-        return Session(CpuBackend())
+        return Session(CpuBackend(), debug=True)
     try:
         return Session(GpuBackend("gpu", least=name == "least gpu"))
     except DeviceError as error:
@@ -55,3 +55,9 @@ def gpu(gpu_session: Session) -> Gpu:
     backend = gpu_session.backend
     assert isinstance(backend, GpuBackend)
     return backend.gpu
+
+
+@pytest.fixture(params=("reference", *DEVICES))
+def any_session(request: pytest.FixtureRequest) -> Session:
+    """Every device in turn, the reference first."""
+    return Session("reference", debug=True) if request.param == "reference" else session_on(request.param)

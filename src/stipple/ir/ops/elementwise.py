@@ -9,7 +9,7 @@ from stipple.errors import GraphError
 from stipple.ir.attributes import Attr, AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, lookup, register
-from stipple.ir.ops.structure import one, sum_to
+from stipple.ir.ops.structure import known_value, one, sum_to
 from stipple.ir.shape import Dim, TensorType, broadcast_shapes
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _unary(name: str, doc: str, rule: Rule | None) -> Callable[[Value], Value]:
     )
 
     def build(x: Value) -> Value:
-        return one(x.graph, name, [x])
+        return one(name, [x])
 
     build.__name__, build.__doc__ = name, doc
     return build
@@ -74,7 +74,7 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
         parts = rule(g, g.cotangent())
         return [None if p is None else sum_to(p, v.shape) for p, v in zip(parts, g.inputs, strict=True)]
 
-    kind = "any" if name in ("add", "sub", "mul", "maximum", "minimum") else "float"
+    kind = "number" if name in ("add", "sub", "mul", "maximum", "minimum") else "float"
     operands = (Operand("a", dtype=kind), Operand("b", dtype=kind))
     register(OpDef(name, operands, ("out",), _infer_binary, doc, vjp=vjp, elementwise=True, inplace={0: 0}))
 
@@ -86,7 +86,8 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
 
 
 def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
-    operands = (Operand("a", dtype="any"), Operand("b", dtype="any"))
+    kind = "any" if name == "equal" else "number"
+    operands = (Operand("a", dtype=kind), Operand("b", dtype=kind))
     register(OpDef(name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True))
 
     def build(a: Operandish, b: Operandish) -> Value:
@@ -99,13 +100,15 @@ def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
 def _two(name: str, a: Operandish, b: Operandish) -> Value:
     known = _known(name, a, b)
     graph, dtype = known.graph, known.dtype
-    return one(graph, name, [graph.lift(a, dtype), graph.lift(b, dtype)])
+    return one(name, [graph.lift(a, dtype), graph.lift(b, dtype)])
 
 
 def _known(op: str, *operands: Operandish) -> Value:
     """The first operand that is a graph value: it says which graph and dtype numbers join."""
+    from stipple.ir.graph import Value
+
     for operand in operands:
-        if not isinstance(operand, (bool, int, float)):
+        if isinstance(operand, Value):
             return operand
     raise GraphError(f"{op}: at least one operand must be a graph value")
 
@@ -158,15 +161,15 @@ _logic("logical_not", 1, "The opposite.")
 
 
 def logical_and(a: Value, b: Value) -> Value:
-    return one(a.graph, "logical_and", [a, b])
+    return one("logical_and", [a, b])
 
 
 def logical_or(a: Value, b: Value) -> Value:
-    return one(a.graph, "logical_or", [a, b])
+    return one("logical_or", [a, b])
 
 
 def logical_not(a: Value) -> Value:
-    return one(a.graph, "logical_not", [a])
+    return one("logical_not", [a])
 
 
 register(
@@ -183,13 +186,14 @@ register(
 
 
 def isfinite(x: Value) -> Value:
-    return one(x.graph, "isfinite", [x])
+    return one("isfinite", [x])
 
 
 # --- binary -----------------------------------------------------------------------------------------------
 def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     base, power = g.inputs
-    to_base = ct * power * pow_(base, power - 1.0)
+    # x^0 is 1 everywhere, but 0 * 0^-1 is no number.
+    to_base = ct * where(equal(power, 0.0), 0.0, power * pow_(base, power - 1.0))
     # x^p has a derivative in p only where log x exists; 0 elsewhere keeps integer powers of negatives usable.
     safe = where(base > 0.0, base, 1.0)
     return [to_base, ct * g.outputs[0] * log(safe)]
@@ -248,7 +252,7 @@ register(
 def where(condition: Value, a: Operandish, b: Operandish) -> Value:
     known = _known("where", a, b)
     graph = known.graph
-    return one(graph, "where", [condition, graph.lift(a, known.dtype), graph.lift(b, known.dtype)])
+    return one("where", [condition, graph.lift(a, known.dtype), graph.lift(b, known.dtype)])
 
 
 def _infer_clamp(c: InferContext) -> list[TensorType]:
@@ -279,7 +283,7 @@ register(
 
 
 def clamp(x: Value, low: float = float("-inf"), high: float = float("inf")) -> Value:
-    return one(x.graph, "clamp", [x], low=low, high=high)
+    return one("clamp", [x], low=low, high=high)
 
 
 register(
@@ -297,8 +301,9 @@ register(
 
 
 def cast(x: Value, dtype: DType | str) -> Value:
+    known_value("cast: x", x)
     made = DType.of(dtype)
-    return x if x.dtype is made else one(x.graph, "cast", [x], dtype=made)
+    return x if x.dtype is made else one("cast", [x], dtype=made)
 
 
 # --- fused groups -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from stipple.errors import GraphError
 from stipple.ir.attributes import Attr
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, register
 from stipple.ir.ops.elementwise import cast, equal
-from stipple.ir.ops.structure import broadcast_to, full, one, reshape, transpose
+from stipple.ir.ops.structure import broadcast_to, full, known_value, one, reshape, transpose
 from stipple.ir.shape import Dim, Shape, TensorType
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ for _name, _doc, _vjp in (
 
 
 def _reduce(op: str, x: Value, axes: int | Sequence[int] | None, keepdims: bool) -> Value:
+    known_value(f"{op}: x", x)
     if axes is None:
         chosen = tuple(range(x.shape.rank))
     else:
@@ -82,7 +83,7 @@ def _reduce(op: str, x: Value, axes: int | Sequence[int] | None, keepdims: bool)
         if any(not isinstance(a, int) or not -x.shape.rank <= a < x.shape.rank for a in chosen):
             raise GraphError(f"{op}: axes: expected axes of {x.shape}, got {list(chosen)}")
         chosen = tuple(sorted(a % x.shape.rank for a in chosen))
-    return one(x.graph, op, [x], axes=chosen, keepdims=keepdims)
+    return one(op, [x], axes=chosen, keepdims=keepdims)
 
 
 def sum_(x: Value, axes: int | Sequence[int] | None = None, keepdims: bool = False) -> Value:
@@ -118,7 +119,7 @@ register(
 
 
 def matmul(a: Value, b: Value) -> Value:
-    return one(a.graph, "matmul", [a, b])
+    return one("matmul", [a, b])
 
 
 __all__ = ["matmul", "mean", "reduce_max", "reduce_min", "sum_"]
