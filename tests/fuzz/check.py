@@ -74,13 +74,15 @@ class Tally:
     unsupported: int = 0
     elements: int = 0
     sharp: int = 0
+    rendered: int = 0
     ops: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         share = self.sharp / max(1, self.elements)
         return (
             f"{self.graphs} graphs, {self.rounds} runs ({self.refused} refused as they should, {self.unsupported} "
-            f"graphs a device does not take), {self.elements} values compared, {share:.1%} of them to 1e-4 or closer"
+            f"graphs a device does not take), {self.elements} values compared, {share:.1%} of them to 1e-4 or "
+            f"closer; and {self.rendered} of renders"
         )
 
 
@@ -242,11 +244,13 @@ class _Trial:
             self.fail(f"{what}: {array.dtype}{list(array.shape)}, expected {wanted.dtype}{list(wanted.shape)}")
         how = self.variant.machine.precision(wanted.dtype)
         single = wanted.dtype == "f32"
-        self.tally.elements += len(wanted.spans)
+        renders = self.graph.count("splat_render") > 0
+        self.tally.rendered += len(wanted.spans) * renders
+        self.tally.elements += len(wanted.spans) * (not renders)
         for at, (value, span) in enumerate(zip(array.reshape(-1).tolist(), wanted.spans, strict=True)):
             low, high, nan = rounded_to_float32(span) if single else span
             if low > high or (low == high and not nan) or (not nan and high - low <= 1e-4 * max(abs(low), abs(high))):
-                self.tally.sharp += 1
+                self.tally.sharp += not renders
             if value != value:
                 right = nan
             elif how.zeros or not single:

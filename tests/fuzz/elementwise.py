@@ -202,7 +202,18 @@ def div(a: Span, b: Span, how: Precision) -> Span:
             return (-INF, INF, nan)
     elif b[0] == b[1] == 0 and math.copysign(1, b[0]) != math.copysign(1, b[1]):
         return NAN if a[0] == a[1] == 0 else (-INF, INF, nan)
-    return _corners([scalar.divide(x, y) for x in a[:2] for y in b[:2]], nan, how, how.division)
+    quotients = [q for x in a[:2] for y in b[:2] for q in _quotients(x, y, a[0] != a[1], b[0] != b[1])]
+    return _corners(quotients, nan, how, how.division)
+
+
+def _quotients(x: float, y: float, x_varies: bool, y_varies: bool) -> list[float]:
+    """x / y at a corner; where that is NaN, what it is close by."""
+    found = scalar.divide(x, y)
+    if found == found:
+        return [found]
+    sign = math.copysign(1, x) * math.copysign(1, y)
+    steep, flat = (y_varies, x_varies) if math.isinf(x) else (x_varies, y_varies)
+    return [math.nan] + [sign * INF] * steep + [-0.0, 0.0] * flat
 
 
 def power(a: Span, b: Span, how: Precision) -> Span:

@@ -75,7 +75,10 @@ def evaluate(
     watch: ir.Value | None = None,
 ) -> Run:
     """Run a graph once. ``watch`` is a value to keep beside the outputs."""
-    dims = bound(graph, feeds, params)
+    try:
+        dims = bound(graph, feeds, params)
+    except Refused as why:  # a run that was refused left parameters at another size than what is fed next
+        return Run(must_fail=str(why))
     live = graph.live_nodes()
     values: dict[ir.Value, Tensor | Failed] = {}
     known: set[ir.Value] = set()
@@ -132,8 +135,8 @@ def bound(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, Ten
     for table, given in ((graph.params, params), (graph.inputs, feeds)):
         for name, value in table.items():
             for dim, size in zip(value.shape, given[name].shape, strict=True):
-                if dim.symbol is not None:
-                    assert dims.setdefault(dim.symbol, size) == size, f"{name}: {dim} is two sizes"
+                if dim.symbol is not None and dims.setdefault(dim.symbol, size) != size:
+                    raise Refused(f"{name}: {dim} is {dims[dim.symbol]} and {size}")
     return dims
 
 

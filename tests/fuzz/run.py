@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fuzz.scenario import Round, random_scenario
 from fuzz.shrink import shrink
 from fuzz.splat_programs import random_step
 from stipple import ir
+from stipple.errors import GraphError
 
 
 SPLATS = 12
@@ -27,7 +29,10 @@ SPLATS = 12
 
 def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = True, ignore: str | None = None) -> str:
     """Try the graph of a seed: an empty text, or what went wrong, with the smallest graph that it goes wrong for."""
-    made = random_step(seed) if seed % SPLATS == SPLATS - 1 else random_scenario(seed)
+    try:
+        made = random_step(seed) if seed % SPLATS == SPLATS - 1 else random_scenario(seed)
+    except GraphError:
+        return f"seed {seed}: the graph could not be built:\n{traceback.format_exc()}"
     try:
         check(made.graph, made.rounds, variants, tally)
     except Mismatch as failure:

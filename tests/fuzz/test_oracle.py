@@ -88,13 +88,13 @@ def test_special_values(op: str, operands: tuple[float, ...], wanted: float) -> 
 def test_spans_hold_what_their_members_give(how: Precision) -> None:
     """Any function of members lies in the span of the function: whatever a rounding error made of an operand."""
     rng = random.Random(5)
-    ends = (-INF, -1e30, -3.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 1e30, INF)
+    ends = (-INF, -1e30, -3.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, INF)
     ops = {
         **dict.fromkeys(("neg", "abs", "sign", "floor", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos"), 1),
         **dict.fromkeys(("tanh", "sigmoid", "softplus", "relu"), 1),
         **dict.fromkeys(("add", "sub", "mul", "div", "pow", "maximum", "minimum"), 2),
     }
-    for _ in range(6000):
+    for _ in range(20_000):
         op, count = rng.choice(list(ops.items()))
         spans, members = [], []
         for _ in range(count):
