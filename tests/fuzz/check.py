@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from stipple.ir.passes import Pass
 from stipple.runtime import Executable, Session
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A device did what the oracle does not allow."""
 
 
@@ -107,7 +108,7 @@ def _tensors(values: Mapping[str, ir.Value], arrays: Mapping[str, np.ndarray], m
 
 
 def check(graph: ir.Graph, rounds: Sequence[Round], variants: Sequence[Variant], tally: Tally | None = None) -> None:
-    """Run a graph in every way given. Raises Mismatch."""
+    """Run a graph in every way given. Raises MismatchError."""
     tally = Tally() if tally is None else tally
     tally.graphs += 1
     for node in graph.nodes:
@@ -136,16 +137,16 @@ def compiled(graph: ir.Graph, variant: Variant) -> Executable | None:
             ir.save(graph, path)
             loaded = ir.load(path)
         if str(loaded) != str(graph):
-            raise Mismatch(f"{variant.name}: the graph was loaded as\n{loaded}")
+            raise MismatchError(f"{variant.name}: the graph was loaded as\n{loaded}")
         graph = loaded
     try:
         return found.compile(graph, variant.passes)
     except UnsupportedOpError as error:
         if not may_be_unsupported(graph, variant.device):
-            raise Mismatch(f"{variant.name}: {error}") from None
+            raise MismatchError(f"{variant.name}: {error}") from None
         return None
     except Exception as error:
-        raise Mismatch(f"{variant.name}: compile raised {type(error).__name__}: {error}") from error
+        raise MismatchError(f"{variant.name}: compile raised {type(error).__name__}: {error}") from error
 
 
 def may_be_unsupported(graph: ir.Graph, device: str) -> bool:
@@ -168,7 +169,7 @@ class _Trial:
         self.held: list[tuple[str, np.ndarray, np.ndarray]] = []
 
     def fail(self, message: str) -> None:
-        raise Mismatch(f"{self.variant.name}: {message}")
+        raise MismatchError(f"{self.variant.name}: {message}")
 
     def run(self, rounds: Sequence[Round], expected: Sequence[Run]) -> None:
         for number, (given, wanted) in enumerate(zip(rounds, expected, strict=False)):
@@ -187,9 +188,10 @@ class _Trial:
             self._compare_all(where, "output", outputs, wanted.outputs)
             params = {n: self.executable.get_param(n) for n in self.graph.params}
             self._compare_all(where, "parameter", params, wanted.params)
-            for name, array in params.items():
+            for array in params.values():
                 scribble(array)
-            for k, (name, array) in enumerate(sorted(outputs.items())):
+            for k, name in enumerate(sorted(outputs)):
+                array = outputs[name]
                 if (k + number) % 2:
                     self.held.append((f"output {name!r} of {where}", array, array.copy()))
                 else:
@@ -203,7 +205,7 @@ class _Trial:
         try:
             outputs = self.executable.run(mine)
         except Exception as error:
-            raise Mismatch(f"{self.variant.name}: {where} raised {type(error).__name__}: {error}") from error
+            raise MismatchError(f"{self.variant.name}: {where} raised {type(error).__name__}: {error}") from error
         for name, array in mine.items():
             if array.tobytes() != given.feeds[name].tobytes():
                 self.fail(f"{where} changed the feed {name!r}")
@@ -220,7 +222,7 @@ class _Trial:
             raised = True
             self.tally.refused += 1
         except Exception as error:
-            raise Mismatch(f"{self.variant.name}: {where} raised {type(error).__name__}: {error}") from error
+            raise MismatchError(f"{self.variant.name}: {where} raised {type(error).__name__}: {error}") from error
         if wanted.must_fail and not raised:
             self.fail(f"{where}: no InputError, though {wanted.must_fail}")
         if raised:
@@ -251,7 +253,7 @@ class _Trial:
             low, high, nan = rounded_to_float32(span) if single else span
             if low > high or (low == high and not nan) or (not nan and high - low <= 1e-4 * max(abs(low), abs(high))):
                 self.tally.sharp += not renders
-            if value != value:
+            if math.isnan(value):
                 right = nan
             elif how.zeros or not single:
                 right = low <= high and not before(value, low) and not before(high, value)

@@ -22,6 +22,7 @@ from fuzz.spans import (
     hull,
     infinity_possible,
     lowest,
+    same,
     zero_possible,
 )
 
@@ -30,7 +31,7 @@ _EXACT_INTEGERS = 2.0**53
 
 def _corners(values: list[float], nan: bool, how: Precision, units: float = 0.0) -> Span:
     """The span of a function that is monotone in each operand, from its values at the corners."""
-    known = [v for v in values if v == v]
+    known = [v for v in values if not math.isnan(v)]
     if not known:
         return NAN
     return how.rounded(lowest(known), highest(known), nan, units)
@@ -38,7 +39,13 @@ def _corners(values: list[float], nan: bool, how: Precision, units: float = 0.0)
 
 # --- one operand ------------------------------------------------------------------------------------------
 def _curve(
-    function: Callable[[float], float], low: float, high: float, nan: bool, how: Precision, units: float, error: float = 0.0
+    function: Callable[[float], float],
+    low: float,
+    high: float,
+    nan: bool,
+    how: Precision,
+    units: float,
+    error: float = 0.0,
 ) -> Span:
     """The span of a function that rises from low to high; Python's own may be off in the last digit."""
     ends = function(low), function(high)
@@ -178,6 +185,9 @@ def add(a: Span, b: Span, how: Precision) -> Span:
 def sub(a: Span, b: Span, how: Precision) -> Span:
     if b[0] > b[1]:
         return NAN
+    if same(a, b):
+        unknown = a[2] or infinity_possible(a)
+        return NAN if a[0] == a[1] and infinity_possible(a) else how.rounded(0.0, 0.0, unknown)
     return add(a, (-b[1], -b[0], b[2]), how)
 
 
@@ -186,8 +196,10 @@ def mul(a: Span, b: Span, how: Precision) -> Span:
         return NAN
     nan = a[2] or b[2] or (zero_possible(a) and infinity_possible(b)) or (zero_possible(b) and infinity_possible(a))
     products = [x * y for x in a[:2] for y in b[:2]]
-    if any(p != p for p in products) and (a[0] != a[1] or b[0] != b[1]):
-        products = [p if p == p else s for p in products for s in (-0.0, 0.0)]  # 0 times what grows without end
+    if any(math.isnan(p) for p in products) and (a[0] != a[1] or b[0] != b[1]):
+        products = [
+            p if not math.isnan(p) else s for p in products for s in (-0.0, 0.0)
+        ]  # 0 times what grows without end
     return _corners(products, nan, how, how.basic)
 
 
@@ -209,7 +221,7 @@ def div(a: Span, b: Span, how: Precision) -> Span:
 def _quotients(x: float, y: float, x_varies: bool, y_varies: bool) -> list[float]:
     """x / y at a corner; where that is NaN, what it is close by."""
     found = scalar.divide(x, y)
-    if found == found:
+    if not math.isnan(found):
         return [found]
     sign = math.copysign(1, x) * math.copysign(1, y)
     steep, flat = (y_varies, x_varies) if math.isinf(x) else (x_varies, y_varies)
@@ -266,12 +278,18 @@ def _power_of_positive(low: float, high: float, b: Span, how: Precision) -> Span
 def maximum(a: Span, b: Span, how: Precision) -> Span:
     if a[0] > a[1] or b[0] > b[1]:
         return NAN
+    for one, other in ((a, b), (b, a)):
+        if one is other or (one[0] > other[1] and not other[2]):
+            return how.settled(one)
     return how.settled((*_either_zero(max(a[0], b[0]), max(a[1], b[1])), a[2] or b[2]))
 
 
 def minimum(a: Span, b: Span, how: Precision) -> Span:
     if a[0] > a[1] or b[0] > b[1]:
         return NAN
+    for one, other in ((a, b), (b, a)):
+        if one is other or (one[1] < other[0] and not other[2]):
+            return how.settled(one)
     return how.settled((*_either_zero(min(a[0], b[0]), min(a[1], b[1])), a[2] or b[2]))
 
 
@@ -297,19 +315,23 @@ def _truth(certain: bool, possible: bool) -> Span:
 
 
 def less(a: Span, b: Span) -> Span:
+    if same(a, b):
+        return FALSE
     some = a[0] <= a[1] and b[0] <= b[1]
     return _truth(some and not (a[2] or b[2]) and a[1] < b[0], some and a[0] < b[1])
 
 
 def less_equal(a: Span, b: Span) -> Span:
+    if same(a, b):
+        return _truth(a[0] <= a[1] and not a[2], a[0] <= a[1])
     some = a[0] <= a[1] and b[0] <= b[1]
     return _truth(some and not (a[2] or b[2]) and a[1] <= b[0], some and a[0] <= b[1])
 
 
 def equal(a: Span, b: Span) -> Span:
     some = a[0] <= a[1] and b[0] <= b[1]
-    same = a[0] == a[1] == b[0] == b[1]
-    return _truth(some and same and not (a[2] or b[2]), some and a[0] <= b[1] and b[0] <= a[1])
+    certain = same(a, b) or a[0] == a[1] == b[0] == b[1]
+    return _truth(some and certain and not (a[2] or b[2]), some and a[0] <= b[1] and b[0] <= a[1])
 
 
 def isfinite(a: Span) -> Span:

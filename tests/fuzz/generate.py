@@ -51,11 +51,11 @@ class Generator:
         return [v for v in self.pool if fits(v)]
 
     def value(self, fits: Callable[[ir.Value], bool], instead: ir.Value | None = None) -> ir.Value:
-        """A value that fits; late ones more often, so that chains grow. Raises Unfit if there is none."""
+        """A value that fits; late ones more often, so that chains grow. Raises UnfitError if there is none."""
         found = self.values(fits)
         if not found:
             if instead is None:
-                raise Unfit
+                raise UnfitError
             return instead
         if self.chance(0.5):
             found = found[-4:]
@@ -167,7 +167,7 @@ class Generator:
             lambda: x**1.0,
             lambda: x**2.0,
             lambda: x**0.0,
-            lambda: -(-x),
+            lambda: ir.neg(ir.neg(x)),
             lambda: x * 0.0,
             lambda: x - x,
             lambda: x / x,
@@ -188,14 +188,14 @@ class Generator:
         if len(dims) >= 2:
             options += [[dims[0] * dims[1], *dims[2:]], [dims[1], dims[0], *dims[2:]]]
         if x.shape.rank > 4:
-            raise Unfit
+            raise UnfitError
         return ir.reshape(x, self.rng.choice(options))
 
     def repeat(self) -> ir.Value:
         """A node once more."""
         nodes = [n for n in self.graph.nodes if not n.definition.source and len(n.outputs) == 1]
         if not nodes:
-            raise Unfit
+            raise UnfitError
         node = self.rng.choice(nodes)
         return self.graph.add(node.op, node.inputs, node.attrs).outputs[0]
 
@@ -322,7 +322,7 @@ class Generator:
         if found:
             return self.rng.choice(found)
         if x.shape[0].symbol is None and x.shape[0].value is None:
-            raise Unfit
+            raise UnfitError
         return self.source(f"mask{len(self.graph.nodes)}", [x.shape[0]], "bool", "any")
 
     def image(self) -> ir.Value:
@@ -351,7 +351,7 @@ class Generator:
         """Gradients of a sum of something."""
         x = self.a_float()
         if len(self.graph.nodes) > 60:
-            raise Unfit
+            raise UnfitError
         loss = ir.sum(x) if x.shape.rank else x
         choices = self.values(lambda v: v.dtype is x.dtype and v.node.id <= x.node.id)
         wrt = self.rng.sample(choices, min(len(choices), self.rng.randint(1, 3)))
@@ -366,13 +366,13 @@ class Generator:
             (self.unary, 6), (self.binary, 8), (self.truth, 3), (self.where, 4), (self.clamp, 1.5), (self.cast, 3),
             (self.neutral, 2), (self.view, 4), (self.repeat, 1.5), (self.constant, 2), (self.transpose, 2),
             (self.broadcast, 2), (self.narrow, 2.5), (self.pad, 1), (self.concat, 2), (self.gather, 1.5),
-            (self.scatter, 1.2), (self.reduction, 3), (self.matmul, 1), (lambda: self.adam().param, 0.8), (self.gradient, 1.2),
-            (self.image, 0.2),
+            (self.scatter, 1.2), (self.reduction, 3), (self.matmul, 1), (lambda: self.adam().param, 0.8),
+            (self.gradient, 1.2),            (self.image, 0.2),
         )  # fmt: skip
         maker = self.rng.choices([m for m, _ in makers], [w for _, w in makers])[0]
         try:
             made = maker()
-        except Unfit:
+        except UnfitError:
             return
         except GraphError as error:
             if not any(text in str(error) for text in _LIKELY):
@@ -393,7 +393,7 @@ class Generator:
             param = self.graph.params[name]
             try:
                 value = self.next_of(param)
-            except Unfit:
+            except UnfitError:
                 continue
             if name not in self.graph.updates and small(value):
                 self.graph.update(param, value)
@@ -428,7 +428,7 @@ class Generator:
         return [n for n in self.graph.params if not n.startswith("ids")]
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """The graph has no value that fits what was drawn."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fuzz import tensors
 from fuzz.elementwise import add, div, magnitude, mul, sign, sub
 from fuzz.spans import Precision, Span
-from fuzz.tensors import Refused, Tensor
+from fuzz.tensors import RefusedError, Tensor
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
@@ -50,7 +50,8 @@ def l1_backward(a: Tensor, b: Tensor, v: Span, how: Precision) -> list[Tensor]:
 def _planes(x: Tensor) -> list[Plane]:
     height, width, channels = x.shape
     return [
-        [[x.spans[(i * width + j) * channels + c] for j in range(width)] for i in range(height)] for c in range(channels)
+        [[x.spans[(i * width + j) * channels + c] for j in range(width)] for i in range(height)]
+        for c in range(channels)
     ]
 
 
@@ -128,7 +129,7 @@ class _Window:
 
 def _check(x: Tensor, padding: str) -> None:
     if padding == "valid" and min(x.shape[:2]) < WINDOW:
-        raise Refused("image_ssim: smaller than a window")
+        raise RefusedError("image_ssim: smaller than a window")
 
 
 def ssim(a: Tensor, b: Tensor, padding: str, how: Precision) -> Span:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fuzz.elementwise import add, div, mul, sqrt, square, sub
 from fuzz.spans import ANYTHING, Precision, Span, hull
-from fuzz.tensors import Refused, Tensor, Undecided
+from fuzz.tensors import RefusedError, Tensor, UndecidedError
 
 _TAME = 1e15
 
@@ -19,15 +19,15 @@ def adam(x: Sequence[Tensor], attrs: Mapping[str, Any], how: Precision) -> list[
     param, grad, m, v, lr, step = x[:6]
     for name, tensor in (("lr", lr), ("step", step)):
         for low, high, nan in tensor.spans:
-            if low > high or low == high and math.isinf(low):
-                raise Refused(f"{name} is not finite")
+            if low > high or (low == high and math.isinf(low)):
+                raise RefusedError(f"{name} is not finite")
             if nan or math.isinf(low) or math.isinf(high):
-                raise Undecided(name)
+                raise UndecidedError(name)
     low, high, _ = step.spans[0]
     if high < 1:
-        raise Refused("step")
+        raise RefusedError("step")
     if low < 1:
-        raise Undecided("step")
+        raise UndecidedError("step")
     loose = replace(how, basic=how.basic + 2, division=how.division + 2)
     width = max(1, len(lr.spans))
     rows = math.prod(param.shape[1:])

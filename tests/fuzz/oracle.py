@@ -14,7 +14,7 @@ import numpy as np
 from fuzz import elementwise, images, splats, tensors
 from fuzz.optimiser import adam
 from fuzz.spans import CPU, DOUBLE, GPU, HELD_IN_DOUBLE, INT_LIMITS, Precision, Span, as_float32, exactly, hull
-from fuzz.tensors import Refused, Tensor, Undecided
+from fuzz.tensors import RefusedError, Tensor, UndecidedError
 from stipple import ir
 
 Dims = Mapping[str, int]
@@ -23,7 +23,7 @@ Dims = Mapping[str, int]
 class Failed:
     """What stands for the results of a node that refuses its operands, and of all nodes after it."""
 
-    def __init__(self, why: Refused | Undecided) -> None:
+    def __init__(self, why: RefusedError | UndecidedError) -> None:
         self.why = why
 
 
@@ -77,7 +77,7 @@ def evaluate(
     """Run a graph once. ``watch`` is a value to keep beside the outputs."""
     try:
         dims = bound(graph, feeds, params)
-    except Refused as why:  # a run that was refused left parameters at another size than what is fed next
+    except RefusedError as why:  # a run that was refused left parameters at another size than what is fed next
         return Run(must_fail=str(why))
     live = graph.live_nodes()
     values: dict[ir.Value, Tensor | Failed] = {}
@@ -93,9 +93,9 @@ def evaluate(
             try:
                 _check_sizes(node, dims)
                 results = _node(node, [o for o in operands if isinstance(o, Tensor)], feeds, params, dims, machine)
-            except (Refused, Undecided) as why:
+            except (RefusedError, UndecidedError) as why:
                 results = [Failed(why)] * len(node.outputs)
-                if node.id in live and isinstance(why, Refused):
+                if node.id in live and isinstance(why, RefusedError):
                     run.must_fail = run.must_fail or f"node {node.id}: {why}"
                 else:
                     run.may_fail = run.may_fail or f"node {node.id}: {why}"
@@ -121,7 +121,7 @@ def _check_sizes(node: ir.Node, dims: Dims) -> None:
     """A symbolic size such as N - 1 may come out negative."""
     for value in node.outputs:
         if any(n < 0 for n in value.shape.resolve(dims)):
-            raise Refused(f"{node.op}: negative size in {value.shape}")
+            raise RefusedError(f"{node.op}: negative size in {value.shape}")
 
 
 def _tensor(value: Tensor | Failed) -> Tensor:
@@ -136,7 +136,7 @@ def bound(graph: ir.Graph, feeds: Mapping[str, Tensor], params: Mapping[str, Ten
         for name, value in table.items():
             for dim, size in zip(value.shape, given[name].shape, strict=True):
                 if dim.symbol is not None and dims.setdefault(dim.symbol, size) != size:
-                    raise Refused(f"{name}: {dim} is {dims[dim.symbol]} and {size}")
+                    raise RefusedError(f"{name}: {dim} is {dims[dim.symbol]} and {size}")
     return dims
 
 

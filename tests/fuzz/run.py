@@ -15,13 +15,12 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from fuzz.check import VARIANTS, Mismatch, Tally, Variant, check, session
+from fuzz.check import VARIANTS, MismatchError, Tally, Variant, check, session
 from fuzz.scenario import Round, random_scenario
 from fuzz.shrink import shrink
 from fuzz.splat_programs import random_step
 from stipple import ir
 from stipple.errors import GraphError
-
 
 SPLATS = 12
 """One graph of so many renders Gaussians."""
@@ -35,7 +34,7 @@ def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = T
         return f"seed {seed}: the graph could not be built:\n{traceback.format_exc()}"
     try:
         check(made.graph, made.rounds, variants, tally)
-    except Mismatch as failure:
+    except MismatchError as failure:
         if ignore and re.search(ignore, str(failure)):
             return ""
         failed = [v for v in variants if str(failure).startswith(f"{v.name}:")] or variants
@@ -49,7 +48,7 @@ def report(
     def fails(graph: ir.Graph, rounds: list[Round]) -> bool:
         try:
             check(graph, rounds, variants)
-        except Mismatch as failure:
+        except MismatchError as failure:
             nonlocal message
             message = str(failure)
             return True

@@ -9,7 +9,7 @@ from fuzz.spans import INF
 
 def divide(a: float, b: float) -> float:
     """a / b as IEEE 754 has it."""
-    if b != 0 or a != a or b != b:
+    if b != 0 or math.isnan(a):
         return a / b
     if a == 0:
         return math.nan

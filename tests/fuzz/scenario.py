@@ -58,7 +58,7 @@ def random_rounds(program: Program, rng: random.Random, count: int) -> list[Roun
                 shape = value.shape.resolve(dims)
                 made.params[name] = feeds.array(rng, shape, value.dtype.value, _resolved(kind, dims, program, rng))
                 shapes[name] = shape
-        for name, value in graph.inputs.items():
+        for value in graph.inputs.values():
             _draw_sizes(value, dims, program, rng)
         for name, value in graph.inputs.items():
             kind = program.kinds[name]

@@ -87,7 +87,11 @@ def _cut(
     kept = {n: v for n, v in (outputs or graph.outputs).items() if n not in drop_outputs}
     updates = {n: v for n, v in graph.updates.items() if n not in drop_updates}
     live = _live(graph, [*kept.values(), *updates.values()], replace)
-    named = {v for n in graph.nodes if n.id in live or keeps_dead for v in n.inputs} | set(kept.values()) | set(updates.values())
+    named = (
+        {v for n in graph.nodes if n.id in live or keeps_dead for v in n.inputs}
+        | set(kept.values())
+        | set(updates.values())
+    )
     fed: dict[str, ir.Value] = {}
     try:
         for node in graph.nodes:

@@ -7,6 +7,9 @@ both, [0.0, 0.0] only the positive one. Integers and bools are spans of ints.
 A span that contains what every right device gives lets a test be exact about all that is certain (an addition of two
 known floats has one right result, NaN and infinity included) and no stricter than possible about what is not: what a
 rounding error decides (which way a comparison falls, what a cancellation leaves) is in the span as a whole.
+
+A span that was computed is one object wherever the value is copied to: where both operands of a comparison or a
+difference are that object, they are equal on every device, however wide the span.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def as_float32(x: float) -> float:
 
 def exactly(x: float) -> Span:
     """The span of one float."""
-    return NAN if x != x else (x, x, False)
+    return NAN if math.isnan(x) else (x, x, False)
 
 
 def before(a: float, b: float) -> bool:
@@ -59,6 +62,11 @@ def highest(values: Sequence[float]) -> float:
         if before(found, v):
             found = v
     return found
+
+
+def same(a: Span, b: Span) -> bool:
+    """Whether two spans stand for one computed value. ``ANYTHING`` and ``ZEROS`` stand for many."""
+    return a is b and a is not ANYTHING and a is not ZEROS and a is not EITHER
 
 
 def hull(a: Span, b: Span) -> Span:
@@ -149,7 +157,8 @@ class Precision:
         """A value as the device may read it: a GPU may take subnormal numbers for 0, and a zero's sign away."""
         if not self.gpu or a[0] > a[1]:
             return a
-        return self.rounded(a[0], a[1], a[2])
+        made = self.rounded(a[0], a[1], a[2])
+        return a if made == a and a[0] != 0 != a[1] else made
 
 
 DOUBLE = Precision(unit=2.0**-53, tiny=2.0**-1022, largest=1.7976931348623157e308, curves=6)

@@ -1,5 +1,6 @@
-"""splat_render and its backward by definition: every Gaussian at every pixel, one number at a time in float64; gradients
-are central differences of that.
+"""splat_render and its backward by definition: every Gaussian at every pixel, one number at a time in float64.
+
+Gradients are central differences of that.
 
 Pixels that lie next to a discrete choice (a cutoff, an early stop, the largest alpha, the order of two depths) are
 *unsafe*: a rounding error decides what they show, so their spans hold anything.
@@ -7,6 +8,7 @@ Pixels that lie next to a discrete choice (a cutoff, an early stop, the largest 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +73,7 @@ def render(scene: Scene, shifts: Mapping[int, tuple[float, float]] | None = None
     splats = [(s[0].depth, i, s[0]) for i, s in found if s[0] is not None]
     splats.sort(key=lambda item: item[:2])
     depths = [d for d, _, _ in splats]
-    close = close or any(b - a < MARGIN for a, b in zip(depths, depths[1:], strict=False))
+    close = close or any(b - a < MARGIN for a, b in itertools.pairwise(depths))
     image = Image([], [], [])
     for y in range(height):
         for x in range(width):
@@ -171,7 +173,12 @@ def _axes(q: Vector) -> list[Vector]:
 
 
 def _ewa(
-    point: Vector, axes: list[Vector], scale: Vector, view: list[Vector], frame: tuple[float, ...], attrs: Mapping[str, Any]
+    point: Vector,
+    axes: list[Vector],
+    scale: Vector,
+    view: list[Vector],
+    frame: tuple[float, ...],
+    attrs: Mapping[str, Any],
 ) -> tuple[Callable[[float, float], float], float, bool]:
     """The local affine approximation: cov2d = J W cov W^T J^T + eps2d."""
     fx, fy, cx, cy = frame

@@ -13,11 +13,11 @@ from fuzz.spans import ANYTHING, INF, NAN, Precision, Span, hull_of
 Shape = tuple[int, ...]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The op does not accept these values: InputError on a device."""
 
 
-class Undecided(Exception):
+class UndecidedError(Exception):
     """Whether the op accepts its values hangs on a rounding error."""
 
 
@@ -83,7 +83,7 @@ def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 def narrow(x: Tensor, axis: int, start: int, length: int) -> Tensor:
     if start < 0 or length < 0 or start + length > x.shape[axis]:
-        raise Refused(f"narrow: {start} + {length} of {x.shape[axis]}")
+        raise RefusedError(f"narrow: {start} + {length} of {x.shape[axis]}")
     shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
     return picked(x, shape, lambda index: [i + (start if k == axis else 0) for k, i in enumerate(index)])
 
@@ -102,7 +102,7 @@ def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 def pad(x: Tensor, axis: int, lengths: Sequence[int]) -> Tensor:
     if min(lengths) < 0:
-        raise Refused(f"pad: {lengths}")
+        raise RefusedError(f"pad: {lengths}")
     zero: Span = (0.0, 0.0, False) if x.dtype in ("f32", "f64") else (0, 0, False)
     shapes = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in lengths]
     before, after = (Tensor(s, x.dtype, [zero] * math.prod(s)) for s in shapes)
@@ -117,9 +117,9 @@ def _rows(x: Tensor) -> list[Sequence[Span]]:
 def _checked(ids: Tensor, rows: int) -> None:
     for low, high, _ in ids.spans:
         if high < 0 or low >= rows:
-            raise Refused(f"ids: {low} of {rows}")
+            raise RefusedError(f"ids: {low} of {rows}")
     if any(low < 0 or high >= rows for low, high, _ in ids.spans):
-        raise Undecided("ids")
+        raise UndecidedError("ids")
 
 
 def gather(x: Tensor, ids: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def scatter_add(base: Tensor, ids: Tensor, updates: Tensor, how: Precision) -> T
     """Row by row in order, as documented: each addition rounds."""
     _checked(ids, base.shape[0])
     if any(low != high for low, high, _ in ids.spans):
-        raise Undecided("ids of scatter_add")
+        raise UndecidedError("ids of scatter_add")
     width = math.prod(base.shape[1:])
     made = list(base.spans)
     for k, (row, _, _) in enumerate(ids.spans):
@@ -210,7 +210,7 @@ def mean(spans: Sequence[Span], how: Precision) -> Span:
 def reduce(op: str, x: Tensor, axes: Sequence[int], keepdims: bool, how: Precision) -> Tensor:
     kept = [k for k in range(len(x.shape)) if k not in axes]
     if op in ("reduce_max", "reduce_min") and any(x.shape[a] == 0 for a in axes):
-        raise Refused(f"{op}: nothing along an axis")
+        raise RefusedError(f"{op}: nothing along an axis")
     outer = tuple(x.shape[k] for k in kept)
     groups: dict[Shape, list[Span]] = {index: [] for index in indices(outer)}
     for index, span in zip(indices(x.shape), x.spans, strict=True):
@@ -230,9 +230,7 @@ def matmul(a: Tensor, b: Tensor, how: Precision, exact: Precision) -> Tensor:
     spans = []
     for i in range(rows):
         for j in range(columns):
-            terms = [
-                elementwise.mul(a.spans[i * inner + k], b.spans[k * columns + j], exact) for k in range(inner)
-            ]
+            terms = [elementwise.mul(a.spans[i * inner + k], b.spans[k * columns + j], exact) for k in range(inner)]
             if any(infinite(t, how) for t in terms):
                 terms = [elementwise.mul(t, (1.0, 1.0, False), how) for t in terms]
             spans.append(total(terms, how, 1.0) if terms else (-0.0, 0.0, False))

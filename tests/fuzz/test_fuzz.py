@@ -11,6 +11,7 @@ import pytest
 from conftest import session_on
 from fuzz import check
 from fuzz.check import VARIANTS, Tally, Variant
+from fuzz.derivatives import compare
 from fuzz.oracle import KNOWN_OPS
 from fuzz.run import fuzz_one
 from fuzz.splats import ELSEWHERE
@@ -46,6 +47,13 @@ def test_random_graphs(part: int) -> None:
 def test_random_graphs_on_the_gpu(part: int) -> None:
     session_on("gpu")
     fuzz(SEED + 7000 + 8 * part, 8, ON_GPU)
+
+
+def test_gradients_are_differences() -> None:
+    found = [compare(seed) for seed in range(SEED, SEED + 400)]
+    wrong = [seed for seed, c in enumerate(found, SEED) if c is not None and not c.agrees]
+    assert not wrong, f"seeds {wrong}: {[(c.gradient, c.difference) for c in found if c is not None and not c.agrees]}"
+    assert sum(c is not None and c.difference is not None for c in found) > 150
 
 
 def test_the_oracle_knows_every_op() -> None:
