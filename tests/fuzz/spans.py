@@ -104,7 +104,7 @@ class Precision:
     ``unit`` is half the gap between 1 and the next number. Results of ops that IEEE 754 rounds correctly are allowed
     ``basic`` units of error beyond that rounding, others ``curves`` units; ``sums`` is how many roundings a sum may
     gather at most. ``extra`` says that a result may have more digits than its dtype, ``zeros`` that the sign of a zero
-    counts. A result below ``tiny`` may be flushed to zero.
+    counts. A result below ``tiny`` may be flushed to zero; on a GPU it may be taken for any other such number.
     """
 
     unit: float
@@ -142,6 +142,9 @@ class Precision:
                 far = INF if far == INF else max(far, min(high, self.largest))
             low, high = near, far
         tiny = self.tiny
+        if self.gpu:  # which subnormal number it is, a GPU need not tell: logarithms of all of them may be the same
+            low = -tiny if -tiny < low < 0 else low
+            high = tiny if 0 < high < tiny else high
         if low != 0 and -tiny < high < 0:
             high = -0.0
         if high != 0 and 0 < low < tiny:
