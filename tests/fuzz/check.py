@@ -62,7 +62,7 @@ VARIANTS = (
 @lru_cache(maxsize=8)
 def session(device: str) -> Session | str:
     """The session of a device, or why there is none."""
-    return Session("reference") if device == "reference" else open_session(device)
+    return Session("reference", debug=True) if device == "reference" else open_session(device)
 
 
 @dataclass

@@ -14,7 +14,6 @@ from fuzz.spans import (
     INT_LIMITS,
     NAN,
     TRUE,
-    ZEROS,
     Precision,
     Span,
     as_float32,
@@ -457,6 +456,3 @@ def function_of(op: str, attrs: Mapping[str, Any], dtypes: list[str], how: Preci
         return integer
     two = _TWO[op]
     return lambda a, b: two(a, b, how)
-
-
-__all__ = ["OPS", "ZEROS", "function_of"]

@@ -92,7 +92,6 @@ class _Wrong(ReferenceBackend):
 def test_a_wrong_kernel_is_found_and_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Session(_Wrong())
     monkeypatch.setattr(check, "session", lambda device: wrong)
-    texts = [fuzz_one(seed, VARIANTS[:1], Tally()) for seed in range(60)]
-    found = [text for text in texts if "tanh" in text]
-    assert found
-    assert min(text.count(" = ") for text in found) <= 4, "a source, the node and what is fed"
+    texts = (fuzz_one(seed, VARIANTS[:1], Tally()) for seed in range(100))
+    text = next(text for text in texts if "tanh" in text)
+    assert "(2 nodes)" in text, "a source and the wrong op are left"
