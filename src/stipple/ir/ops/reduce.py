@@ -66,10 +66,18 @@ def _vjp_extreme(g: VjpContext) -> list[Value]:
 
 
 for _name, _doc, _vjp in (
-    ("sum", "The sum over axes.", _vjp_sum),
+    ("sum", "The sum over axes; of no elements 0.", _vjp_sum),
     ("mean", "The mean over axes; of no elements, NaN.", _vjp_mean),
-    ("reduce_max", "The largest over axes; ties share the gradient.", _vjp_extreme),
-    ("reduce_min", "The smallest over axes; ties share the gradient.", _vjp_extreme),
+    (
+        "reduce_max",
+        "The largest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        _vjp_extreme,
+    ),
+    (
+        "reduce_min",
+        "The smallest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        _vjp_extreme,
+    ),
 ):
     register(OpDef(_name, (Operand("x"),), ("out",), _infer_reduce, _doc, attrs=_ATTRS, vjp=_vjp))
 
@@ -109,7 +117,7 @@ register(
         (Operand("a", "M K"), Operand("b", "K P")),
         ("out",),
         lambda c: [c.result("M P", c.float_dtype)],
-        "The product of two matrices.",
+        "The product of two matrices; of no columns 0.",
         vjp=lambda g: [
             matmul(g.cotangent(), transpose(g.inputs[1])),
             matmul(transpose(g.inputs[0]), g.cotangent()),

@@ -294,7 +294,8 @@ register(
         (Operand("base"), Operand("ids", dtype="i32"), Operand("updates")),
         ("out",),
         _infer_scatter,
-        "base with each row of updates added to the row that ids names, in order of ids.",
+        "base with each row of updates added to the row that ids names, in order of ids. Ids outside base are an "
+        "error when the graph runs.",
         vjp=lambda g: [g.cotangent(), None, gather(g.cotangent(), g.inputs[1])],
         inplace={0: 0},
     )
