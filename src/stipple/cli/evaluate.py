@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.progress import track
 from rich.table import Table
 
 from stipple.cli.options import device_options
+
+if TYPE_CHECKING:
+    from stipple.train.rundir import RunFolder
 
 
 @click.command("eval")
@@ -25,15 +28,25 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
     PSNR and SSIM (11x11 Gaussian window, borders padded with zeros) are computed as 3DGS does, each view on its own,
     then averaged. The result is also written to RUN/eval.json.
     """
-    from stipple.formats import load_ply
-    from stipple.formats.captures import load_frame, open_capture
-    from stipple.train.evaluation import Judge, Score, load_lpips
-    from stipple.train.problem import capture_options
-    from stipple.train.rundir import RunFolder, write_json
-    from stipple.train.schedule import fixed_background
-    from stipple.train.trainer import evaluation_of
+    from stipple.train.rundir import RunFolder
 
     folder = RunFolder(Path(run))
+    folder.read_description()  # a folder without a run is left alone
+    with folder.held() as note:
+        if note is not None:
+            Console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        _evaluate(folder, with_train, network, save_images, device)
+
+
+def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
+    """Evaluate in a folder that is held."""
+    from stipple.formats import load_ply
+    from stipple.formats.captures import load_frame, open_capture
+    from stipple.train.evaluation import Judge, Score, evaluation_of, load_lpips
+    from stipple.train.problem import capture_options
+    from stipple.train.rundir import write_json
+    from stipple.train.schedule import fixed_background
+
     config, described = folder.read_description()
     cameras, scene = folder.read_cameras(), load_ply(folder.scene)
     capture = open_capture(described["capture"], capture_options(config.data))
