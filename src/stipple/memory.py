@@ -27,7 +27,7 @@ def shortage(error: BaseException) -> str | None:
 
 
 @contextmanager
-def memory_for(what: Callable[[], str]) -> Iterator[None]:
+def memory_for(what: str | Callable[[], str]) -> Iterator[None]:
     """Turn a shortage of memory within into OutOfMemoryError; ``what`` says what it was needed for and what helps."""
     try:
         yield
@@ -37,4 +37,5 @@ def memory_for(what: Callable[[], str]) -> Iterator[None]:
         told = shortage(error)
         if told is None:
             raise
-        raise OutOfMemoryError(f"not enough memory for {what()}" + (f" ({told.rstrip('.')})" if told else "")) from None
+        needed = what if isinstance(what, str) else what()
+        raise OutOfMemoryError(f"not enough memory for {needed}" + (f" ({told.rstrip('.')})" if told else "")) from None

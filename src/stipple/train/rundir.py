@@ -111,11 +111,16 @@ class RunFolder:
 
     def need(self, size: int) -> None:
         """See that there is room for so many bytes. Raises InputError."""
-        free = shutil.disk_usage(self.root).free
+        free = self.free_bytes
         if free < size:
             raise InputError(
                 f"{self.root}: {free / 1e6:.0f} MB are free; checkpoints and scene need {size / 1e6:.0f} MB"
             )
+
+    @property
+    def free_bytes(self) -> int:
+        """Room on the folder's disk."""
+        return shutil.disk_usage(self.root).free
 
     @property
     def held_bytes(self) -> int:

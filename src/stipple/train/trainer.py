@@ -62,7 +62,7 @@ class Trainer:
         self.seconds = 0.0
         self._errors: list[float] = []
         self._kept: int | None = None
-        self._unsaved = False
+        self._unsaved = self._unlogged = False
 
     # --- the whole run ------------------------------------------------------------------------------------
     def run(self, resume: bool = False) -> Outcome:
@@ -76,7 +76,7 @@ class Trainer:
                 self.meter.note(note)
             begun = find_begun(self.folder, self.problem, self.capture, self.meter) if resume else None
             self.meter.loading(len(self.problem.views))
-            with memory_for(lambda: f"{len(self.problem.views)} photos; a lower --image-memory streams more of them"):
+            with memory_for(f"{len(self.problem.views)} photos; a lower --image-memory streams more of them"):
                 self.problem.load(self.meter.loaded_one)
             if self.problem.train.streamed:
                 streamed = self.problem.train.streamed
@@ -102,21 +102,24 @@ class Trainer:
                 return self._finish(request)
 
     def _step_in_words(self) -> str:
+        """What memory is needed for at this point, what is kept, and what helps."""
         view = self.problem.train.camera(0)
+        what = f"step {self.step + 1}" if self.step < self.config.schedule.steps else "the scene and its evaluation"
         kept = "no checkpoint was written yet" if self._kept is None else f"the checkpoint of step {self._kept} is kept"
         return (
-            f"step {self.step + 1} with {self.stepper.count:,} Gaussians and photos of about {view.width} x "
+            f"{what} with {self.stepper.count:,} Gaussians and photos of about {view.width} x "
             f"{view.height}; {kept}; a larger --downscale or a lower --max-gaussians needs less"
         )
 
     # --- the begin ----------------------------------------------------------------------------------------
     def _start(self) -> None:
-        with memory_for(lambda: f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
+        with memory_for(f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
             scene = self.problem.start()
             self.stepper.start(Population.start(scene))
         folder = self.folder
         folder.need(2 * checkpoint_bytes(scene.count, self.config) - folder.held_bytes)
         folder.clear()
+        self._warn_of_growth(scene.count)
         more = {
             "identity": self.problem.identity,
             "stipple": __version__,
@@ -125,6 +128,17 @@ class Trainer:
         }
         folder.write_description(self.capture, self.config, self.problem.normalization, more)
         self.metrics = MetricsLog(folder.metrics)
+
+    def _warn_of_growth(self, count: int) -> None:
+        """Say it where the most Gaussians that may come have no room on the disk."""
+        density = self.config.density
+        most = max(count, density.max_count) if density.strategy != "none" else count
+        wanted, free = 2 * checkpoint_bytes(most, self.config), self.folder.free_bytes
+        if wanted > free:
+            self.meter.note(
+                f"{self.folder.root}: {free / 1e6:.0f} MB are free; if {most:,} Gaussians come, the most that may, "
+                f"checkpoints need {wanted / 1e6:.0f} MB"
+            )
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
         folder = self.folder
@@ -187,16 +201,20 @@ class Trainer:
             self._save()
 
     def _log(self, row: dict[str, Any]) -> None:
+        """Add a row to the metrics. A failure is said once, until it works again."""
         try:
             self.metrics.add(row)
+            self._unlogged = False
         except OSError as error:
-            self.meter.note(f"{self.metrics.path}: not written: {error.strerror or error}")
+            if not self._unlogged:
+                self.meter.note(f"{self.metrics.path}: not written: {error.strerror or error}")
+            self._unlogged = True
 
     def _save(self, final: bool = False) -> None:
         """Write a checkpoint. A failure is said at once and tried again soon; at the end it is an error."""
         folder = self.folder
         try:
-            with memory_for(lambda: "a copy of the parameters"):
+            with memory_for("a copy of the parameters"):
                 arrays = self.stepper.arrays()
                 made = Checkpoint(self.step, arrays, self.problem.identity, self.seconds, self._errors)
                 save_checkpoint(made, folder.checkpoint, folder.older_checkpoint)
