@@ -96,7 +96,7 @@ def _compare_view(capture: Capture, view: View, before: Array, digests: Mapping[
         )
     changed = sorted(set(digests) ^ set(_files(view)))
     if changed:
-        now_there = "has" if changed[0] in _files(view) else "has no"
+        now_there = "has a" if changed[0] in _files(view) else "has no"
         raise InputError(
             f"{capture.root}: {view.name} {now_there} {changed[0]} now, unlike when the run began; {_REMEDY}"
         )
