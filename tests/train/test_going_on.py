@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -423,3 +424,15 @@ def test_the_older_file_is_kept_without_links_too(tmp_path: Path, monkeypatch: p
             file.write(text)
     assert (tmp_path / "a").read_bytes() == b"3"
     assert (tmp_path / "b").read_bytes() == b"2"
+
+
+# --- who watches ------------------------------------------------------------------------------------------
+def test_a_run_does_not_end_with_the_pipe_that_it_tells(capture: Path, tmp_path: Path) -> None:
+    settings = ["--steps", "60", "--set", "density.strategy=none", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "stipple", "train", str(capture), *settings]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "out" / "report.html").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from stipple.cli.lasting import lasting
 from stipple.cli.options import device_options
 from stipple.errors import InputError, StippleError
 
@@ -129,7 +131,7 @@ def train(
     if not resume and capture is None:
         raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
-    console = Console(stderr=True)
+    console = Console(file=lasting(sys.stderr))  # hours of training end neither with a pipe nor with a terminal
     if resume:
         folder.read_description()  # a folder without a run is left alone
     with folder.held() as note:
