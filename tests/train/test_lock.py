@@ -183,6 +183,22 @@ def test_no_two_hold_it_though_the_file_comes_and_goes(tmp_path: Path) -> None:
     assert set(seen) == {1}
 
 
+def test_a_lock_on_a_file_that_was_just_removed_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, locked = lock._lock, []
+
+    def raced(descriptor: int) -> None:
+        real(descriptor)
+        locked.append(descriptor)
+        if len(locked) == 1:
+            (tmp_path / "run.lock").unlink()  # by the one before, which lets go
+
+    monkeypatch.setattr(lock, "_lock", raced)
+    with RunFolder(tmp_path).held():
+        assert len(locked) == 2
+        with pytest.raises(InputError, match="is at work here"), RunFolder(tmp_path).held():
+            pass
+
+
 def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a").held():
         assert (tmp_path / "a").is_dir()
