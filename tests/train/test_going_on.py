@@ -436,3 +436,18 @@ def test_a_run_does_not_end_with_the_pipe_that_it_tells(capture: Path, tmp_path:
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_ctrl_c_while_the_program_starts_is_no_traceback() -> None:
+    program = """
+import sys
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "stipple.cli.train":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+import stipple.cli
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == "Aborted!\n"
