@@ -24,6 +24,7 @@ _FLAGS = {
     "masks": "data.masks",
     "intrinsics": "data.intrinsics",
     "depth_scale": "data.depth_scale",
+    "allow_outside": "data.allow_outside",
     "image_memory": "data.image_memory",
     "max_gaussians": "density.max_count",
     "strategy": "density.strategy",
@@ -48,6 +49,12 @@ def capture_flags(function: Any) -> Any:
         click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
         click.option(
             "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
+        ),
+        click.option(
+            "--allow-outside",
+            is_flag=True,
+            default=None,
+            help="Also read files that the capture names outside of its folder; for captures that you trust.",
         ),
         click.option("--downscale", type=click.FloatRange(1, 64), help="Use photos this many times smaller."),
         click.option("--test-every", type=click.IntRange(0), help="Hold out every n-th view; 0: none. 8 by default."),

@@ -21,6 +21,7 @@ _TYPES = {
 }  # fmt: skip
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 1 << 20
+_MAX_WORD = 400  # characters of a number in text, and of what separates it from the next
 
 
 @dataclass
@@ -30,6 +31,10 @@ class Element:
     name: str
     count: int
     properties: list[tuple[str, str]]
+
+    @property
+    def names(self) -> set[str]:
+        return {n for n, _ in self.properties}
 
 
 def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
@@ -61,7 +66,18 @@ def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
             raise FileFormatError(f"{name}: cannot read the header line {' '.join(words)[:80]!r}") from None
     if not form:
         raise FileFormatError(f"{name}: the header has no format line")
+    _refuse_twice(f"{name}: an element", [e.name for e in elements])
+    for element in elements:
+        _refuse_twice(f"{name}: a property of {element.name}", [n for n, _ in element.properties])
     return form, elements
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FileFormatError(f"{what} is declared twice: {name}")
+        seen.add(name)
 
 
 def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
@@ -72,33 +88,34 @@ def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
             f"{name}: element {element.name!r} before or with the splats has a list property {lists[0]!r}"
         )
     dtype = np.dtype([(n, _ORDERS[form] + kind) for n, kind in element.properties])
+    if not element.properties:
+        return np.empty(0, dtype)  # rows without numbers take no room, however many there are
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    # in text a number is a digit and what separates it from the next, which the last of the file need not have
+    row, spare = (2 * len(element.properties), 1) if form == "ascii" else (dtype.itemsize, 0)
+    if element.count * row > left + spare:
+        raise FileFormatError(
+            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds at most "
+            f"{max(0, left + spare) // row}"
+        )
     if form == "ascii":
         return _read_ascii(name, file, element, dtype)
-    start = file.tell()
-    size = os.fstat(file.fileno()).st_size - start
-    if size < element.count * dtype.itemsize:
-        held = size // dtype.itemsize if dtype.itemsize else 0
-        raise FileFormatError(
-            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds {held}"
-        )
     return np.frombuffer(file.read(element.count * dtype.itemsize), dtype, element.count)
 
 
 def _read_ascii(name: str, file: BinaryIO, element: Element, dtype: np.dtype[Any]) -> Any:
     columns = len(element.properties)
-    rows = np.empty((min(element.count, 1 << 16), columns))
+    rows = np.empty((element.count, columns))
     for i in range(element.count):
-        words = file.readline().split()
-        if i == len(rows):  # grown as lines come, so that a hostile count allocates nothing
-            rows = np.concatenate([rows, np.empty((min(len(rows), element.count - len(rows)), columns))])
+        words = file.readline(columns * _MAX_WORD).split()
         try:
             if len(words) != columns:
                 raise ValueError(f"{len(words)} values where {columns} are declared" if words else "the file ends")
             rows[i] = [float(w) for w in words]
         except ValueError as error:
-            raise FileFormatError(f"{name}: {element.name} {i} of {element.count}: {error}") from None
+            raise FileFormatError(f"{name}: {element.name} {i} of {element.count}: {str(error)[:200]}") from None
     table = np.empty(element.count, dtype)
     for k, (column, _) in enumerate(element.properties):
         with np.errstate(all="ignore"):
-            table[column] = rows[: element.count, k]
+            table[column] = rows[:, k]
     return table

@@ -35,6 +35,7 @@ class Data(_Section):
     masks: str | None = Field(None, description="folder of masks; bright pixels count")
     intrinsics: tuple[float, float, float, float] | None = Field(None, description="fx, fy, cx, cy (RGB-D)")
     depth_scale: float | None = Field(None, gt=0, description="integers of depth to a world unit (RGB-D)")
+    allow_outside: bool = Field(False, description="also read files that the capture names outside of its folder")
     image_memory: float = Field(4.0, gt=0, description="gigabytes of decoded photos kept; more are streamed")
 
 
