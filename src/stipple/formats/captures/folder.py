@@ -24,7 +24,7 @@ class CaptureFolder:
 
         Raises FileFormatError, beginning with ``where``, if it is no name of a file or leaves both.
         """
-        if not isinstance(name, str) or not name.strip() or "\0" in name:
+        if not isinstance(name, str) or not _can_be_a_name(name):
             raise FileFormatError(f"{where}: expected the name of a file, got {shown(name)}")
         start = self.root if base is None else base
         if self.allow_outside:
@@ -41,6 +41,13 @@ class CaptureFolder:
         """What a view with this photo is called: the path inside the folder, else the whole one."""
         absolute, root = Path(os.path.abspath(path)), os.path.abspath(self.root)
         return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(path)
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        return bool(name.strip()) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold it
+        return False
 
 
 def _within(path: Path, folder: Path) -> bool:
