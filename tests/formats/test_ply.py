@@ -131,6 +131,20 @@ def test_compressed_values() -> None:
     np.testing.assert_allclose(one.sh[0, 0] * 0.28209479 + 0.5, [1, 0, 128 / 255], atol=1e-5)
 
 
+def packed(degree: int, count: int) -> bytes:
+    """A compressed file of noise, with colour bounds and harmonics."""
+    rng = np.random.default_rng(count)
+    edges = [f"{e}_{p}{a}" for p in ("", "scale_") for e in ("min", "max") for a in "xyz"]
+    edges += [f"{e}_{a}" for e in ("min", "max") for a in "rgb"]
+    words = [f"packed_{n}" for n in ("position", "rotation", "scale", "color")]
+    rest = [f"f_rest_{i}" for i in range(3 * ((degree + 1) ** 2 - 1))]
+    header = ["ply", "format binary_little_endian 1.0", "element chunk 1", *(f"property float {n}" for n in edges)]
+    header += [f"element vertex {count}", *(f"property uint {n}" for n in words)]
+    header += [f"element sh {count}", *(f"property uchar {n}" for n in rest), "end_header", ""]
+    body = rng.normal(size=len(edges)).astype("<f4").tobytes() + rng.bytes(count * (16 + len(rest)))
+    return "\n".join(header).encode() + body
+
+
 HEADER = b"ply\nformat ascii 1.0\nelement vertex 1\n"
 BROKEN = {
     "empty": (b"", "not a PLY file"),
