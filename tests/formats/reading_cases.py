@@ -106,7 +106,9 @@ def _write_array(root: Path) -> None:
 _SPLATS: dict[str, Callable[[Path], object]] = {
     "binary": lambda root: save_ply(scene(20, 1), root / "s.ply"),
     "ascii": lambda root: (root / "s.ply").write_bytes(rewritten(scene(9, 1), "ascii", "float", True)),
-    "big endian": lambda root: (root / "s.ply").write_bytes(rewritten(scene(9, 0), "binary_big_endian", "double", True)),
+    "big endian": lambda root: (root / "s.ply").write_bytes(
+        rewritten(scene(9, 0), "binary_big_endian", "double", True)
+    ),
     "compressed": lambda root: (root / "s.ply").write_bytes(packed(3, 9)),
 }
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 
 
 @click.command("eval")
@@ -41,13 +41,13 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
     views = [(capture.views[i], "test") for i in test] + (
         [(capture.views[i], "train") for i in train] if with_train else []
     )
-    console = Console()
+    console = Terminal()
     if not views:
         console.print("The run held out no views; --train evaluates those it was trained on.")
         return
     lpips = load_lpips(network) if network else None
     scores: list[Score] = []
-    for view, split in track(views, description="Evaluating", console=Console(stderr=True)):
+    for view, split in track(views, description="Evaluating", console=Terminal(stderr=True)):
         frame = load_frame(view, config.data.downscale)
         background = fixed_background(config, frame.pixels.shape[2] == 4)
         judge = Judge(background, config.loss.antialiased, device, config.extras.exposure, lpips)

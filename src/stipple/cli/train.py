@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import InputError, StippleError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def train(
     from stipple.train import Problem, RunFolder, Trainer, make_config
 
     folder = RunFolder(Path(output))
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if resume:
         if preset or config_file or any(v is not None for v in flags.values()) or settings:
             raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
@@ -219,7 +219,7 @@ def _headline(problem: Problem) -> str:
 
 
 def _report(
-    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Console
+    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Terminal
 ) -> None:
     from stipple.train.evaluation import mean_scores
     from stipple.train.report import write_report

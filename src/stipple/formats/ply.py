@@ -40,7 +40,8 @@ class Element:
 def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
     if file.readline(16).strip() != b"ply":
         raise FileFormatError(f"{name}: not a PLY file (its first line is not 'ply')")
-    form, elements, size = "", [], 0
+    form, size = "", 0
+    elements: list[Element] = []
     while True:
         line = file.readline(4096)
         size += len(line)
@@ -52,16 +53,7 @@ def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
         if words == ["end_header"]:
             break
         try:
-            if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
-                form = words[1]
-            elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
-                elements.append(Element(words[1], int(words[2]), []))
-            elif words[0] == "property" and words[1] == "list" and elements:
-                elements[-1].properties.append((words[4], "list"))
-            elif words[0] == "property" and len(words) == 3 and elements:
-                elements[-1].properties.append((words[2], _TYPES[words[1]]))
-            else:
-                raise KeyError
+            form = _read_line(words, elements) or form
         except (KeyError, IndexError):
             raise FileFormatError(f"{name}: cannot read the header line {' '.join(words)[:80]!r}") from None
     if not form:
@@ -70,6 +62,21 @@ def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
     for element in elements:
         _refuse_twice(f"{name}: a property of {element.name}", [n for n, _ in element.properties])
     return form, elements
+
+
+def _read_line(words: list[str], elements: list[Element]) -> str:
+    """Add what a line declares to the elements; the format, where it says that. Raises KeyError or IndexError."""
+    if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
+        return words[1]
+    if words[0] == "element" and len(words) == 3 and words[2].isdigit():
+        elements.append(Element(words[1], int(words[2]), []))
+    elif words[0] == "property" and words[1] == "list" and elements:
+        elements[-1].properties.append((words[4], "list"))
+    elif words[0] == "property" and len(words) == 3 and elements:
+        elements[-1].properties.append((words[2], _TYPES[words[1]]))
+    else:
+        raise KeyError(words[0])
+    return ""
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:

@@ -227,9 +227,10 @@ def _parse_toml(text: str) -> dict[str, Any]:
     if any(len(line) > _LONGEST_LINE for line in text.split("\n")):
         raise ValueError(f"a line is longer than {_LONGEST_LINE} characters")
     try:
-        return tomllib.loads(text)
+        tables: dict[str, Any] = tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    return tables
 
 
 def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:

@@ -22,7 +22,7 @@ from stipple.train.config import Config, make_config, read_toml
 
 Array = np.ndarray
 _NUMBERS = ("width", "height", "fx", "fy", "cx", "cy", "near", "far")
-_LONGEST_SIDE, _LARGEST_EXPOSURE = 1_000_000, 1e30
+_LONGEST_SIDE, _FARTHEST, _LARGEST_EXPOSURE = 1_000_000, 1e15, 1e30
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,11 @@ def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:
     width, height, *numbers = (float(row[k]) for k in _NUMBERS)
     if not (width.is_integer() and height.is_integer() and max(width, height) <= _LONGEST_SIDE):
         raise InputError(f"expected whole numbers of pixels, at most {_LONGEST_SIDE}, got {width} x {height}")
-    camera = Camera(
-        int(width), int(height), *numbers[:4], np.array(row["viewmat"], float), near=numbers[4], far=numbers[5]
-    )
+    viewmat = np.array(row["viewmat"], float)
+    if viewmat.shape == (4, 4) and not (np.abs(viewmat) <= _FARTHEST).all():
+        raise InputError(f"expected a viewmat of numbers up to {_FARTHEST:g}")
+    fx, fy, cx, cy, near, far = numbers
+    camera = Camera(int(width), int(height), fx, fy, cx, cy, viewmat, near, far)
     if "exposure" not in row:
         return camera, None
     exposure = np.array(row["exposure"], float).reshape(3, 4)

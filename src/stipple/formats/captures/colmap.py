@@ -69,9 +69,7 @@ def _view(folder: Path, photo: Path, model: Model, image: ModelImage, row: dict[
     except InputError as error:
         raise FileFormatError(f"{folder}: image {image.name!r}: {error}") from None
     seen = [row[i] for i in image.observed.tolist() if i in row]
-    return View(
-        image.name, photo, camera, lens, points=np.unique(np.array(seen, np.int64)) if seen else None
-    )
+    return View(image.name, photo, camera, lens, points=np.unique(np.array(seen, np.int64)) if seen else None)
 
 
 def _camera(camera: ModelCamera, image: ModelImage) -> tuple[Camera, Lens | None]:

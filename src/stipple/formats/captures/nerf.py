@@ -147,7 +147,9 @@ def _photo(path: Path) -> Path:
 def _camera(values: Mapping[str, Any], image: Path) -> Camera:
     model = values.get("camera_model", "OPENCV")
     if model not in (*_PINHOLES, *_FISHEYES):
-        raise InputError(f"camera_model {shown(model)} is not supported; expected one of {', '.join(_PINHOLES + _FISHEYES)}")
+        raise InputError(
+            f"camera_model {shown(model)} is not supported; expected one of {', '.join(_PINHOLES + _FISHEYES)}"
+        )
     if "w" in values and "h" in values:
         width, height = int(values["w"]), int(values["h"])
     else:

@@ -41,7 +41,9 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             image = _opened(file)
         except FileFormatError as error:
             raise FileFormatError(f"{path}: {error}") from None
-        except Exception as error:  # decoders raise whatever they stumble over: struct.error, KeyError, RuntimeError ...
+        except (
+            Exception
+        ) as error:  # decoders raise whatever they stumble over: struct.error, KeyError, RuntimeError ...
             raise FileFormatError(f"{path}: cannot be read as an image: {_reason(error, file)}") from None
         with image:
             try:
