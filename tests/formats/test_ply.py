@@ -154,6 +154,19 @@ BROKEN = {
     "bad line": (b"ply\nformat ascii 1.0\nelephant\nend_header\n", "cannot read the header line 'elephant'"),
     "bad type": (HEADER + b"property quad x\nend_header\n", "cannot read the header line 'property quad x'"),
     "no vertex": (b"ply\nformat ascii 1.0\nend_header\n", "no element 'vertex'"),
+    "a property twice": (
+        b"ply\nformat binary_little_endian 1.0\nelement camera 1\nproperty float f\nproperty int f\nend_header\n",
+        "a property of camera is declared twice: f",
+    ),
+    "an element twice": (HEADER + b"element vertex 2\nend_header\n", "an element is declared twice: vertex"),
+    "rows without numbers": (
+        b"ply\nformat ascii 1.0\nelement nothing 99999999999999999\nelement vertex 1\nend_header\n",
+        "vertex has no property x",
+    ),
+    "more rows than the file can hold": (
+        b"ply\nformat ascii 1.0\nelement camera 99999999999\nproperty float f\nend_header\n1\n",
+        "the header says 99999999999 of 'camera', the file holds at most 1",
+    ),
     "points": (HEADER + b"property float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n", "a point cloud"),
 }
 
@@ -208,3 +221,32 @@ def test_fuzzed(tmp_path: Path, noise: bytes, position: int, drop: int, form: st
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_compressed_file_that_lacks_something(tmp_path: Path) -> None:
+    path, whole = tmp_path / "c.ply", packed(1, 5)
+    path.write_bytes(whole)
+    assert load_ply(path).sh_degree == 1
+    damages = {
+        b"property uint packed_scale\n": b"property uint other\n",
+        b"property uint packed_color\n": b"property float packed_color\n",
+        b"property float min_scale_y\n": b"property float other\n",
+        b"property uchar f_rest_3\n": b"property uchar f_rest_99\n",
+        b"property uchar f_rest_4\n": b"property uchar other\n",
+        b"element sh 5": b"element sh 4",
+    }
+    told = ("no 32-bit integers packed_scale", "no 32-bit integers packed_color", "holds bounds", *["coefficients"] * 3)
+    for (old, new), message in zip(damages.items(), told, strict=True):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(FileFormatError, match=message):
+            load_ply(path)
+
+
+def test_numbers_beyond_float32_are_infinite_and_not_drawn(tmp_path: Path) -> None:
+    original = scene(9, 0)
+    text = rewritten(original, "ascii", "double", False).decode()
+    first = repr(float(original.means[0, 0]))
+    assert first in text
+    (tmp_path / "s.ply").write_text(text.replace(first, "1e308", 1))
+    assert load_ply(tmp_path / "s.ply").finite.tolist() == [False] + [True] * 8

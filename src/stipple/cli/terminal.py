@@ -26,8 +26,8 @@ class Terminal(Console):
         return super().render_str("\n".join(visible(line) for line in text.split("\n")), **more)
 
     def say(self, text: str) -> None:
-        """A sentence, which the terminal wraps, so that paths in it can be copied."""
-        self.print(text, soft_wrap=True)
+        """One sentence, which the terminal wraps, so that paths in it can be copied."""
+        self.print(visible(text), soft_wrap=True)
 
     def say_labelled(self, label: str, style: str, text: str) -> None:
         """A sentence behind a word in a style of its own."""
@@ -43,9 +43,9 @@ def facts(rows: dict[str, str]) -> Table:
     """Names and what is known of each."""
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path is never cut
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(visible(name), visible(value))
     return table
 
 
