@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -29,6 +29,15 @@ class Kernel(Protocol):
         """Whether the kernel makes its results itself: the runtime then gives it no buffers to write."""
         ...
 
+    def check(self, inputs: Sequence[Buffer], dims: Mapping[str, int]) -> None:
+        """Raise InputError for operands that the op does not accept; changes nothing.
+
+        Called before every call of the kernel, and for kernels that overwrite parameters before the first of them runs:
+        what has an ``inplace`` in its definition raises only here. A device that knows better later may raise in
+        :meth:`Backend.collect`.
+        """
+        ...
+
     def __call__(
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
     ) -> Sequence[Buffer]:
@@ -36,7 +45,8 @@ class Kernel(Protocol):
 
         ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views. An
         output may be one of the inputs where the op's definition says so. Returns the buffers that hold the
-        results: the given ones where given, else new ones, or (for views) an input under another shape.
+        results: the given ones where given, else new ones of the declared dtype, or (for views) an input under another
+        shape. ``Session(..., debug=True)`` checks that.
         """
         ...
 
@@ -47,6 +57,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The device's name for ``Session(name)`` and in reports."""
+        ...
+
+    @property
+    def dtypes(self) -> Set[DType]:
+        """The dtypes that the device's memory can hold."""
         ...
 
     def kernel(self, node: Node) -> Kernel | None:
@@ -65,13 +80,25 @@ class Backend(Protocol):
         """A fresh array with the buffer's contents."""
         ...
 
+    def copy(self, buffer: Buffer, dtype: DType) -> Buffer:
+        """A new buffer with the same contents."""
+        ...
+
     def shape(self, buffer: Buffer) -> tuple[int, ...]:
         """A buffer's shape: how sizes that depend on data reach the runtime."""
         ...
 
+    def holds(self, buffer: Buffer, dtype: DType) -> bool:
+        """Whether a buffer is dense and of the element type that this device keeps a dtype in."""
+        ...
+
+    def overlap(self, first: Buffer, second: Buffer) -> bool:
+        """Whether two buffers share memory."""
+        ...
+
     def overwriting(self) -> AbstractContextManager[None]:
-        """Around kernels that overwrite parameters: they must leave them as they are if :meth:`collect` will ask for
-        another run, even if only the device knows that yet."""
+        """Around kernels that overwrite parameters: they must leave them as they are if :meth:`collect` will raise or
+        ask for another run, even if only the device knows that yet."""
         ...
 
     def collect(self, wanted: Sequence[tuple[Buffer, DType]]) -> list[np.ndarray] | None:
@@ -98,6 +125,7 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         for v in node.outputs
     ]
     while True:
+        kernel.check(inputs, {})
         results = kernel(inputs, outputs, {})
         collected = backend.collect([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
         if collected is not None:

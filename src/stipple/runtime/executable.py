@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stipple.errors import FeedError
-from stipple.ir.dtype import DType
-from stipple.ir.graph import Graph, Value
+from stipple.errors import DeviceError, FeedError, InputError
+from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
+from stipple.runtime.memory import Key, MemoryUse, Pool
 from stipple.runtime.plan import Plan, Step
-
-_Key = tuple[tuple[int, ...], DType]
-"""Shape and dtype: buffers are interchangeable where these are equal."""
-_Owned = tuple[_Key, Buffer]
+from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """Which kernel runs one node."""
+class _Prepared:
+    """A step with the buffers it reads and writes (None where the kernel makes them)."""
 
-    node: int
-    op: str
-    kernel: str
-    results: str
-    inplace: bool
-
-    def __str__(self) -> str:
-        note = "  (in place)" if self.inplace else ""
-        return f"%{self.node:<5} {self.op:<28} {self.kernel:<36} {self.results}{note}"
+    step: Step
+    kernel: Kernel
+    inputs: Sequence[Buffer]
+    outputs: Sequence[Buffer | None]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How long one node took in the last timed run."""
+class _Run:
+    """What one run knows: the dimensions, the buffer of each value, and the buffers that are its own to give back."""
 
-    node: int
-    op: str
-    kernel: str
-    seconds: float
-
-
-@dataclass
-class MemoryUse:
-    """Buffers of the last run: made new, taken over from dead values, written in place; peak in bytes."""
-
-    allocated: int = 0
-    reused: int = 0
-    in_place: int = 0
-    live_bytes: int = 0
-    peak_bytes: int = 0
+    def __init__(self, buffers: dict[Value, Buffer], bindings: Bindings, timed: bool) -> None:
+        self.buffers = buffers
+        self.bindings = bindings
+        self.timed = timed
+        self.owned: dict[int, tuple[Key, Buffer]] = {}
 
 
 class Executable:
@@ -78,12 +59,10 @@ class Executable:
         self.backend = backend
         self.pass_records = list(pass_records)
         self.timings: list[Timing] = []
-        self.memory = MemoryUse()
         self._plan = plan
         self._kernels = kernels
         self._finite = finite_users(graph)
-        self._pool: dict[_Key, list[Buffer]] = {}
-        self._pool_dims: dict[str, int] = {}
+        self._pool = Pool(backend)
         self._params: dict[str, Buffer] = {}
         self._constants = {
             node.outputs[0]: backend.upload(node.attrs["value"], node.outputs[0].dtype)
@@ -92,6 +71,11 @@ class Executable:
         }
         for name, array in graph.param_values.items():
             self.set_param(name, array)
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Buffers of the last run."""
+        return self._pool.use
 
     # --- parameters ---------------------------------------------------------------------------------------
     def set_param(self, name: str, value: ArrayLike) -> None:
@@ -148,25 +132,25 @@ class Executable:
             results = self._try(feeds or {}, timings)
         return dict(zip(self.graph.outputs, results, strict=True))
 
-    def _try(self, feeds: Mapping[str, Any], timings: bool) -> list[np.ndarray] | None:
-        """Run once: the outputs, or None if the device must make more room and try again."""
+    def _try(self, feeds: Mapping[str, Any], timed: bool) -> list[np.ndarray] | None:
+        """Run once: the outputs, or None if the device must make more room and try again.
+
+        Whatever can fail comes before the first kernel that overwrites a parameter.
+        """
         bindings = Bindings()
-        buffers = self._sources(feeds, bindings)
-        if bindings.dims != self._pool_dims:
-            self._pool.clear()
-            self._pool_dims = dict(bindings.dims)
-        self.memory = MemoryUse()
+        run = _Run(self._sources(feeds, bindings), bindings, timed)
+        self._pool.begin(bindings.dims)
         self.timings = []
-        owned: dict[int, _Owned] = {}
-        first_commit = self._plan.first_commit
-        for step in self._plan.steps[:first_commit]:
-            self._run_step(step, buffers, owned, bindings, timings)
+        for step in self._plan.steps:
+            self._execute(self._prepare(step, run), run)
         with self.backend.overwriting():
-            for step in self._plan.steps[first_commit:]:
-                self._run_step(step, buffers, owned, bindings, timings)
-        results = self.backend.collect([(buffers[v], v.dtype) for v in self.graph.outputs.values()])
+            commits = [self._prepare(step, run) for step in self._plan.commits]
+            copies = self._copies(run)
+            for prepared in commits:
+                self._execute(prepared, run)
+        results = self.backend.collect([(run.buffers[v], v.dtype) for v in self.graph.outputs.values()])
         if results is not None:
-            self._commit(buffers, owned)
+            self._commit(run, copies)
         return results
 
     def _sources(self, feeds: Mapping[str, Any], bindings: Bindings) -> dict[Value, Buffer]:
@@ -186,111 +170,104 @@ class Executable:
             buffers[value] = self.backend.upload(array, value.dtype)
         return buffers
 
-    def _run_step(
-        self,
-        step: Step,
-        buffers: dict[Value, Buffer],
-        owned: dict[int, _Owned],
-        bindings: Bindings,
-        timed: bool,
-    ) -> None:
+    def _prepare(self, step: Step, run: _Run) -> _Prepared:
+        """Check a step's operands, and find or make the buffers of its results."""
         node, storage = step.node, self._plan.storage
         kernel = self._kernels[node.id]
-        makes_own = kernel.owns_outputs
-        inputs = [buffers[v] for v in node.inputs]
+        inputs = [run.buffers[v] for v in node.inputs]
+        kernel.check(inputs, run.bindings.dims)
         outputs: list[Buffer | None] = []
         for i, value in enumerate(node.outputs):
+            shape = _known_shape(value, run.bindings.dims)
             if i in step.inplace:
                 outputs.append(inputs[step.inplace[i]])
-                taken = owned.pop(storage[node.inputs[step.inplace[i]]], None)
+                taken = run.owned.pop(storage[node.inputs[step.inplace[i]]], None)
                 if taken is not None:
-                    owned[storage[value]] = taken
+                    run.owned[storage[value]] = taken
                 self.memory.in_place += 1
-            elif makes_own or node.definition.view or not value.shape.symbols <= bindings.dims.keys():
+            elif kernel.owns_outputs or node.definition.view or shape is None:
                 outputs.append(None)
             else:
-                key = (value.shape.resolve(bindings.dims), value.dtype)
-                outputs.append(self._take(key))
-                owned[storage[value]] = (key, outputs[-1])
-        if timed:
+                with _enough_memory(self.backend, node, shape):
+                    outputs.append(self._pool.take((shape, value.dtype)))
+                run.owned[storage[value]] = ((shape, value.dtype), outputs[-1])
+        return _Prepared(step, kernel, inputs, outputs)
+
+    def _execute(self, prepared: _Prepared, run: _Run) -> None:
+        """Run a step's kernel, then free what it was the last to use."""
+        node = prepared.step.node
+        if run.timed:
             self.backend.synchronize()
-        started = time.perf_counter() if timed else 0.0
-        made = kernel(inputs, outputs, bindings.dims)
-        if timed:
+        started = time.perf_counter() if run.timed else 0.0
+        with _enough_memory(self.backend, node):
+            made = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
+        if run.timed:
             self.backend.synchronize()
-            self.timings.append(Timing(node.id, node.op, kernel.name, time.perf_counter() - started))
+            self.timings.append(Timing(node.id, node.op, prepared.kernel.name, time.perf_counter() - started))
         for value, buffer in zip(node.outputs, made, strict=True):
-            buffers[value] = buffer
-            if not value.shape.symbols <= bindings.dims.keys():
-                bindings.bind(f"result of {node.op}", value.type, self.backend.shape(buffer))
-        for number in step.dead:
-            if number in owned:
-                key, buffer = owned.pop(number)
-                self._give(key, buffer)
-        for value in step.forgotten:
-            buffers.pop(value, None)
+            run.buffers[value] = buffer
+            if not value.shape.symbols <= run.bindings.dims.keys():
+                run.bindings.bind(f"result of {node.op}", value.type, self.backend.shape(buffer))
+        for number in prepared.step.dead:
+            if number in run.owned:
+                self._pool.give(*run.owned.pop(number))
+        for value in prepared.step.forgotten:
+            run.buffers.pop(value, None)
 
-    def _take(self, key: _Key) -> Buffer:
-        free = self._pool.get(key)
-        self.memory.live_bytes += _bytes(key)
-        self.memory.peak_bytes = max(self.memory.peak_bytes, self.memory.live_bytes)
-        if free:
-            self.memory.reused += 1
-            return free.pop()
-        self.memory.allocated += 1
-        return self.backend.allocate(*key)
-
-    def _give(self, key: _Key, buffer: Buffer) -> None:
-        self._pool.setdefault(key, []).append(buffer)
-        self.memory.live_bytes -= _bytes(key)
-
-    def _commit(
-        self,
-        buffers: Mapping[Value, Buffer],
-        owned: dict[int, _Owned],
-    ) -> None:
-        """Give parameters their next values, then free what outlived the run only to be returned."""
-        kept: set[int] = set()
+    def _copies(self, run: _Run) -> dict[str, Buffer]:
+        """Memory of their own for next values that are a feed, a constant, a view, another parameter, or the next
+        value of another parameter, too."""
+        made: dict[str, Buffer] = {}
+        moved: set[int] = set()
         for name, value in self.graph.updates.items():
+            if value not in run.buffers or run.buffers[value] is self._params[name]:
+                continue  # a commit makes it, or the parameter keeps its value
             number = self._plan.storage[value]
-            direct = number in owned and number not in kept and owned[number][1] is buffers[value]
-            in_place = buffers[value] is self._params[name]
-            if direct or in_place:
-                self._params[name] = buffers[value]
-            else:  # a feed, constant, view or other parameter: the parameter needs memory of its own
-                copy = self.backend.download(buffers[value], value.dtype)
-                self._params[name] = self.backend.upload(copy, value.dtype)
-            kept.add(number)
-        for number, (key, buffer) in owned.items():
+            if number not in moved and number in run.owned and run.owned[number][1] is run.buffers[value]:
+                moved.add(number)
+            else:
+                made[name] = self.backend.copy(run.buffers[value], value.dtype)
+        return made
+
+    def _commit(self, run: _Run, copies: Mapping[str, Buffer]) -> None:
+        """Give parameters their next values, then free what outlived the run only to be returned."""
+        kept = {self._plan.storage[v] for name, v in self.graph.updates.items() if name not in copies}
+        for name, value in self.graph.updates.items():
+            self._params[name] = copies[name] if name in copies else run.buffers[value]
+        for number, (key, buffer) in run.owned.items():
             if number not in kept:
-                self._give(key, buffer)
+                self._pool.give(key, buffer)
 
     # --- reports ------------------------------------------------------------------------------------------
     @property
     def dispatch(self) -> list[Dispatch]:
         """Which kernel runs each node, in order of execution."""
-        return [
-            Dispatch(
-                s.node.id,
-                s.node.op,
-                f"{self.backend.name}:{self._kernels[s.node.id].name}",
-                ", ".join(str(v.type) for v in s.node.outputs),
-                bool(s.inplace),
-            )
-            for s in self._plan.steps
-        ]
+        return dispatches((*self._plan.steps, *self._plan.commits), self._kernels, self.backend.name)
 
     def report(self) -> str:
         """Passes, dispatch and, after a timed run, times: as text."""
-        lines = ["passes", *(f"  {r}" for r in self.pass_records)]
-        lines += [f"kernels on {self.backend.name}", *(f"  {d}" for d in self.dispatch)]
-        if self.timings:
-            total = sum(t.seconds for t in self.timings)
-            lines.append(f"times of the last timed run, {total * 1e3:.3f} ms in all")
-            for t in sorted(self.timings, key=lambda t: -t.seconds):
-                lines.append(f"  %{t.node:<5} {t.op:<28} {t.seconds * 1e3:10.3f} ms")
-        return "\n".join(lines)
+        return report_text(self.pass_records, self.dispatch, self.timings, self.backend.name)
 
 
-def _bytes(key: _Key) -> int:
-    return math.prod(key[0]) * key[1].itemsize
+def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | None:
+    """A result's shape, or None while a symbol in it has no value; InputError for sizes that came out negative."""
+    if not value.shape.symbols <= dims.keys():
+        return None
+    shape = value.shape.resolve(dims)
+    if any(n < 0 for n in shape):
+        sizes = ", ".join(f"{s} = {dims[s]}" for s in sorted(value.shape.symbols))
+        raise InputError(f"{value.node.op}: a result of shape {value.shape} would be {list(shape)} with {sizes}")
+    return shape
+
+
+@contextmanager
+def _enough_memory(backend: Backend, node: Node, shape: tuple[int, ...] | None = None) -> Iterator[None]:
+    """What NumPy says of an array that is too large, as one sentence."""
+    try:
+        yield
+    except MemoryError as error:
+        what = f"an array of {list(shape)}" if shape is not None else str(error) or "an array of its results"
+        raise DeviceError(
+            f"{backend.name}: out of memory in {node.op} (node {node.id}): {what}; use fewer Gaussians or a smaller "
+            "image, or free memory"
+        ) from None

@@ -1,13 +1,18 @@
-"""The memory plan: which values share storage, when storage dies, and what may be overwritten in place."""
+"""The memory plan: which values share storage, when storage dies, and what may be overwritten in place.
+
+One liveness analysis decides all of it. A storage is needed by every node that reads a value in it, and at the end of
+the run by every output and every update that is read from it: outputs are handed out and updates taken over only then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from stipple.ir.graph import Graph, Node, Value
 
-_FOREVER = 1 << 60
+_END = 1 << 60
+"""The position after the last node."""
 
 
 @dataclass(frozen=True)
@@ -26,46 +31,56 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order, and for each value the number of the storage that holds it. From ``first_commit`` on, steps
-    overwrite parameters."""
+    """``steps`` make values, then ``commits`` overwrite parameters; nothing reads what a commit writes.
+
+    ``storage`` is the number of the storage that holds each value.
+    """
 
     steps: tuple[Step, ...]
+    commits: tuple[Step, ...]
     storage: Mapping[Value, int]
-    first_commit: int
+
+
+@dataclass(frozen=True)
+class _Liveness:
+    """Where each storage is read last, in one order of execution; storage that no run frees is read at the end."""
+
+    storage: Mapping[Value, int]
+    last: Mapping[int, int]
+
+    def may_overwrite(self, node: Node, out: int, operand: int, position: int) -> bool:
+        """Whether an output may take an operand's memory: the types agree, nothing reads the old value later, and the
+        node itself reads it only where it writes."""
+        value = node.inputs[operand]
+        mine = self.storage[value]
+        if value.type != node.outputs[out].type or self.last[mine] > position:
+            return False
+        others = [v for i, v in enumerate(node.inputs) if i != operand and self.storage[v] == mine]
+        return not others or (node.definition.elementwise and all(v.type == value.type for v in others))
 
 
 def make_plan(graph: Graph) -> Plan:
     """Plan a graph's memory.
 
-    Parameters are overwritten in place only by nodes that do nothing but make next parameter values, and
-    those run last: a run that fails before them leaves every parameter as it was.
+    Parameters are overwritten only by nodes that do nothing but make next parameter values, and those run last: a run
+    that fails before them leaves every parameter as it was. A node that would but may not overwrite is an ordinary one.
     """
     storage = _storages(graph)
-    commits = _commit_nodes(graph)
-    computing = [n for n in graph.nodes if not n.definition.source and n.op != "constant"]
-    order = [n for n in computing if n.id not in commits] + [n for n in computing if n.id in commits]
-    kept = _kept(graph, storage)
-    members: dict[int, list[Value]] = {}
-    for value, number in storage.items():
-        members.setdefault(number, []).append(value)
-    last: dict[int, int] = {}
-    for position, node in enumerate(order):
-        for value in (*node.inputs, *node.outputs):
-            last[storage[value]] = max(last.get(storage[value], -1), position)
-    steps = []
-    for position, node in enumerate(order):
-        touched = {storage[v] for v in (*node.inputs, *node.outputs)}
-        dies = {s for s in touched if s not in kept and last[s] == position}
-        if node.id in commits:
-            inplace = commits[node.id]
-            if any(last[storage[node.inputs[i]]] > position for i in inplace.values()):
-                inplace = {}
-        else:
-            inplace = _temporaries_in_place(node, storage, dies)
-        taken = {storage[node.inputs[i]] for i in inplace.values()}
-        forgotten = tuple(v for s in sorted(dies) for v in members[s])
-        steps.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
-    return Plan(tuple(steps), storage, len([n for n in computing if n.id not in commits]))
+    order = [n for n in graph.nodes if not n.definition.source and n.op != "constant"]
+    commits = _commit_candidates(graph)
+    while True:
+        ordinary = [n for n in order if n.id not in commits]
+        last_ones = [n for n in order if n.id in commits]
+        live = _liveness(graph, storage, [*ordinary, *last_ones], commits)
+        allowed = {
+            node.id: commits[node.id]
+            for position, node in enumerate(last_ones, len(ordinary))
+            if all(live.may_overwrite(node, o, k, position) for o, k in commits[node.id].items())
+        }
+        if len(allowed) == len(commits):
+            break
+        commits = allowed
+    return Plan(*_steps(graph, storage, ordinary, last_ones, commits), storage)
 
 
 def _storages(graph: Graph) -> dict[Value, int]:
@@ -77,41 +92,71 @@ def _storages(graph: Graph) -> dict[Value, int]:
     return storage
 
 
-def _kept(graph: Graph, storage: Mapping[Value, int]) -> set[int]:
-    """Storages that live through the run: feeds, parameters, constants, and what the run returns."""
-    held = [v for n in graph.nodes if n.definition.source or n.op == "constant" for v in n.outputs]
-    return {storage[v] for v in (*held, *graph.roots)}
-
-
-def _commit_nodes(graph: Graph) -> dict[int, dict[int, int]]:
-    """Nodes whose only effect is parameters' next values, with the outputs they may write in place."""
-    uses = graph.uses()
-    next_of = {value: graph.params[name] for name, value in graph.updates.items()}
-    twice = {v for v in next_of if list(graph.updates.values()).count(v) > 1}
+def _commit_candidates(graph: Graph) -> dict[int, dict[int, int]]:
+    """Nodes whose results are next values of their own operands, each of one parameter, and nobody's operands; with
+    the outputs that may take the parameter's memory."""
+    read = {v for n in graph.nodes for v in n.inputs}
+    taken = list(graph.updates.values())
+    next_of = {v: graph.params[name] for name, v in graph.updates.items() if taken.count(v) == 1}
     found: dict[int, dict[int, int]] = {}
     for node in graph.nodes:
-        inplace = {
-            out: operand
-            for out, operand in node.definition.inplace.items()
-            if next_of.get(node.outputs[out]) is node.inputs[operand]
-            and node.outputs[out] not in twice
-            and node.outputs[out].type == node.inputs[operand].type
-        }
-        if inplace and not any(uses.get(v) for v in node.outputs):
+        inplace = {o: k for o, k in node.definition.inplace.items() if next_of.get(node.outputs[o]) is node.inputs[k]}
+        placed = all(o in inplace for o, v in enumerate(node.outputs) if v in taken)
+        if inplace and placed and read.isdisjoint(node.outputs):
             found[node.id] = inplace
     return found
 
 
-def _temporaries_in_place(node: Node, storage: Mapping[Value, int], dies: set[int]) -> dict[int, int]:
+def _liveness(
+    graph: Graph, storage: Mapping[Value, int], order: Sequence[Node], commits: Mapping[int, Mapping[int, int]]
+) -> _Liveness:
+    last: dict[int, int] = {}
+    for position, node in enumerate(order):
+        for value in (*node.inputs, *node.outputs):
+            last[storage[value]] = position
+    for value in _read_at_the_end(graph, commits):
+        last[storage[value]] = _END
+    return _Liveness(storage, last)
+
+
+def _read_at_the_end(graph: Graph, commits: Mapping[int, Mapping[int, int]]) -> list[Value]:
+    """Outputs, and the updates that are not in their parameter's memory by then."""
+    in_place = {graph.nodes[i].outputs[o] for i, outputs in commits.items() for o in outputs}
+    return [*graph.outputs.values(), *(v for v in graph.updates.values() if v not in in_place)]
+
+
+def _steps(
+    graph: Graph,
+    storage: Mapping[Value, int],
+    ordinary: Sequence[Node],
+    last_ones: Sequence[Node],
+    commits: Mapping[int, Mapping[int, int]],
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The ordinary steps and the commits, with what dies at each."""
+    live = _liveness(graph, storage, [*ordinary, *last_ones], commits)
+    kept = {storage[v] for n in graph.nodes if n.definition.source or n.op == "constant" for v in n.outputs}
+    kept |= {storage[v] for v in graph.roots}
+    members: dict[int, list[Value]] = {}
+    for value, number in storage.items():
+        members.setdefault(number, []).append(value)
+    made = []
+    for position, node in enumerate([*ordinary, *last_ones]):
+        touched = {storage[v] for v in (*node.inputs, *node.outputs)}
+        dies = {s for s in touched if s not in kept and live.last[s] == position}
+        inplace = commits[node.id] if node.id in commits else _temporaries_in_place(node, live, dies, position)
+        taken = {storage[node.inputs[k]] for k in inplace.values()}
+        forgotten = tuple(v for s in sorted(dies) for v in members[s])
+        made.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
+    return tuple(made[: len(ordinary)]), tuple(made[len(ordinary) :])
+
+
+def _temporaries_in_place(node: Node, live: _Liveness, dies: Set[int], position: int) -> dict[int, int]:
     """Outputs that may take over the buffer of an operand that dies here."""
-    made: dict[int, int] = {}
-    for out, operand in node.definition.inplace.items():
-        value = node.inputs[operand]
-        mine = storage[value]
-        shared = [i for i, v in enumerate(node.inputs) if storage[v] == mine]
-        if out in made or mine not in dies or value.type != node.outputs[out].type:
-            continue
-        same_view = all(node.inputs[i].type == value.type for i in shared)
-        if shared == [operand] or (node.definition.elementwise and same_view):
-            made[out] = operand
-    return made
+    return {
+        out: operand
+        for out, operand in node.definition.inplace.items()
+        if live.storage[node.inputs[operand]] in dies and live.may_overwrite(node, out, operand, position)
+    }
+
+
+__all__ = ["Plan", "Step", "make_plan"]

@@ -14,15 +14,15 @@ from functools import partial
 import numpy as np
 
 from stipple.backends.cpu import compile as compiling
-from stipple.backends.cpu import image, noise, splat
+from stipple.backends.cpu import image, noise, splat, sums
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host import camera, packing, tensor
-from stipple.backends.host.results import fill
+from stipple.backends.host import camera, checks, packing, tensor
+from stipple.backends.host.kernel import Compute, HostKernel, empty
+from stipple.backends.host.scatter import ScatterKernel
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import program_of
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
@@ -43,28 +43,36 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_render_backward": splat.render_backward,
 }
 _LAZY = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
-_HOST: Mapping[str, tensor.Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
+_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
 
 
 @dataclass(frozen=True)
 class CpuKernel:
-    """Runs a node; ``compute`` makes the results, which replace the buffers that the runtime planned."""
+    """Runs a node by ``compute``, whose results replace the buffers that the runtime planned."""
 
-    name: str
-    compute: Callable[[Sequence[Array], Mapping[str, int]], Sequence[Array]]
+    node: Node
+    compute: Callable[[Sequence[Array]], Sequence[Array]]
     owns_outputs: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"numba.{self.node.op}"
+
+    def check(self, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
+        checks.check(self.node, inputs, dims)
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
-        made = self.compute(inputs, dims)
-        return made if self.owns_outputs else fill(made, outputs)
+        with np.errstate(all="ignore"):  # infinities and NaN are values here
+            return self.compute(inputs)
 
 
 class CpuBackend:
     """The machine's processor. ``threads`` defaults to ``STIPPLE_NUM_THREADS`` or all cores."""
 
     name = "cpu"
+    dtypes = frozenset(DType)
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = Threads(threads)
@@ -74,23 +82,26 @@ class CpuBackend:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):
             return None
         if node.definition.elementwise or node.op == "fused":
-            return ElementwiseKernel(program_of(node), f"blocks.{node.op}", self.threads)
+            return ElementwiseKernel(node, self.threads)
         if node.op in ("adam", "adam_visible"):
             return AdamKernel(node, self.threads)
         if node.op in _COMPILED:
             run = _COMPILED[node.op]
             if node.op in _LAZY:  # some results cost extra: only if something uses them
                 run = partial(run, used=node.used())
-            return CpuKernel(f"numba.{node.op}", lambda x, dims: run(x, node.attrs, self.threads))
+            return CpuKernel(node, lambda x: run(x, node.attrs, self.threads))
         if node.op == "splat_noise":
-            return CpuKernel("numba.splat_noise", lambda x, dims: noise.noise(x, self.threads))
+            return noise.NoiseKernel(node, self.threads)
+        if node.op == "scatter_add":
+            return ScatterKernel(node)
+        if node.op in ("sum", "mean"):
+            return HostKernel(node, f"numpy.{node.op}", partial(sums.reduced, threads=self.threads), _held)
         if node.op in _HOST:
-            compute = _HOST[node.op]
-            return CpuKernel(f"numpy.{node.op}", lambda x, dims: compute(node, x, dims), owns_outputs=False)
+            return HostKernel(node, f"numpy.{node.op}", _HOST[node.op], _held)
         return None
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        return np.empty(shape, dtype=dtype.numpy)
+        return empty(shape, dtype.numpy)
 
     def upload(self, array: Array, dtype: DType) -> Array:
         return np.array(array, dtype=dtype.numpy, order="C")
@@ -98,8 +109,17 @@ class CpuBackend:
     def download(self, buffer: Array, dtype: DType) -> Array:
         return np.array(buffer, dtype=dtype.numpy, order="C")
 
+    def copy(self, buffer: Array, dtype: DType) -> Array:
+        return np.array(buffer, order="C")
+
     def shape(self, buffer: Array) -> tuple[int, ...]:
         return buffer.shape
+
+    def holds(self, buffer: Array, dtype: DType) -> bool:
+        return buffer.dtype == dtype.numpy and buffer.flags.c_contiguous
+
+    def overlap(self, first: Array, second: Array) -> bool:
+        return np.may_share_memory(first, second)
 
     def overwriting(self) -> AbstractContextManager[None]:
         """Kernels have the right sizes from the start."""
@@ -110,6 +130,10 @@ class CpuBackend:
 
     def synchronize(self) -> None:
         """Kernels have finished when they return."""
+
+
+def _held(dtype: DType) -> np.dtype[np.generic]:
+    return dtype.numpy
 
 
 __all__ = ["CpuBackend", "CpuKernel"]

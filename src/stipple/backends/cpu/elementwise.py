@@ -7,33 +7,37 @@ threads. There is nothing to compile, whatever the group.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host.tensor import compute_elementwise
-from stipple.ir.ops.elementwise import Program
+from stipple.backends.host.elementwise import run_program
+from stipple.ir.graph import Node
+from stipple.ir.ops.elementwise import program_of
 
 Array = np.ndarray
 _BLOCK = 16384
 
 
-@dataclass(frozen=True)
 class ElementwiseKernel:
     """Runs one elementwise node or group."""
 
-    program: Program
-    name: str
-    threads: Threads
-    owns_outputs: bool = False
+    owns_outputs = False
+
+    def __init__(self, node: Node, threads: Threads) -> None:
+        self.name = f"blocks.{node.op}"
+        self._program = program_of(node)
+        self._threads = threads
+
+    def check(self, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
+        """Every value has a result."""
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
         out = outputs[0]
         if out is None:
-            return [self._run(inputs)]
+            return [np.array(self._run(inputs), order="C")]
         if out.size <= _BLOCK or out.ndim == 0:
             np.copyto(out, self._run(inputs), casting="unsafe")
             return [out]
@@ -43,7 +47,7 @@ class ElementwiseKernel:
             parts = [a[start:end] if a.ndim == rows.ndim and len(a) == len(rows) else a for a in operands]
             np.copyto(rows[start:end], self._run(parts), casting="unsafe")
 
-        self.threads.blocks(len(rows), max(1, _BLOCK * len(rows) // rows.size), run)
+        self._threads.blocks(len(rows), max(1, _BLOCK * len(rows) // rows.size), run)
         return [out]
 
     @staticmethod
@@ -54,7 +58,4 @@ class ElementwiseKernel:
         return out, list(inputs)
 
     def _run(self, operands: Sequence[Array]) -> Array:
-        values = list(operands)
-        for op, refs, attrs in self.program:
-            values.append(compute_elementwise(op, attrs, [values[r] for r in refs]))
-        return values[-1]
+        return run_program(self._program, operands, lambda dtype: dtype.numpy)

@@ -12,7 +12,7 @@ import numpy as np
 from stipple import numerics as nx
 from stipple.backends.cpu import binning, harmonics, projection, rasterization, reduction
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host.camera_check import check_camera, check_finite
+from stipple.backends.host.camera_check import check_camera
 from stipple.errors import InputError, LimitWarning
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
@@ -92,7 +92,7 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list
     camera = _camera_vector(viewmat, intrinsics, clip, attrs)
     ray, count, degree = attrs["projection"] == "ray", len(means), attrs["sh_degree"]
     made = [np.empty_like(a) for a in (means, quats, scales, opacities)]
-    o_colors = np.empty_like(colors) if degree != PASS_THROUGH else v_colors
+    o_colors = np.empty_like(colors)
     eps2d, position = np.float32(attrs["eps2d"]), _position(camera)
     sums = np.zeros((max(1, -(-count // _BLOCK)), projection.CAMERA_GRADIENT))
 
@@ -117,7 +117,10 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list
             *made,
             v_cam,
         )
-        if degree != PASS_THROUGH:
+        if degree == PASS_THROUGH:
+            seen = (radii[start:end] > 0).all(axis=1, keepdims=True)
+            o_colors[start:end] = np.where(seen, v_colors[start:end], np.float32(0))
+        else:
             harmonics.evaluate_backward(
                 start, end, means, colors, position, degree, radii, v_colors, made[0], o_colors, v_cam
             )
@@ -161,7 +164,6 @@ def check_prepared(means2d: Array, ranges: Array, ids: Array) -> None:
 def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
     """Results of splat_rasterize."""
     means2d, conics, colors, opacities, depths, background, ranges, ids = x
-    check_finite("splat_rasterize: background", background)
     check_prepared(means2d, ranges, ids)
     height, width, channels = attrs["height"], attrs["width"], colors.shape[1]
     ray, fixed = rasterization.variant(attrs["projection"], channels + 1)

@@ -48,7 +48,7 @@ def _statements(program: Program, dtypes: Sequence[DType]) -> tuple[list[str], D
     """WGSL statements for v0, v1, ... (the operands) and the steps after them; the last one's dtype."""
     types = list(dtypes)
     lines = []
-    for op, refs, attrs in program:
+    for op, refs, attrs, _ in program:
         expression, made = _expression(op, [f"v{r}" for r in refs], [types[r] for r in refs], attrs)
         lines.append(f"  let v{len(types)} = {expression};")
         types.append(made)

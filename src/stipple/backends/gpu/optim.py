@@ -10,6 +10,7 @@ import numpy as np
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.host.checks import check_step
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -50,7 +51,9 @@ def _inverse_factors(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
     step, and a kernel's constants are bound anew where they change."""
     key = f"adam {node.attrs['beta1']} {node.attrs['beta2']}"
     if key not in step.notes:
-        inverse = 1 / np.array(adam_factors(node, gpu.known(step)))
+        known = gpu.known(step)
+        check_step(node.op, float(known))
+        inverse = 1 / np.array(adam_factors(node, known))
         step.notes[key] = gpu.upload(inverse, DType.F32)
     made: GpuBuffer = step.notes[key]
     return made

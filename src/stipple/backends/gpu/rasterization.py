@@ -12,7 +12,6 @@ from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
-from stipple.backends.host.camera_check import check_finite
 from stipple.errors import InputError, LimitWarning
 from stipple.ir.dtype import DType
 
@@ -52,9 +51,7 @@ def _check_prepared(means2d: GpuBuffer, ranges: GpuBuffer, ids: GpuBuffer) -> No
 
 def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]:
     """Results of splat_rasterize."""
-    means2d, background, ranges, ids = x[0], x[5], x[6], x[7]
-    if background.host is not None:
-        check_finite("splat_rasterize: background", background.host)
+    means2d, ranges, ids = x[0], x[6], x[7]
     _check_prepared(means2d, ranges, ids)
     height, width, channels = attrs["height"], attrs["width"], x[2].shape[1]
     made = {

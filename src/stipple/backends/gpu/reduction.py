@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import WORKGROUP, Gpu
 from stipple.backends.gpu.structure import strides_of
-from stipple.errors import InputError
 from stipple.ir.graph import Node
 
 Dims = Mapping[str, int]
@@ -121,8 +120,6 @@ def mean(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer],
 
 
 def extreme(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
-    if any(x[0].shape[a] == 0 for a in node.attrs["axes"]):
-        raise InputError(f"{node.op}: no element along an axis of {list(x[0].shape)}")
     reduce(gpu, node.op, x[0], node.attrs["axes"], out[0])
 
 

@@ -9,16 +9,8 @@ from stipple.errors import InputError
 Array = np.ndarray
 
 
-def check_finite(what: str, array: Array) -> None:
-    """Raise InputError if an array holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        raise InputError(f"{what} must be finite, got {array.tolist()}")
-
-
 def check_camera(viewmat: Array, intrinsics: Array, clip: Array) -> None:
     """Raise InputError unless these are a pinhole camera without skew and near and far distances."""
-    for name, array in (("viewmat", viewmat), ("intrinsics", intrinsics), ("clip", clip)):
-        check_finite(f"splat_prepare: {name}", array)
     if not np.allclose(viewmat[3], [0, 0, 0, 1]):
         raise InputError(f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}")
     if not np.allclose(intrinsics[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 
 from stipple.backends.host import tensor
-from stipple.backends.host.results import fill
-from stipple.backends.host.tensor import Compute
+from stipple.backends.host.elementwise import run_program
+from stipple.backends.host.kernel import Compute, HostKernel, empty
+from stipple.backends.host.scatter import ScatterKernel
 from stipple.backends.reference import image, splat
 from stipple.backends.reference.noise import noise
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.ir.ops.elementwise import program_of
+from stipple.runtime.backend import Kernel
 
 _IMAGE: dict[str, Compute] = {
     "image_l1": lambda node, x, dims: [image.l1(*x)],
@@ -32,45 +34,42 @@ _IMAGE: dict[str, Compute] = {
 _KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS, "splat_noise": noise}
 
 
-@dataclass(frozen=True)
-class ReferenceKernel:
-    """Computes a node's results anew and copies them into the buffers that the runtime planned."""
-
-    node: Node
-    compute: Compute
-    owns_outputs: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"numpy.{self.node.op}"
-
-    def __call__(
-        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray | None], dims: Mapping[str, int]
-    ) -> Sequence[np.ndarray]:
-        return fill(self.compute(self.node, inputs, dims), outputs)
-
-
 class ReferenceBackend:
     """Every op, every dtype, one thread, no speed."""
 
     name = "reference"
+    dtypes = frozenset(DType)
 
-    def kernel(self, node: Node) -> ReferenceKernel | None:
+    def kernel(self, node: Node) -> Kernel | None:
+        if node.definition.elementwise or node.op == "fused":
+            program = program_of(node)
+            return HostKernel(node, f"numpy.{node.op}", lambda _, x, dims: [run_program(program, x, held)], held)
+        if node.op == "scatter_add":
+            return ScatterKernel(node)
         compute = _KERNELS.get(node.op)
-        return None if compute is None else ReferenceKernel(node, compute)
+        return None if compute is None else HostKernel(node, f"numpy.{node.op}", compute, held)
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-        return np.empty(shape, dtype=_held(dtype))
+        return empty(shape, held(dtype))
 
     def upload(self, array: np.ndarray, dtype: DType) -> np.ndarray:
-        return np.array(array, dtype=_held(dtype), order="C")
+        return np.array(array, dtype=held(dtype), order="C")
 
     def download(self, buffer: np.ndarray, dtype: DType) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.array(buffer, dtype=dtype.numpy, order="C")
 
+    def copy(self, buffer: np.ndarray, dtype: DType) -> np.ndarray:
+        return np.array(buffer, order="C")
+
     def shape(self, buffer: np.ndarray) -> tuple[int, ...]:
         return buffer.shape
+
+    def holds(self, buffer: np.ndarray, dtype: DType) -> bool:
+        return buffer.dtype == held(dtype) and buffer.flags.c_contiguous
+
+    def overlap(self, first: np.ndarray, second: np.ndarray) -> bool:
+        return np.may_share_memory(first, second)
 
     def overwriting(self) -> AbstractContextManager[None]:
         """Kernels have the right sizes from the start."""
@@ -83,9 +82,9 @@ class ReferenceBackend:
         """Kernels have finished when they return."""
 
 
-def _held(dtype: DType) -> np.dtype[np.generic]:
+def held(dtype: DType) -> np.dtype[np.generic]:
     """The NumPy dtype that holds values of a dtype here."""
     return np.dtype(np.float64) if dtype.is_float else dtype.numpy
 
 
-__all__ = ["ReferenceBackend", "ReferenceKernel"]
+__all__ = ["ReferenceBackend"]

@@ -1,0 +1,87 @@
+"""What operands must be when a graph runs: asked before a kernel writes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from stipple.errors import InputError
+from stipple.ir.graph import Node
+
+Array = np.ndarray
+Dims = Mapping[str, int]
+Shapes = Sequence[tuple[int, ...]]
+
+
+def check(node: Node, x: Sequence[Array], dims: Dims) -> None:
+    """Raise InputError, naming the op and the operand, unless a node can run on these arrays."""
+    check_shapes(node, [a.shape for a in x], dims)
+    for i, array in enumerate(x):
+        operand = node.definition.operand(i)
+        if operand.finite:
+            check_finite(f"{node.op}: {operand.name}", array)
+    if node.op in ("gather", "scatter_add"):
+        check_ids(node.op, x[1], len(x[0]))
+    elif node.op in ("adam", "adam_visible"):
+        check_step(node.op, float(x[5]))
+
+
+def check_shapes(node: Node, shapes: Shapes, dims: Dims) -> None:
+    """The part of :func:`check` that needs no values, for devices whose arrays are elsewhere."""
+    rule = _SHAPES.get(node.op)
+    if rule is not None:
+        rule(node, shapes[0], dims)
+
+
+def check_finite(what: str, array: Array) -> None:
+    """Raise InputError, naming the first bad element, if an array holds NaN or infinity."""
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"element {list(index)} is " if index else "got "
+        raise InputError(f"{what} must be finite; {where}{array[index]:g}")
+
+
+def check_ids(op: str, ids: Array, rows: int) -> None:
+    """Raise InputError if an index points at no row."""
+    if ids.size and not (ids.min() >= 0 and ids.max() < rows):
+        raise InputError(ids_message(op, rows, int(ids.min()), int(ids.max())))
+
+
+def ids_message(op: str, rows: int, smallest: int, largest: int) -> str:
+    """What is said of indices that point at no row."""
+    expected = f"ids must lie in 0 to {rows - 1}" if rows else "there are no rows, so there must be no ids"
+    return f"{op}: {expected}, got {smallest} to {largest}"
+
+
+def check_step(op: str, step: float) -> None:
+    """Raise InputError unless Adam's step is one that it counts."""
+    if not step >= 1:
+        raise InputError(f"{op}: step counts from 1, got {step:g}")
+
+
+def _check_narrow(node: Node, shape: tuple[int, ...], dims: Dims) -> None:
+    axis, start = node.attrs["axis"], node.attrs["start"].resolve(dims)
+    length = node.attrs["length"].resolve(dims)
+    if start < 0 or length < 0 or start + length > shape[axis]:
+        raise InputError(f"narrow: elements {start} to {start + length} do not lie in axis {axis} of {list(shape)}")
+
+
+def _check_pad(node: Node, shape: tuple[int, ...], dims: Dims) -> None:
+    before, after = node.attrs["before"].resolve(dims), node.attrs["after"].resolve(dims)
+    if min(before, after) < 0:
+        raise InputError(f"pad: lengths must not be negative, got {(before, after)}")
+
+
+def _check_extreme(node: Node, shape: tuple[int, ...], dims: Dims) -> None:
+    if any(shape[a] == 0 for a in node.attrs["axes"]):
+        raise InputError(f"{node.op}: no element along an axis of {list(shape)}")
+
+
+_SHAPES: Mapping[str, Callable[[Node, tuple[int, ...], Dims], None]] = {
+    "narrow": _check_narrow,
+    "pad": _check_pad,
+    "reduce_max": _check_extreme,
+    "reduce_min": _check_extreme,
+}

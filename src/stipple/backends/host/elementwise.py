@@ -1,0 +1,90 @@
+"""Elementwise ops and programs of them in NumPy, each result in the dtype that the op declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from stipple.backends.host.kernel import Held
+from stipple.ir.attributes import AttrValue
+from stipple.ir.dtype import DType
+from stipple.ir.ops.elementwise import Program
+
+Array = np.ndarray
+
+
+def run_program(program: Program, operands: Sequence[Array], held: Held) -> Array:
+    """The last result of a program. ``held`` is how the device keeps each dtype: every step is rounded to it, so that
+    a program gives what its ops give one by one. The result may be an operand itself."""
+    values = list(operands)
+    with np.errstate(all="ignore"):  # one for each thread that runs a part of it
+        for op, refs, attrs, dtype in program:
+            made = _compute(op, attrs, [values[r] for r in refs], dtype, held)
+            assert made.dtype == held(dtype), op
+            values.append(made)
+    return values[-1]
+
+
+def _compute(op: str, attrs: Mapping[str, AttrValue], x: Sequence[Array], dtype: DType, held: Held) -> Array:
+    if op == "clamp":
+        low, high = (np.asarray(attrs[n]).astype(held(dtype)) for n in ("low", "high"))
+        return np.asarray(np.clip(x[0], low, high))
+    if op == "cast":
+        return _cast(x[0], dtype).astype(held(dtype), copy=False)
+    return np.asarray(_FUNCTIONS[op](*x))
+
+
+_LIMITS = {DType.I32: (-(2**31), 2**31 - 1), DType.U8: (0, 255)}
+
+
+def _cast(x: Array, to: DType) -> Array:
+    """Values that the dtype has: floats are truncated, what lies beyond an integer's range is held at its ends, NaN is
+    0; as a truth value everything but zero, NaN included, is true."""
+    if to is DType.BOOL:
+        return np.asarray(x != 0)
+    if to not in _LIMITS:
+        return x
+    low, high = _LIMITS[to]
+    if x.dtype.kind != "f":
+        return np.asarray(np.clip(x.astype(np.int64), low, high))
+    # In float64, which has every end of a range: the largest i32 is no float32.
+    return np.asarray(np.clip(np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0)), low, high))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Array]] = {
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "reciprocal": np.reciprocal,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "softplus": lambda x: np.logaddexp(x.dtype.type(0), x),
+    "relu": lambda x: np.maximum(x, x.dtype.type(0)),
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "equal": np.equal,
+    "isfinite": np.isfinite,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_not": np.logical_not,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "where": np.where,
+}

@@ -1,0 +1,74 @@
+"""Kernels under watch: what a kernel may not do, checked on every call. For tests and for writing backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stipple.errors import DeviceError
+from stipple.ir.graph import Node
+from stipple.runtime.backend import Backend, Buffer, Kernel
+
+
+class WatchedKernel:
+    """A kernel of whose every call these are checked: it changes no operand but those it may overwrite, it returns the
+    buffers it was given, it returns no operand's memory unless its op is a view, and what it returns has the declared
+    dtype and shape. Raises DeviceError, naming the kernel and the operand or result."""
+
+    def __init__(self, kernel: Kernel, node: Node, backend: Backend) -> None:
+        self._kernel = kernel
+        self._node = node
+        self._backend = backend
+        self.name = kernel.name
+        self.owns_outputs = kernel.owns_outputs
+
+    def check(self, inputs: Sequence[Buffer], dims: Mapping[str, int]) -> None:
+        before = self._contents(inputs)
+        self._kernel.check(inputs, dims)
+        self._compare(inputs, before, frozenset())
+
+    def __call__(
+        self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
+    ) -> Sequence[Buffer]:
+        before = self._contents(inputs)
+        made = self._kernel(inputs, outputs, dims)
+        overwritten = frozenset(
+            i for i, x in enumerate(inputs) for o in outputs if o is not None and self._backend.overlap(x, o)
+        )
+        self._compare(inputs, before, overwritten)
+        if len(made) != len(self._node.outputs):
+            self._fail(f"returned {len(made)} results of {len(self._node.outputs)}")
+        for i, (buffer, planned) in enumerate(zip(made, outputs, strict=True)):
+            self._check_result(i, buffer, planned, inputs, dims)
+        return made
+
+    def _contents(self, inputs: Sequence[Buffer]) -> list[np.ndarray]:
+        return [self._backend.download(b, v.dtype) for b, v in zip(inputs, self._node.inputs, strict=True)]
+
+    def _compare(self, inputs: Sequence[Buffer], before: Sequence[np.ndarray], overwritten: frozenset[int]) -> None:
+        for i, (old, new) in enumerate(zip(before, self._contents(inputs), strict=True)):
+            if i not in overwritten and old.tobytes() != new.tobytes():
+                self._fail(f"changed its operand {self._node.definition.operand(i).name!r}")
+
+    def _check_result(
+        self, index: int, buffer: Buffer, planned: Buffer | None, inputs: Sequence[Buffer], dims: Mapping[str, int]
+    ) -> None:
+        value, backend = self._node.outputs[index], self._backend
+        name = f"result {self._node.definition.results[index]!r}"
+        if planned is not None and buffer is not planned:
+            self._fail(f"{name} is not in the buffer that was planned for it")
+        if not backend.holds(buffer, value.dtype):
+            self._fail(f"{name} is not held as dense {value.dtype.value}")
+        shape = backend.shape(buffer)
+        if len(shape) != value.shape.rank or (
+            value.shape.symbols <= dims.keys() and shape != value.shape.resolve(dims)
+        ):
+            self._fail(f"{name} has shape {list(shape)}, declared is {value.shape}")
+        if planned is None and not self._node.definition.view:
+            for i, operand in enumerate(inputs):
+                if backend.overlap(operand, buffer):
+                    self._fail(f"{name} is in the memory of operand {self._node.definition.operand(i).name!r}")
+
+    def _fail(self, what: str) -> None:
+        raise DeviceError(f"{self._backend.name}: kernel {self.name}: {what}; this is a bug in the backend")
