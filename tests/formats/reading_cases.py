@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, features
-from test_ply import packed, rewritten, scene
+from ply_files import packed, rewritten, scene
 
 from captures import LAYOUTS, truth
 from stipple.cli.run_cameras import flight, view_camera
