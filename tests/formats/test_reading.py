@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 
 from captures import truth, write_colmap, write_nerfstudio
-from stipple.errors import FileFormatError
+from stipple.errors import FileFormatError, OutOfMemoryError
 from stipple.formats import load_ply
 from stipple.formats.captures import load_frame, open_capture
 from stipple.formats.captures.pixels import decode, decode_depth
@@ -177,3 +178,13 @@ def test_programs_are_not_run_for_a_photo(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n")
     with pytest.raises(FileFormatError, match=r"a\.png: cannot be read as an image: unknown format"):
         decode(tmp_path / "a.png", (4, 4))
+
+
+def test_memory_that_is_missing_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(image: Image.Image) -> None:
+        raise MemoryError
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.bmp")
+    monkeypatch.setattr(BmpImageFile, "load", starve)
+    with pytest.raises(OutOfMemoryError, match=r"not enough memory to decode .*a\.bmp"):
+        decode(tmp_path / "a.bmp", (4, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,10 @@ def test_cameras_come_back_as_they_were(tmp_path: Path) -> None:
     assert isinstance(again.width, int)
     assert (again.width, again.height, again.near, again.far) == (camera.width, camera.height, camera.near, camera.far)
     np.testing.assert_array_equal(again.viewmat, camera.viewmat)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_named_as_cameras(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cameras.json")
+    with pytest.raises(FileFormatError, match=r"cameras\.json: expected a file, found a named pipe"):
+        RunFolder(tmp_path).read_cameras()

@@ -23,7 +23,7 @@ from stipple.train.population import NAMES, PARAMS, Population
 from stipple.train.step_graph import rotation_basis
 from stipple.train.stepper import Stepper
 from stipple.train.strategies import make_strategy
-from stipple.train.trainer import posed
+from stipple.train.trained_views import posed
 
 BASE = {"schedule": {"steps": 100, "sh_every": 2, "sh_degree": 2, "coarse": []}}
 

@@ -41,8 +41,9 @@ class _Commands(click.Group):
                 raise  # whoever read the output has gone: click ends in silence
             where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             raise click.ClickException(visible(f"{where}{error.strerror or error}")) from None
-        except MemoryError:
-            raise click.ClickException("not enough memory for this scene and image size") from None
+        except MemoryError as error:
+            needed = f": {error}" if str(error) else " for what was asked"
+            raise click.ClickException(f"not enough memory{needed}") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +18,8 @@ class Terminal(Console):
     Characters that a terminal would obey come out as escapes. Styles are said beside the text, never in it.
     """
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+    def __init__(self, stderr: bool = False, file: IO[str] | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **more: Any) -> Text:
         """Every string on its way to the terminal, those in tables too."""

@@ -77,6 +77,8 @@ def load_blender(root: Path, allow_outside: bool = False) -> Capture:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         meta = json.loads(read_text(file))
+    except FileFormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{file}: not valid JSON: {error}") from None
     if not isinstance(meta, dict):

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stipple.errors import FileFormatError
+from stipple.errors import FileFormatError, OutOfMemoryError, StippleError
 from stipple.formats.captures.depth_array import read_depth_array
 from stipple.formats.reading import BoundedFile
+from stipple.memory import shortage
 
 Array = np.ndarray
 Size = tuple[int, int]
@@ -41,17 +42,15 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             image = _opened(file)
         except FileFormatError as error:
             raise FileFormatError(f"{path}: {error}") from None
-        except (
-            Exception
-        ) as error:  # decoders raise whatever they stumble over: struct.error, KeyError, RuntimeError ...
-            raise FileFormatError(f"{path}: cannot be read as an image: {_reason(error, file)}") from None
+        except Exception as error:  # decoders raise what they stumble over: struct.error, KeyError, RuntimeError ...
+            raise _told(error, path, "cannot be read as an image", file) from None
         with image:
             try:
                 yield image
-            except FileFormatError:
+            except StippleError:
                 raise
             except Exception as error:
-                raise FileFormatError(f"{path}: broken or truncated: {_reason(error, file)}") from None
+                raise _told(error, path, "broken or truncated", file) from None
 
 
 def _opened(file: BoundedFile) -> Image.Image:
@@ -81,13 +80,17 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _told(error: Exception, path: Path, what: str, file: BoundedFile) -> StippleError:
+    if shortage(error) is not None:
+        return OutOfMemoryError(f"not enough memory to decode {path}")
+    return FileFormatError(f"{path}: {what}: {_reason(error, file)}")
+
+
 def _reason(error: Exception, file: BoundedFile) -> str:
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
         known = _OTHERS.get(file.read(12)[8:])
         return f"{known} is not supported here; convert it to JPEG or PNG" if known else "unknown format"
-    if isinstance(error, MemoryError):
-        return "it asks for more memory than there is"
     return " ".join(str(error).split()) or type(error).__name__
 
 
