@@ -9,7 +9,7 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
 from stipple.errors import InputError
@@ -70,7 +70,7 @@ _SLOPES = f"""
   terms[P.count + i] = abs(image[i] - other[i]) / f32(P.count);"""
 _BACK = """
   let d = image[i] - other[i];
-  out[i] = v_l1[0] * sign(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
+  out[i] = v_l1[0] * signum(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
 
 
 def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
@@ -114,7 +114,7 @@ def _from_slopes(
     body = _along(3, _maps_of("slopes", 3))
     gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params)
     reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
-    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params)
+    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params, shader_text("special"))
     return out
 
 
@@ -162,7 +162,8 @@ def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Gradients of the mean absolute difference in both images."""
     image, other, v_out = x
     made = [gpu.allocate(image.shape, DType.F32), gpu.allocate(image.shape, DType.F32)]
-    body = "  let g = v_out[0] * sign(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
+    body = "  let g = v_out[0] * signum(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
     reads = {"image": image, "other": other, "v_out": v_out}
-    gpu.each("l1_backward", body, reads, {"first": made[0], "second": made[1]}, image.size)
+    writes = {"first": made[0], "second": made[1]}
+    gpu.each("l1_backward", body, reads, writes, image.size, functions=shader_text("special"))
     return made

@@ -67,7 +67,6 @@ fn hash4(words: vec4<u32>) -> vec4<u32> {{
   v.x += v.y * v.w; v.y += v.z * v.x; v.z += v.x * v.y; v.w += v.y * v.z;
   return v;
 }}
-fn finite(x: f32) -> bool {{ return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }}
 """
 _NOISE = f"""
   let words = hash4(vec4<u32>(i, u32(key[0]), u32(key[1]), 0u));
@@ -86,7 +85,7 @@ _NOISE = f"""
   let scale = vec3<f32>(scales[3u * i], scales[3u * i + 1u], scales[3u * i + 2u]);
   let gate = amount[0] / (1.0 + exp({nx.NOISE_STEEPNESS} * (opacities[i] - {1 - nx.NOISE_MIDDLE})));
   let moved = mean + axes * (gate * scale * scale * (transpose(axes) * normal));
-  let good = dot(raw, raw) > 0.0 && finite(moved.x) && finite(moved.y) && finite(moved.z);
+  let good = dot(raw, raw) > 0.0 && is_finite(moved.x) && is_finite(moved.y) && is_finite(moved.z);
   next_out[3u * i] = select(mean.x, moved.x, good);
   next_out[3u * i + 1u] = select(mean.y, moved.y, good);
   next_out[3u * i + 2u] = select(mean.z, moved.z, good);"""
@@ -95,5 +94,5 @@ _NOISE = f"""
 def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
     """A splat_noise node."""
     reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
-    functions = _HASH + shader_text("trigonometry")
+    functions = shader_text("special") + shader_text("trigonometry") + _HASH
     gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=functions)
