@@ -6,12 +6,19 @@ import os
 from functools import lru_cache
 
 import pytest
+from hypothesis import settings
 
 from stipple.backends.cpu import CpuBackend
 from stipple.backends.gpu import GpuBackend
 from stipple.backends.gpu.device import Gpu
 from stipple.errors import DeviceError
 from stipple.runtime import Session
+
+# The same examples on every run, so that a newcomer sees what everybody sees; CI draws others besides, by a seed that
+# it prints (.ci/run), which --hypothesis-seed and STIPPLE_FUZZ_SEED take.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("drawn", derandomize=False, print_blob=True)
+settings.load_profile("drawn" if os.environ.get("STIPPLE_FUZZ_SEED") else "same")
 
 DEVICES = ("cpu", "gpu", "least gpu")
 
@@ -20,7 +27,7 @@ DEVICES = ("cpu", "gpu", "least gpu")
 def open_session(name: str) -> Session | str:
     """A session, or why there is none."""
     if name == "cpu":
-        return Session(CpuBackend())
+        return Session(CpuBackend(), debug=True)
     try:
         return Session(GpuBackend("gpu", least=name == "least gpu"))
     except DeviceError as error:
@@ -55,3 +62,9 @@ def gpu(gpu_session: Session) -> Gpu:
     backend = gpu_session.backend
     assert isinstance(backend, GpuBackend)
     return backend.gpu
+
+
+@pytest.fixture(params=("reference", *DEVICES))
+def any_session(request: pytest.FixtureRequest) -> Session:
+    """Every device in turn, the reference first."""
+    return Session("reference", debug=True) if request.param == "reference" else session_on(request.param)

@@ -79,6 +79,61 @@ def test_adam(masked: bool, columns: bool, session: Session) -> None:
         assert np.any(np.all(results[0]["p"] == start, axis=(1, 2))), "rows that were never visible stay"
 
 
+@pytest.mark.parametrize("shape", [(5, 0), (0, 3), (0,), (2, 0, 3)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_adam_on_nothing(shape: tuple[int, ...], masked: bool, session: Session) -> None:
+    graph = ir.Graph("t")
+    p, m, v = (graph.param(n, shape, "f32", np.zeros(shape)) for n in "pmv")
+    visible = graph.input("visible", shape[:1], "bool") if masked else None
+    update = ir.adam(p, p + 1.0, m, v, graph.input("rates", shape[1:]), graph.constant(1.0, "f32"), visible=visible)
+    for target, value in zip((p, m, v), update, strict=True):
+        graph.update(target, value)
+    exe = session.compile(graph)
+    exe.run({"rates": np.ones(shape[1:], np.float32), **({"visible": np.ones(shape[0], bool)} if masked else {})})
+    assert exe.get_param("p").shape == shape
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.9999999])
+def test_the_shares_of_adams_moments(beta2: float, session: Session) -> None:
+    """1 - beta2 is a share of its own: in float32 the difference may be a fifth off."""
+    graph = ir.Graph("t")
+    p = graph.input("p", [3])
+    update = ir.adam(p, p, p * 0.0, p * 0.0, 0.1, graph.constant(1.0, "f32"), beta1=0.9999, beta2=beta2)
+    graph.output("m", update.m)
+    graph.output("v", update.v)
+    values = np.array([1, 2, 3], np.float32)
+    made = session.compile(graph).run({"p": values})
+    np.testing.assert_allclose(made["m"], (1 - 0.9999) * values, rtol=1e-6)
+    np.testing.assert_allclose(made["v"], (1 - beta2) * values**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (5, 5, 0)])
+@pytest.mark.parametrize("together", [False, True])
+def test_images_without_pixels(shape: tuple[int, int, int], together: bool, any_session: Session) -> None:
+    graph = ir.Graph("t")
+    a, b = graph.input("a", ["H", "W", "C"]), graph.input("b", ["H", "W", "C"])
+    l1, ssim = ir.image_l1_ssim(a, b) if together else (ir.image_l1(a, b), ir.image_ssim(a, b))
+    graph.output("l1", l1)
+    graph.output("ssim", ssim)
+    for name, value in zip("ab", ir.grad(graph, l1 + ssim, [a, b]), strict=True):
+        graph.output(f"v_{name}", value)
+    made = any_session.compile(graph).run({n: np.zeros(shape, np.float32) for n in "ab"})
+    assert (made["l1"], made["ssim"]) == (0, 1), "nothing differs"
+    assert made["v_a"].shape == made["v_b"].shape == shape
+
+
+def test_long_sums_are_exact_to_the_last_bits(session: Session) -> None:
+    values = np.random.default_rng(0).uniform(size=(3_000_000 if session.device == "cpu" else 300_000, 3))
+    graph = ir.Graph("t")
+    x = graph.input("x", ["N", 3])
+    graph.output("rows", ir.sum(x, 0))
+    graph.output("all", ir.mean(x))
+    given = values.astype(np.float32)
+    made = session.compile(graph).run({"x": given})
+    np.testing.assert_allclose(made["rows"], given.sum(axis=0, dtype=np.float64), rtol=3e-7)
+    np.testing.assert_allclose(made["all"], given.mean(dtype=np.float64), rtol=3e-7)
+
+
 def test_masks_must_fit() -> None:
     from stipple.errors import GraphError
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from devices.held_to_reference import check, compare, gradients, render_on, rounded, run_all
-from scenes import OPERANDS, Scene, random_scene, render
+from scenes import OPERANDS, Scene, declare, random_scene, render, split_attrs
+from stipple import ir
 from stipple.errors import InputError, LimitWarning
+from stipple.ir.autodiff import pullback
 from stipple.runtime import Session
 
 SCENES: dict[str, dict[str, Any]] = {
@@ -296,3 +298,30 @@ def test_garden(session: Session) -> None:
     assert apart.mean() < 0.02
     for name in ("v_means", "v_quats", "v_scales", "v_opacities", "v_colors", "v_background"):
         compare(name, given[name], wanted[name])
+
+
+def test_culled_gaussians_receive_no_gradient(session: Session) -> None:
+    """Whatever arrives at them: colours that are passed through, too. The arriving gradients themselves stay."""
+    scene = random_scene(3, count=20)
+    scene = scene.with_(opacities=np.where(np.arange(20) % 3 == 0, 0.0, scene.arrays["opacities"]))
+    results = []
+    for device, dtype in ((session, np.float32), (Session("reference"), np.float64)):
+        graph = ir.Graph("t")
+        values = declare(graph, scene, "f32" if dtype == np.float32 else "f64")
+        graph.output("background", values["background"])
+        prepared = ir.splat_prepare(*(values[n] for n in OPERANDS[:7]), **split_attrs(scene.attrs)[0])
+        arriving = graph.input("arriving", ["N", 3], values["means"].dtype) * 2.0
+        gradients = pullback([(prepared.colors, arriving)], [values[n] for n in OPERANDS[:5]])
+        for name, value in zip(OPERANDS, gradients, strict=False):
+            graph.output(f"v_{name}", value)
+        graph.output("arriving", arriving * 1.5)
+        graph.output("radii", prepared.radii)
+        feeds = {n: a for n, a in scene.feeds(dtype).items() if n in graph.inputs}
+        feeds["arriving"] = np.random.default_rng(0).normal(size=(20, 3)).astype(dtype)
+        results.append(device.compile(graph).run(feeds))
+    culled = (results[1]["radii"] == 0).any(axis=1)
+    assert 3 <= culled.sum() <= 17
+    for name, wanted in results[1].items():
+        np.testing.assert_allclose(results[0][name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+        if name.startswith("v_"):
+            assert not results[0][name][culled].any(), name

@@ -10,6 +10,7 @@ from scenes import relative_error
 from stipple import ir
 from stipple.errors import GraphError
 from stipple.ir.op import REGISTRY
+from stipple.ir.passes import FuseElementwise
 from stipple.runtime import Session
 
 ELSEWHERE = ("splat", "image", "adam", "fused", "input", "param", "less", "equal", "logical")
@@ -151,3 +152,32 @@ def test_results_that_carry_no_gradient_say_so() -> None:
     image = prepare_and_rasterize(values, scene.attrs)[1]
     with pytest.raises(GraphError, match=r"result 'transmittance' of splat_rasterize .* carries no gradient"):
         ir.grad(graph, ir.sum(image.transmittance), [values["means"]])
+
+
+@pytest.mark.parametrize("kind", ["number", "truth value"])
+def test_gradients_through_a_group_are_those_of_its_nodes(kind: str) -> None:
+    """Also where operands of the group depend on each other, and where one is no float."""
+    found = []
+    for fuse in (False, True):
+        graph = ir.Graph("t")
+        x = graph.input("x", [3], "f64")
+        total = ir.sum(ir.square(x))
+        out = ir.exp(x * total) + x if kind == "number" else ir.where(graph.input("m", [3], "bool"), x * total, x)
+        graph.output("out", out)
+        if fuse:
+            graph = FuseElementwise().run(graph).graph
+            assert graph.count("fused") == 1
+        x = graph.inputs["x"]
+        graph.output("v", ir.grad(graph, ir.sum(graph.outputs["out"]), [x])[0])
+        feeds = {"x": np.array([0.1, 0.2, -0.3]), "m": np.array([True, False, True])}
+        found.append(Session("reference").compile(graph, []).run({n: feeds[n] for n in graph.inputs})["v"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+
+
+def test_a_value_that_a_group_reads_twice_gets_its_gradient_once() -> None:
+    graph = ir.Graph("t")
+    x = graph.input("x", [], "f64")
+    program = (("mul", (0, 1), ()), ("mul", (2, 0), ()))
+    cube = graph.add("fused", [x, x], {"program": program}).outputs[0]
+    graph.output("v", ir.grad(graph, cube, [x])[0])
+    assert float(Session("reference").compile(graph, []).run({"x": 2.0})["v"]) == 12

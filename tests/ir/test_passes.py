@@ -171,8 +171,10 @@ def test_folding_leaves_errors_to_the_run() -> None:
 @pytest.mark.parametrize(
     ("build", "left"),
     [
-        (lambda x: x + 0.0, 0),
-        (lambda x: 0.0 + x, 0),
+        (lambda x: x + -0.0, 0),
+        (lambda x: -0.0 + x, 0),
+        (lambda x: x + 0.0, 1),  # -0 + 0 is 0
+        (lambda x: x - -0.0, 1),
         (lambda x: x * 1.0, 0),
         (lambda x: x / 1.0, 0),
         (lambda x: x - 0.0, 0),

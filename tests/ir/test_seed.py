@@ -268,6 +268,31 @@ def test_gradients_through_the_packed_buffer() -> None:
             np.testing.assert_allclose(out[f"b{i}"], out[f"a{i}"], rtol=1e-12, atol=1e-14)
 
 
+def test_packed_gradients_are_partial_where_inputs_depend_on_each_other() -> None:
+    """Colours computed from the positions: the positions' block is still that of the positions alone."""
+    arrays = scene()
+    found = []
+    for computed in (False, True):
+        graph = ir.Graph("t")
+        inputs = declare(graph, arrays, RENDER)
+        if computed:
+            inputs = dataclasses.replace(inputs, colors=ir.sigmoid(inputs.positions))
+        d_rgba = graph.constant(weights())
+        params = ir.GaussianSplatBackwardParams(RENDER)
+        graph.output("packed", graph.gaussian_splat_render_backward(inputs, d_rgba, params))
+        feeds = {**arrays, "colors": 1 / (1 + np.exp(-arrays["positions"]))}
+        found.append(Session("reference").compile(graph).run(feeds)["packed"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12, atol=1e-15)
+
+
+def test_one_value_cannot_be_two_inputs_of_a_backward() -> None:
+    graph = ir.Graph("t")
+    inputs = declare(graph, scene(), RENDER)
+    same = dataclasses.replace(inputs, scales=inputs.positions)
+    with pytest.raises(GraphError, match="one value stands for two of them"):
+        graph.gaussian_splat_render_backward(same, graph.constant(weights()), ir.GaussianSplatBackwardParams(RENDER))
+
+
 def test_flat_inputs_are_taken_as_rows() -> None:
     arrays = scene(4)
     graph = ir.Graph("flat")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stipple.errors import GraphError
 from stipple.ir import Dim, DType, Shape
-from stipple.ir.shape import broadcast_shapes
+from stipple.ir.shape import MAX_DEGREE, MAX_SYMBOL, MAX_TERMS, broadcast_shapes
 
 SYMBOLS = ("N", "H", "W")
 polynomials = st.recursive(
@@ -34,6 +34,30 @@ def test_arithmetic_is_that_of_the_numbers(a: Dim, b: Dim, values: dict[str, int
 def test_text_reads_back(dim: Dim) -> None:
     assert Dim.of(str(dim)) == dim
     assert Dim.of(dim.to_json()) == dim
+
+
+def test_every_dimension_that_can_be_made_reads_back() -> None:
+    """The longest names, the most symbols, the most terms."""
+    names = [f"{chr(97 + i)}".ljust(MAX_SYMBOL, "x") for i in range(MAX_DEGREE)]
+    product = Dim.of(1)
+    for name in names:
+        product = product * name
+    total = product * (1 << 61)
+    for i in range(MAX_TERMS - 1):
+        total = total - Dim.of(f"s{i}".ljust(MAX_SYMBOL, "y")) * ((1 << 62) - i)
+    assert Dim.of(str(total)) == total
+
+
+def test_polynomials_have_a_limit() -> None:
+    """Products of sums would grow beyond every bound: a file of a few KB must not take minutes."""
+    names = [f"s{i}" for i in range(60)]
+    long = sum((Dim.of(n) for n in names), Dim.of(0))
+    with pytest.raises(GraphError, match="more than 64 terms"):
+        Shape([long] * 8).size  # noqa: B018
+    with pytest.raises(GraphError, match="more than 64 terms, or more than 16 symbols in one"):
+        Dim.of("*".join("N" * 17))
+    with pytest.raises(GraphError, match="symbols have at most 40 characters"):
+        Dim.of("N" * 41)
 
 
 def test_equal_polynomials_are_equal() -> None:

@@ -31,8 +31,12 @@ def grad(graph: Graph, loss: Value, wrt: Sequence[Value]) -> list[Value]:
     return pullback([(loss, full_like(loss, 1.0))], wrt)
 
 
-def pullback(seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]) -> list[Value]:
-    """Gradients with respect to ``wrt``, given the cotangents of some values as (value, cotangent) pairs."""
+def pullback(seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value], *, independent: bool = False) -> list[Value]:
+    """Gradients with respect to ``wrt``, given the cotangents of some values as (value, cotangent) pairs.
+
+    With ``independent``, values of ``wrt`` count as inputs even where one is computed from another: they get partial
+    derivatives, of which a node's own gradient is made. Otherwise what arrives at one goes on to those it depends on.
+    """
     graph = seeds[0][0].graph
     for value in wrt:
         if value.graph is not graph:
@@ -53,6 +57,8 @@ def pullback(seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]) -> list
         for value, total in zip(node.outputs, totals, strict=True):
             if total is not None and value in wanted:
                 found[value] = total
+        if independent:
+            totals = [None if v in wanted else total for v, total in zip(node.outputs, totals, strict=True)]
         if any(total is not None for total in totals):
             leading = [i for i, v in enumerate(node.inputs) if v.node.id in on_path]
             _spread(node, totals, leading, arrived)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from stipple.errors import GraphError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
+from stipple.ir.numbers import as_dtype
 from stipple.ir.op import OpDef, lookup
 from stipple.ir.seed import SeedSplatBuilders
 from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
@@ -27,11 +28,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,199}\Z")
 class Value:
     """One output of a node: a typed edge of the graph.
 
-    Arithmetic and comparison operators build elementwise nodes; Python numbers become constants of the
-    value's dtype. ``==`` compares identity: use :func:`stipple.ir.equal` for an elementwise comparison.
+    Arithmetic and comparison operators build elementwise nodes; numbers and NumPy arrays become constants of the
+    value's dtype, which must have them (``i32 * 0.5`` is an error). ``==`` compares identity: use
+    :func:`stipple.ir.equal` for an elementwise comparison.
     """
 
     __slots__ = ("index", "node", "type")
+
+    __array_ufunc__ = None  # ``array * value`` is this class's __rmul__, not NumPy's loop over elements
 
     def __init__(self, node: Node, index: int, type_: TensorType) -> None:
         self.node = node
@@ -93,8 +97,14 @@ class Value:
     def __pow__(self, other: Operandish) -> Value:
         return self._binary("pow", other)
 
-    def __matmul__(self, other: Value) -> Value:
+    def __rpow__(self, other: Operandish) -> Value:
+        return self._binary("pow", other, swapped=True)
+
+    def __matmul__(self, other: Operandish) -> Value:
         return self._binary("matmul", other)
+
+    def __rmatmul__(self, other: Operandish) -> Value:
+        return self._binary("matmul", other, swapped=True)
 
     def __neg__(self) -> Value:
         return self.graph.add("neg", [self]).outputs[0]
@@ -118,7 +128,8 @@ class Value:
         raise GraphError("a graph value has no truth value while the graph is built; use ir.where")
 
 
-Operandish = Value | int | float | bool
+Operandish = Value | int | float | bool | np.generic | np.ndarray
+"""What stands beside a value in an op: another value, or numbers that take its dtype."""
 
 
 class Node:
@@ -238,18 +249,26 @@ class Graph(SeedSplatBuilders):
         return value
 
     def set_init(self, name: str, init: ArrayLike) -> None:
-        """Set a parameter's first value. Its shape must fit the parameter's type."""
+        """Set a parameter's first value. It must fit the parameter's type."""
+        array = self.checked_init(name, init)
+        array.setflags(write=False)
+        self.param_values[name] = array
+
+    def checked_init(self, name: str, init: ArrayLike) -> np.ndarray:
+        """A value as an array of a parameter's type, or GraphError with what was expected."""
         if name not in self.params:
             raise GraphError(f"param {name!r}: the graph has no such parameter")
         type_ = self.params[name].type
-        array = np.array(init, dtype=type_.dtype.numpy, order="C")
+        try:
+            array = as_dtype(init, type_.dtype)
+        except ValueError as error:
+            raise GraphError(f"param {name!r}: init: {type_.dtype.value}: {error}") from None
         fits = array.ndim == type_.shape.rank and all(
             d.value is None or d.value == n for d, n in zip(type_.shape, array.shape, strict=True)
         )
         if not fits:
             raise GraphError(f"param {name!r}: init: expected shape {type_.shape}, got {list(array.shape)}")
-        array.setflags(write=False)
-        self.param_values[name] = array
+        return array
 
     def _source(self, op: str, name: str, shape: ShapeLike, dtype: DType | str) -> Value:
         if not isinstance(name, str) or not _NAME.match(name):
@@ -267,18 +286,24 @@ class Graph(SeedSplatBuilders):
 
     def constant(self, value: ArrayLike, dtype: DType | str | None = None) -> Value:
         """A value stored in the graph. Without ``dtype``, NumPy's choice, with float64 kept as f64."""
-        array = np.asarray(value, dtype=None if dtype is None else DType.of(dtype).numpy)
-        if dtype is None and array.dtype == np.int64:
-            array = _narrow_ints(array)
+        given = np.asarray(value)
+        try:
+            chosen = DType.of(dtype if dtype is not None else np.int32 if given.dtype == np.int64 else given.dtype)
+            array = as_dtype(given, chosen)
+        except ValueError as error:
+            raise GraphError(f"constant: {error}") from None
         return self.add("constant", (), {"value": array}).outputs[0]
 
     def lift(self, value: Operandish, dtype: DType) -> Value:
-        """The value itself, or a scalar constant of ``dtype`` for a Python number."""
+        """The value itself, or a constant of ``dtype`` for numbers, which the dtype must have."""
         if isinstance(value, Value):
             return value
-        if isinstance(value, (bool, int, float, np.generic)):
-            return self.constant(value, dtype)
-        raise GraphError(f"expected a graph value or a number, got {type(value).__name__}")
+        if not isinstance(value, (bool, int, float, np.generic, np.ndarray)):
+            raise GraphError(f"expected a graph value or a number, got {type(value).__name__}")
+        try:
+            return self.add("constant", (), {"value": as_dtype(value, dtype)}).outputs[0]
+        except ValueError as error:
+            raise GraphError(f"a number beside {dtype.value}: {error}; cast the value, or use another number") from None
 
     def output(self, name: str, value: Value) -> Value:
         """Make a value one of the graph's results under a name. Each name is written once."""
@@ -350,10 +375,3 @@ class Graph(SeedSplatBuilders):
         from stipple.ir.printing import to_text
 
         return to_text(self)
-
-
-def _narrow_ints(array: np.ndarray) -> np.ndarray:
-    narrow = array.astype(np.int32)
-    if not np.array_equal(narrow, array):
-        raise GraphError("constant: integers beyond 32 bits are not supported")
-    return narrow

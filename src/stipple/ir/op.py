@@ -25,7 +25,8 @@ class Operand:
 
     ``shape`` is a pattern: names and numbers separated by spaces, such as ``"N 3"``; a name stands for the
     same dimension everywhere in the op, or for the attribute of that name; None accepts any shape.
-    ``dtype`` is float, int, bool, any, or the name of one dtype; all float operands of a node agree.
+    ``dtype`` is float, int, bool, number (float or int), any, or the name of one dtype; all float operands of a node
+    agree.
     ``finite`` operands may not hold NaN or infinity when the graph runs.
     """
 
@@ -186,6 +187,7 @@ def _check_dtype(op: str, name: str, wanted: str, given: TensorType) -> None:
         "float": given.dtype.is_float,
         "int": given.dtype.is_int,
         "bool": given.dtype is DType.BOOL,
+        "number": given.dtype is not DType.BOOL,
     }.get(wanted, given.dtype.value == wanted)
     if not ok:
         raise GraphError(f"{op}: {name}: expected dtype {wanted}, got {given}")

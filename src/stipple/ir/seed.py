@@ -304,7 +304,12 @@ class SeedSplatBuilders:
         rgba = self.gaussian_splat_render(s, params)
         wrt = [s.positions, s.scales, s.rotations, s.opacities, s.colors]
         has_sh = s.sh_coeffs.shape[1] != 0
-        grads = pullback([(rgba, cotangent)], [*wrt, s.sh_coeffs] if has_sh else wrt)
+        if len({*wrt, s.sh_coeffs}) < len(wrt) + 1:
+            raise GraphError(
+                "gaussian_splat_render_backward: inputs: one value stands for two of them, so their gradients cannot be "
+                "told apart"
+            )
+        grads = pullback([(rgba, cotangent)], [*wrt, s.sh_coeffs] if has_sh else wrt, independent=True)
         return packing.pack_gradients(grads[:5], grads[5] if has_sh else None, s.positions.shape[0])
 
 

@@ -41,7 +41,7 @@ def save(graph: Graph, path: str | os.PathLike[str], params: Mapping[str, np.nda
     unknown = values.keys() - graph.params.keys()
     if unknown:
         raise GraphError(f"save: the graph has no parameter {', '.join(sorted(unknown))}")
-    tensors = {f"param/{k}": np.ascontiguousarray(v) for k, v in values.items()}
+    tensors = {f"param/{name}": graph.checked_init(name, value) for name, value in values.items()}
     nodes = [_node_json(node, tensors) for node in graph.nodes]
     document = {
         "format": FORMAT,
@@ -62,8 +62,7 @@ def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         value = node.attrs[attr.name]
         if attr.kind == "array":
             attrs[attr.name] = f"constant/{node.id}"
-            # ascontiguousarray would give a scalar one dimension
-            tensors[f"constant/{node.id}"] = np.array(value, order="C")
+            tensors[f"constant/{node.id}"] = np.array(value, order="C")  # ascontiguousarray has no scalars
         else:
             attrs[attr.name] = attr.to_json(value)
     return {

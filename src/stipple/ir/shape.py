@@ -15,9 +15,14 @@ from stipple.errors import GraphError
 from stipple.ir.dtype import DType
 
 MAX_RANK = 8
-_MAX_TEXT = 200
+MAX_TERMS = 64
+MAX_DEGREE = 16
+MAX_SYMBOL = 40
 _MAX_MAGNITUDE = 1 << 62
-_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[0-9]+)?\Z")
+_MAX_TEXT = MAX_TERMS * (20 + MAX_DEGREE * (MAX_SYMBOL + 12))
+"""No dimension within the limits above has a longer text."""
+
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[0-9]{1,10})?\Z")
 _USER_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 DimLike = Union["Dim", int, str]
@@ -35,6 +40,8 @@ class Dim:
         kept = {m: c for m, c in terms.items() if c != 0}
         if any(abs(c) > _MAX_MAGNITUDE for c in kept.values()):
             raise GraphError(f"dimension: coefficient beyond ±{_MAX_MAGNITUDE}")
+        if len(kept) > MAX_TERMS or any(len(m) > MAX_DEGREE for m in kept):
+            raise GraphError(f"dimension: more than {MAX_TERMS} terms, or more than {MAX_DEGREE} symbols in one")
         ordered = sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))
         object.__setattr__(self, "_terms", tuple(ordered))
 
@@ -55,7 +62,7 @@ class Dim:
     @staticmethod
     def _parse(text: str) -> Dim:
         if len(text) > _MAX_TEXT:
-            raise GraphError(f"dimension: text longer than {_MAX_TEXT} characters")
+            raise GraphError(f"dimension: text of {len(text)} characters; no dimension needs more than {_MAX_TEXT}")
         terms: dict[_Monomial, int] = {}
         for part in text.replace("- ", "+ -").split("+"):
             coefficient, symbols = 1, []
@@ -66,9 +73,11 @@ class Dim:
                 if re.fullmatch(r"-?[0-9]{1,19}", factor):
                     coefficient *= int(factor)
                 elif _SYMBOL.match(factor):
+                    if len(factor.partition(".")[0]) > MAX_SYMBOL:
+                        raise GraphError(f"dimension: symbols have at most {MAX_SYMBOL} characters, got {factor!r:.80}")
                     symbols.append(factor)
                 else:
-                    raise GraphError(f"dimension: expected an int, a symbol or text like '3*N + 4', got {text!r}")
+                    raise GraphError(f"dimension: expected an int, a symbol or text like '3*N + 4', got {text!r:.80}")
             key = tuple(sorted(symbols))
             terms[key] = terms.get(key, 0) + coefficient
         return Dim(terms)

@@ -6,6 +6,8 @@ nodes, after loading and after every pass.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from stipple.errors import GraphError
 from stipple.ir.attributes import attr_key
 from stipple.ir.graph import Graph, Node, Value
@@ -97,9 +99,15 @@ def check_symbols(graph: Graph) -> None:
                 known |= bare
             else:
                 known |= {s for s in bare if is_generated(s)}
-            unbound = value.shape.symbols - known
-            if unbound:
-                raise GraphError(
-                    f"node {node.id} ({node.op}): no input or parameter gives the symbol "
-                    f"{', '.join(sorted(unbound))} a value"
-                )
+            _check_known(node, value.shape.symbols, known)
+        for attr in node.definition.attrs:
+            if attr.kind in ("dim", "shape"):
+                _check_known(node, node.attrs[attr.name].symbols, known)
+
+
+def _check_known(node: Node, symbols: Set[str], known: Set[str]) -> None:
+    unbound = symbols - known
+    if unbound:
+        raise GraphError(
+            f"node {node.id} ({node.op}): no input or parameter gives the symbol {', '.join(sorted(unbound))} a value"
+        )

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stipple.errors import FeedError
-from stipple.ir.graph import Graph, Value
+from stipple.errors import DeviceError, FeedError, InputError
+from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
 from stipple.runtime.memory import Key, MemoryUse, Pool
 from stipple.runtime.plan import Plan, Step
-
-
-@dataclass(frozen=True)
-class Dispatch:
-    """Which kernel runs one node."""
-
-    node: int
-    op: str
-    kernel: str
-    results: str
-    inplace: bool
-
-    def __str__(self) -> str:
-        note = "  (in place)" if self.inplace else ""
-        return f"%{self.node:<5} {self.op:<28} {self.kernel:<36} {self.results}{note}"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long one node took in the last timed run."""
-
-    node: int
-    op: str
-    kernel: str
-    seconds: float
+from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
 
 
 @dataclass(frozen=True)
@@ -166,13 +143,9 @@ class Executable:
         self._pool.begin(bindings.dims)
         self.timings = []
         for step in self._plan.steps:
-            prepared = self._prepare(step, run)
-            prepared.kernel.check(prepared.inputs, bindings.dims)
-            self._execute(prepared, run)
+            self._execute(self._prepare(step, run), run)
         with self.backend.overwriting():
             commits = [self._prepare(step, run) for step in self._plan.commits]
-            for prepared in commits:
-                prepared.kernel.check(prepared.inputs, bindings.dims)
             copies = self._copies(run)
             for prepared in commits:
                 self._execute(prepared, run)
@@ -199,24 +172,26 @@ class Executable:
         return buffers
 
     def _prepare(self, step: Step, run: _Run) -> _Prepared:
-        """Find or make the buffers of a step."""
+        """Check a step's operands, and find or make the buffers of its results."""
         node, storage = step.node, self._plan.storage
         kernel = self._kernels[node.id]
         inputs = [run.buffers[v] for v in node.inputs]
+        kernel.check(inputs, run.bindings.dims)
         outputs: list[Buffer | None] = []
         for i, value in enumerate(node.outputs):
+            shape = _known_shape(value, run.bindings.dims)
             if i in step.inplace:
                 outputs.append(inputs[step.inplace[i]])
                 taken = run.owned.pop(storage[node.inputs[step.inplace[i]]], None)
                 if taken is not None:
                     run.owned[storage[value]] = taken
                 self.memory.in_place += 1
-            elif kernel.owns_outputs or node.definition.view or not value.shape.symbols <= run.bindings.dims.keys():
+            elif kernel.owns_outputs or node.definition.view or shape is None:
                 outputs.append(None)
             else:
-                key = (value.shape.resolve(run.bindings.dims), value.dtype)
-                outputs.append(self._pool.take(key))
-                run.owned[storage[value]] = (key, outputs[-1])
+                with _enough_memory(self.backend, node, shape):
+                    outputs.append(self._pool.take((shape, value.dtype)))
+                run.owned[storage[value]] = ((shape, value.dtype), outputs[-1])
         return _Prepared(step, kernel, inputs, outputs)
 
     def _execute(self, prepared: _Prepared, run: _Run) -> None:
@@ -225,7 +200,8 @@ class Executable:
         if run.timed:
             self.backend.synchronize()
         started = time.perf_counter() if run.timed else 0.0
-        made = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
+        with _enough_memory(self.backend, node):
+            made = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
         if run.timed:
             self.backend.synchronize()
             self.timings.append(Timing(node.id, node.op, prepared.kernel.name, time.perf_counter() - started))
@@ -267,24 +243,32 @@ class Executable:
     @property
     def dispatch(self) -> list[Dispatch]:
         """Which kernel runs each node, in order of execution."""
-        return [
-            Dispatch(
-                s.node.id,
-                s.node.op,
-                f"{self.backend.name}:{self._kernels[s.node.id].name}",
-                ", ".join(str(v.type) for v in s.node.outputs),
-                bool(s.inplace),
-            )
-            for s in (*self._plan.steps, *self._plan.commits)
-        ]
+        return dispatches((*self._plan.steps, *self._plan.commits), self._kernels, self.backend.name)
 
     def report(self) -> str:
         """Passes, dispatch and, after a timed run, times: as text."""
-        lines = ["passes", *(f"  {r}" for r in self.pass_records)]
-        lines += [f"kernels on {self.backend.name}", *(f"  {d}" for d in self.dispatch)]
-        if self.timings:
-            total = sum(t.seconds for t in self.timings)
-            lines.append(f"times of the last timed run, {total * 1e3:.3f} ms in all")
-            for t in sorted(self.timings, key=lambda t: -t.seconds):
-                lines.append(f"  %{t.node:<5} {t.op:<28} {t.seconds * 1e3:10.3f} ms")
-        return "\n".join(lines)
+        return report_text(self.pass_records, self.dispatch, self.timings, self.backend.name)
+
+
+def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | None:
+    """A result's shape, or None while a symbol in it has no value; InputError for sizes that came out negative."""
+    if not value.shape.symbols <= dims.keys():
+        return None
+    shape = value.shape.resolve(dims)
+    if any(n < 0 for n in shape):
+        sizes = ", ".join(f"{s} = {dims[s]}" for s in sorted(value.shape.symbols))
+        raise InputError(f"{value.node.op}: a result of shape {value.shape} would be {list(shape)} with {sizes}")
+    return shape
+
+
+@contextmanager
+def _enough_memory(backend: Backend, node: Node, shape: tuple[int, ...] | None = None) -> Iterator[None]:
+    """What NumPy says of an array that is too large, as one sentence."""
+    try:
+        yield
+    except MemoryError as error:
+        what = f"an array of {list(shape)}" if shape is not None else str(error) or "an array of its results"
+        raise DeviceError(
+            f"{backend.name}: out of memory in {node.op} (node {node.id}): {what}; use fewer Gaussians or a smaller "
+            "image, or free memory"
+        ) from None

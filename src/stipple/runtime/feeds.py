@@ -9,19 +9,20 @@ import numpy as np
 
 from stipple.errors import FeedError
 from stipple.ir.graph import Graph, Value
+from stipple.ir.numbers import as_dtype
 from stipple.ir.shape import TensorType
 
 
 def as_array(what: str, value: Any, type_: TensorType) -> np.ndarray:
     """A feed as a NumPy array of the right dtype and rank.
 
-    Arrays (NumPy or DLPack) must have the dtype; Python numbers and lists take it.
+    Arrays (NumPy or DLPack) must have the dtype; Python numbers and lists take it where it has them.
     """
     if isinstance(value, (bool, int, float, list, tuple)):
         try:
-            array = np.array(value, dtype=type_.dtype.numpy)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise FeedError(f"{what}: expected {type_}, got {type(value).__name__}: {error}") from None
+            array = as_dtype(value, type_.dtype)
+        except ValueError as error:
+            raise FeedError(f"{what}: {type_}: {error}") from None
     else:
         array = _from_array_like(what, value, type_)
         if array.dtype != type_.dtype.numpy:

@@ -14,12 +14,13 @@ from functools import partial
 import numpy as np
 
 from stipple.backends.cpu import compile as compiling
-from stipple.backends.cpu import image, noise, splat
+from stipple.backends.cpu import image, noise, splat, sums
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera, checks, packing, tensor
-from stipple.backends.host.kernel import HostKernel
+from stipple.backends.host.kernel import Compute, HostKernel, empty
+from stipple.backends.host.scatter import ScatterKernel
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.runtime.backend import Kernel
@@ -42,7 +43,7 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_render_backward": splat.render_backward,
 }
 _LAZY = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
-_HOST: Mapping[str, tensor.Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
+_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class CpuKernel:
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
-        return self.compute(inputs)
+        with np.errstate(all="ignore"):  # infinities and NaN are values here
+            return self.compute(inputs)
 
 
 class CpuBackend:
@@ -88,13 +90,17 @@ class CpuBackend:
                 run = partial(run, used=node.used())
             return CpuKernel(node, lambda x: run(x, node.attrs, self.threads))
         if node.op == "splat_noise":
-            return CpuKernel(node, lambda x: noise.noise(x, self.threads))
+            return noise.NoiseKernel(node, self.threads)
+        if node.op == "scatter_add":
+            return ScatterKernel(node)
+        if node.op in ("sum", "mean"):
+            return HostKernel(node, f"numpy.{node.op}", partial(sums.reduced, threads=self.threads), _held)
         if node.op in _HOST:
             return HostKernel(node, f"numpy.{node.op}", _HOST[node.op], _held)
         return None
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        return np.empty(shape, dtype=dtype.numpy)
+        return empty(shape, dtype.numpy)
 
     def upload(self, array: Array, dtype: DType) -> Array:
         return np.array(array, dtype=dtype.numpy, order="C")

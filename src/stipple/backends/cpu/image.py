@@ -57,7 +57,14 @@ def l1_rows_backward(start, end, image, target, scale, v_image, v_target):
 
 def _rows(image: Array) -> Array:
     """[H, W, C] as rows [H, W * C]."""
-    return image.reshape(image.shape[0], -1)
+    height, width, channels = image.shape
+    return image.reshape(height, width * channels)
+
+
+def _slope_rows(slopes: Array) -> Array:
+    """[3, H, W, C] as three times rows [H, W * C]."""
+    _, height, width, channels = slopes.shape
+    return slopes.reshape(3, height, width * channels)
 
 
 def l1(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
@@ -220,7 +227,7 @@ def l1_ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads
     """Results of image_l1_ssim."""
     image, target = x
     slopes = np.empty((3, *image.shape), np.float32)
-    value, difference = _ssim(image, target, attrs["padding"], slopes.reshape(3, len(image), -1), threads)
+    value, difference = _ssim(image, target, attrs["padding"], _slope_rows(slopes), threads)
     return [np.asarray(difference, np.float32), np.asarray(value, np.float32), slopes]
 
 
@@ -263,7 +270,7 @@ def l1_ssim_backward(
 ) -> list[Array]:
     """Results of image_l1_ssim_backward; zeros where one is not used."""
     image, target, slopes, v_l1, v_ssim = x
-    kept = slopes.reshape(3, len(image), -1)
+    kept = _slope_rows(slopes)
     v_image = _gradient(image, target, kept, v_ssim, float(v_l1), threads) if used[0] else np.zeros_like(image)
     if not used[1]:
         return [v_image, np.zeros_like(image)]

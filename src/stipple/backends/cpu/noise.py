@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from stipple import numerics as nx
 from stipple.backends.cpu.compile import inline, kernel
 from stipple.backends.cpu.projection import rotation
 from stipple.backends.cpu.threads import Threads
+from stipple.backends.host import checks
+from stipple.ir.graph import Node
 
 Array = np.ndarray
 f4, u4 = np.float32, np.uint32
@@ -71,13 +74,26 @@ def perturb(start, end, means, quats, scales, opacities, amount, seed, step, out
             out[i, 0], out[i, 1], out[i, 2] = means[i, 0], means[i, 1], means[i, 2]
 
 
-def noise(x: Sequence[Array], threads: Threads) -> list[Array]:
-    """Results of splat_noise."""
-    means, quats, scales, opacities, amount, key = x
-    out = np.empty_like(means)
-    seed, step = (u4(int(k) & 0xFFFFFFFF) for k in key)
-    rate = f4(amount)
-    threads.blocks(
-        len(means), _BLOCK, lambda a, b: perturb(a, b, means, quats, scales, opacities, rate, seed, step, out)
-    )
-    return [out]
+@dataclass(frozen=True)
+class NoiseKernel:
+    """Runs a splat_noise node."""
+
+    node: Node
+    threads: Threads
+    name: str = "numba.splat_noise"
+    owns_outputs: bool = False
+
+    def check(self, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
+        checks.check(self.node, inputs, dims)
+
+    def __call__(
+        self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
+    ) -> Sequence[Array]:
+        means, quats, scales, opacities, amount, key = inputs
+        out = np.empty_like(means) if outputs[0] is None else outputs[0]
+        seed, step = (u4(int(k) & 0xFFFFFFFF) for k in key)
+        rate = f4(amount)
+        self.threads.blocks(
+            len(means), _BLOCK, lambda a, b: perturb(a, b, means, quats, scales, opacities, rate, seed, step, out)
+        )
+        return [out]

@@ -93,7 +93,7 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list
     camera = _camera_vector(viewmat, intrinsics, clip, attrs)
     ray, count, degree = attrs["projection"] == "ray", len(means), attrs["sh_degree"]
     made = [np.empty_like(a) for a in (means, quats, scales, opacities)]
-    o_colors = np.empty_like(colors) if degree != PASS_THROUGH else v_colors
+    o_colors = np.empty_like(colors)
     eps2d, position = np.float32(attrs["eps2d"]), _position(camera)
     sums = np.zeros((max(1, -(-count // _BLOCK)), projection.CAMERA_GRADIENT))
 
@@ -118,7 +118,10 @@ def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list
             *made,
             v_cam,
         )
-        if degree != PASS_THROUGH:
+        if degree == PASS_THROUGH:
+            seen = (radii[start:end] > 0).all(axis=1, keepdims=True)
+            o_colors[start:end] = np.where(seen, v_colors[start:end], np.float32(0))
+        else:
             harmonics.evaluate_backward(
                 start, end, means, colors, position, degree, radii, v_colors, made[0], o_colors, v_cam
             )

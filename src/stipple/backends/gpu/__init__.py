@@ -29,7 +29,7 @@ from stipple.backends.gpu.adapters import AdapterInfo, adapters
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, describe
 from stipple.backends.host import camera, packing
-from stipple.backends.host.tensor import Compute
+from stipple.backends.host.kernel import Compute
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.runtime.backend import Kernel

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stipple.backends.host.geometry import normalise, normalise_backward
-from stipple.backends.host.tensor import Compute, Dims
+from stipple.backends.host.kernel import Compute, Dims
 from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.graph import Node

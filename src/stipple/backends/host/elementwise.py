@@ -18,7 +18,7 @@ def run_program(program: Program, operands: Sequence[Array], held: Held) -> Arra
     """The last result of a program. ``held`` is how the device keeps each dtype: every step is rounded to it, so that
     a program gives what its ops give one by one. The result may be an operand itself."""
     values = list(operands)
-    with np.errstate(all="ignore"):  # infinities and NaN are values here, integers wrap around
+    with np.errstate(all="ignore"):  # one for each thread that runs a part of it
         for op, refs, attrs, dtype in program:
             made = _compute(op, attrs, [values[r] for r in refs], dtype, held)
             assert made.dtype == held(dtype), op

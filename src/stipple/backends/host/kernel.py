@@ -13,17 +13,28 @@ from stipple.ir.graph import Node
 
 Array = np.ndarray
 Dims = Mapping[str, int]
+Compute = Callable[[Node, Sequence[Array], Dims], Sequence[Array]]
+"""A node's results from its operands: arrays of any dtype, views of operands too."""
+
 Held = Callable[[DType], np.dtype[np.generic]]
 """The NumPy dtype in which a device holds values of a dtype."""
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """An uninitialised array; MemoryError also for one that is larger than NumPy can address."""
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as error:
+        raise MemoryError(f"an array of {list(shape)}: {error}") from None
+
+
 @dataclass(frozen=True)
 class HostKernel:
-    """Runs a node by ``compute``, which may return arrays of any dtype and views of its operands."""
+    """Runs a node by ``compute``."""
 
     node: Node
     name: str
-    compute: Callable[[Node, Sequence[Array], Dims], Sequence[Array]]
+    compute: Compute
     held: Held
     owns_outputs: bool = False
 
@@ -31,17 +42,18 @@ class HostKernel:
         checks.check(self.node, inputs, dims)
 
     def __call__(self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Dims) -> Sequence[Array]:
-        made = self.compute(self.node, inputs, dims)
-        if self.node.definition.view:
-            return made
-        return [
-            self._placed(array, buffer, value.dtype)
-            for array, buffer, value in zip(made, outputs, self.node.outputs, strict=True)
-        ]
+        with np.errstate(all="ignore"):  # infinities and NaN are values here, integers wrap around
+            made = self.compute(self.node, inputs, dims)
+            if self.node.definition.view:
+                return made
+            return [
+                self._placed(array, buffer, value.dtype)
+                for array, buffer, value in zip(made, outputs, self.node.outputs, strict=True)
+            ]
 
     def _placed(self, array: Array, buffer: Array | None, dtype: DType) -> Array:
         """The array in its planned buffer, or in memory of its own."""
         if buffer is None:
-            return np.array(array, dtype=self.held(dtype), order="C")
+            buffer = np.empty(array.shape, self.held(dtype))
         np.copyto(buffer, array, casting="unsafe")
         return buffer

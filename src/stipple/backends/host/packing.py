@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stipple.backends.host import geometry
-from stipple.backends.host.tensor import Compute
+from stipple.backends.host.kernel import Compute
 from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops import packing
@@ -15,6 +15,7 @@ from stipple.ir.ops.splat import CONIC_LENGTH
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]
+_STORED = ("width", "height", "tile_size", "alpha_cutoff", "max_splat_steps", "transmittance_threshold")
 
 
 def pack(x: Sequence[Array], attrs: Attrs) -> list[Array]:
@@ -36,8 +37,7 @@ def pack(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     padded = [np.concatenate([b, np.zeros((rows - count, b.shape[1]))]) for b in blocks]
     entries = np.full(limit, -1.0)
     entries[: len(ids)] = ids
-    names = ("width", "height", "tile_size", "alpha_cutoff", "max_splat_steps", "transmittance_threshold")
-    params = np.array([*(float(attrs[n]) for n in names), count, len(ids), *background])
+    params = np.array([*(float(attrs[n]) for n in _STORED), count, len(ids), *background])
     parts: list[Array] = [*padded, entries, ranges, _pixel_rays(intrinsics, attrs), params]
     return [np.concatenate([np.ravel(p) for p in parts])]
 
@@ -58,9 +58,9 @@ def unpack(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     if left or rows < 1:
         raise InputError(f"splat_unpack_prepared: {len(packed)} floats are no buffer of these parameters")
     params = packed[-packing.RASTER_PARAMS :]
-    for name, given in zip(("width", "height", "tile_size"), params, strict=False):
-        if given != attrs[name]:
-            raise InputError(f"splat_unpack_prepared: packed with {name} = {given:g}, not {attrs[name]}")
+    for name, given in zip(_STORED, params, strict=False):
+        if np.float32(given) != np.float32(attrs[name]):
+            raise InputError(f"splat_unpack_prepared: packed with {name} = {given:g}, not {attrs[name]:g}")
     count, used = int(params[6]), int(params[7])
     if max(count, 1) != rows or not 0 <= used <= attrs["max_list_entries"] or attrs["count"] not in (-1, count):
         raise InputError(f"splat_unpack_prepared: the buffer claims {count} Gaussians and {used} entries")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from stipple.backends.host.kernel import Compute, Dims
 from stipple.ir.graph import Node
 
 Array = np.ndarray
-Dims = Mapping[str, int]
-Compute = Callable[[Node, Sequence[Array], Dims], Sequence[Array]]
 
 
 # --- structure --------------------------------------------------------------------------------------------
@@ -42,18 +41,10 @@ def _gather(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
     return [x[0][x[1]]]
 
 
-def _scatter_add(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    base, ids, updates = x
-    made = base.copy()
-    np.add.at(made, ids, updates)
-    return [made]
-
-
 # --- reductions -------------------------------------------------------------------------------------------
 def _reduction(reduce: Callable[..., Array]) -> Compute:
     def compute(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-        with np.errstate(all="ignore"):
-            return [np.asarray(reduce(x[0], axis=node.attrs["axes"], keepdims=node.attrs["keepdims"]))]
+        return [np.asarray(reduce(x[0], axis=node.attrs["axes"], keepdims=node.attrs["keepdims"]))]
 
     return compute
 
@@ -93,7 +84,6 @@ KERNELS: dict[str, Compute] = {
     "pad": _pad,
     "concat": lambda node, x, dims: [np.concatenate(x, axis=node.attrs["axis"])],
     "gather": _gather,
-    "scatter_add": _scatter_add,
     "sum": _reduction(np.sum),
     "mean": _reduction(_mean),
     "reduce_max": _reduction(np.max),

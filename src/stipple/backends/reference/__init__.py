@@ -12,13 +12,14 @@ import numpy as np
 
 from stipple.backends.host import tensor
 from stipple.backends.host.elementwise import run_program
-from stipple.backends.host.kernel import HostKernel
-from stipple.backends.host.tensor import Compute
+from stipple.backends.host.kernel import Compute, HostKernel, empty
+from stipple.backends.host.scatter import ScatterKernel
 from stipple.backends.reference import image, splat
 from stipple.backends.reference.noise import noise
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.ir.ops.elementwise import program_of
+from stipple.runtime.backend import Kernel
 
 _IMAGE: dict[str, Compute] = {
     "image_l1": lambda node, x, dims: [image.l1(*x)],
@@ -38,15 +39,17 @@ class ReferenceBackend:
 
     name = "reference"
 
-    def kernel(self, node: Node) -> HostKernel | None:
+    def kernel(self, node: Node) -> Kernel | None:
         if node.definition.elementwise or node.op == "fused":
             program = program_of(node)
             return HostKernel(node, f"numpy.{node.op}", lambda _, x, dims: [run_program(program, x, held)], held)
+        if node.op == "scatter_add":
+            return ScatterKernel(node)
         compute = _KERNELS.get(node.op)
         return None if compute is None else HostKernel(node, f"numpy.{node.op}", compute, held)
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-        return np.empty(shape, dtype=held(dtype))
+        return empty(shape, held(dtype))
 
     def upload(self, array: np.ndarray, dtype: DType) -> np.ndarray:
         return np.array(array, dtype=held(dtype), order="C")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stipple.backends.host import camera, packing
-from stipple.backends.host.tensor import Compute
+from stipple.backends.host.kernel import Compute
 from stipple.backends.reference import projection, rasterization
 from stipple.backends.reference.projection import Camera, Gaussians
 from stipple.ir.attributes import AttrValue

@@ -9,7 +9,7 @@ from stipple.errors import GraphError
 from stipple.ir.attributes import Attr, AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, lookup, register
-from stipple.ir.ops.structure import one, sum_to
+from stipple.ir.ops.structure import known_value, one, sum_to
 from stipple.ir.shape import Dim, TensorType, broadcast_shapes
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _unary(name: str, doc: str, rule: Rule | None) -> Callable[[Value], Value]:
     )
 
     def build(x: Value) -> Value:
-        return one(x.graph, name, [x])
+        return one(name, [x])
 
     build.__name__, build.__doc__ = name, doc
     return build
@@ -74,7 +74,7 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
         parts = rule(g, g.cotangent())
         return [None if p is None else sum_to(p, v.shape) for p, v in zip(parts, g.inputs, strict=True)]
 
-    kind = "any" if name in ("add", "sub", "mul", "maximum", "minimum") else "float"
+    kind = "number" if name in ("add", "sub", "mul", "maximum", "minimum") else "float"
     operands = (Operand("a", dtype=kind), Operand("b", dtype=kind))
     register(OpDef(name, operands, ("out",), _infer_binary, doc, vjp=vjp, elementwise=True, inplace={0: 0}))
 
@@ -86,7 +86,8 @@ def _binary(name: str, doc: str, rule: Rule) -> Callable[[Operandish, Operandish
 
 
 def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
-    operands = (Operand("a", dtype="any"), Operand("b", dtype="any"))
+    kind = "any" if name == "equal" else "number"
+    operands = (Operand("a", dtype=kind), Operand("b", dtype=kind))
     register(OpDef(name, operands, ("out",), _infer_compare, doc, vjp=lambda g: [None, None], elementwise=True))
 
     def build(a: Operandish, b: Operandish) -> Value:
@@ -99,13 +100,15 @@ def _compare(name: str, doc: str) -> Callable[[Operandish, Operandish], Value]:
 def _two(name: str, a: Operandish, b: Operandish) -> Value:
     known = _known(name, a, b)
     graph, dtype = known.graph, known.dtype
-    return one(graph, name, [graph.lift(a, dtype), graph.lift(b, dtype)])
+    return one(name, [graph.lift(a, dtype), graph.lift(b, dtype)])
 
 
 def _known(op: str, *operands: Operandish) -> Value:
     """The first operand that is a graph value: it says which graph and dtype numbers join."""
+    from stipple.ir.graph import Value
+
     for operand in operands:
-        if not isinstance(operand, (bool, int, float)):
+        if isinstance(operand, Value):
             return operand
     raise GraphError(f"{op}: at least one operand must be a graph value")
 
@@ -113,28 +116,34 @@ def _known(op: str, *operands: Operandish) -> Value:
 # --- unary ------------------------------------------------------------------------------------------------
 neg = _unary("neg", "-x", lambda g, ct: [-ct])
 abs_: Unary = _unary("abs", "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.inputs[0])])
-sign: Unary = _unary("sign", "-1, 0 or 1.", None)
-floor = _unary("floor", "The largest integer not above x.", None)
-exp = _unary("exp", "e to the power x.", lambda g, ct: [ct * g.outputs[0]])
-log = _unary("log", "The natural logarithm.", lambda g, ct: [ct / g.inputs[0]])
-sqrt = _unary("sqrt", "The square root.", lambda g, ct: [ct * 0.5 / g.outputs[0]])
-square: Unary = _unary("square", "x * x", lambda g, ct: [ct * 2.0 * g.inputs[0]])
-reciprocal = _unary("reciprocal", "1 / x", lambda g, ct: [-ct * square(g.outputs[0])])
-sin: Unary = _unary("sin", "The sine of radians.", lambda g, ct: [ct * cos(g.inputs[0])])
-cos: Unary = _unary("cos", "The cosine of radians.", lambda g, ct: [-ct * sin(g.inputs[0])])
-tanh = _unary("tanh", "The hyperbolic tangent.", lambda g, ct: [ct * (1.0 - square(g.outputs[0]))])
-sigmoid = _unary("sigmoid", "1 / (1 + exp(-x))", lambda g, ct: [ct * g.outputs[0] * (1.0 - g.outputs[0])])
-softplus = _unary("softplus", "log(1 + exp(x))", lambda g, ct: [ct * sigmoid(g.inputs[0])])
+sign: Unary = _unary("sign", "-1, 0 or 1; 0 of both zeros, NaN of NaN.", None)
+floor = _unary("floor", "The largest integer not above x; infinities and NaN are themselves.", None)
+exp = _unary("exp", "e to the power x; 0 of -inf, inf where it overflows.", lambda g, ct: [ct * g.outputs[0]])
+log = _unary("log", "The natural logarithm; -inf of 0, NaN of negative numbers.", lambda g, ct: [ct / g.inputs[0]])
+sqrt = _unary("sqrt", "The square root; NaN of negative numbers.", lambda g, ct: [ct * 0.5 / g.outputs[0]])
+square: Unary = _unary("square", "x * x; inf where it overflows.", lambda g, ct: [ct * 2.0 * g.inputs[0]])
+reciprocal = _unary(
+    "reciprocal", "1 / x; infinite at zeros, with their sign.", lambda g, ct: [-ct * square(g.outputs[0])]
+)
+sin: Unary = _unary("sin", "The sine of radians; NaN of infinities.", lambda g, ct: [ct * cos(g.inputs[0])])
+cos: Unary = _unary("cos", "The cosine of radians; NaN of infinities.", lambda g, ct: [-ct * sin(g.inputs[0])])
+tanh = _unary(
+    "tanh", "The hyperbolic tangent; -1 and 1 of infinities.", lambda g, ct: [ct * (1.0 - square(g.outputs[0]))]
+)
+sigmoid = _unary(
+    "sigmoid", "1 / (1 + exp(-x)); 0 and 1 of infinities.", lambda g, ct: [ct * g.outputs[0] * (1.0 - g.outputs[0])]
+)
+softplus = _unary("softplus", "log(1 + exp(x)); 0 of -inf, inf of inf.", lambda g, ct: [ct * sigmoid(g.inputs[0])])
 relu = _unary(
     "relu",
-    "x where positive, else 0; its gradient at 0 is 0.",
+    "x where positive, else 0, NaN of NaN; its gradient at 0 is 0.",
     lambda g, ct: [where(g.inputs[0] > 0.0, ct, 0.0)],
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------
-less = _compare("less", "a < b")
-less_equal = _compare("less_equal", "a <= b")
-equal = _compare("equal", "a == b")
+less = _compare("less", "a < b; false of NaN.")
+less_equal = _compare("less_equal", "a <= b; false of NaN.")
+equal = _compare("equal", "a == b; false of NaN, 0 equals -0.")
 
 
 def _logic(name: str, count: int, doc: str) -> None:
@@ -158,15 +167,15 @@ _logic("logical_not", 1, "The opposite.")
 
 
 def logical_and(a: Value, b: Value) -> Value:
-    return one(a.graph, "logical_and", [a, b])
+    return one("logical_and", [a, b])
 
 
 def logical_or(a: Value, b: Value) -> Value:
-    return one(a.graph, "logical_or", [a, b])
+    return one("logical_or", [a, b])
 
 
 def logical_not(a: Value) -> Value:
-    return one(a.graph, "logical_not", [a])
+    return one("logical_not", [a])
 
 
 register(
@@ -183,13 +192,14 @@ register(
 
 
 def isfinite(x: Value) -> Value:
-    return one(x.graph, "isfinite", [x])
+    return one("isfinite", [x])
 
 
 # --- binary -----------------------------------------------------------------------------------------------
 def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     base, power = g.inputs
-    to_base = ct * power * pow_(base, power - 1.0)
+    # x^0 is 1 everywhere, but 0 * 0^-1 is no number.
+    to_base = ct * where(equal(power, 0.0), 0.0, power * pow_(base, power - 1.0))
     # x^p has a derivative in p only where log x exists; 0 elsewhere keeps integer powers of negatives usable.
     safe = where(base > 0.0, base, 1.0)
     return [to_base, ct * g.outputs[0] * log(safe)]
@@ -206,13 +216,24 @@ def _tie_rule(first_wins: Callable[[Value, Value], Value]) -> Rule:
     return rule
 
 
-add = _binary("add", "a + b", lambda g, ct: [ct, ct])
-sub = _binary("sub", "a - b", lambda g, ct: [ct, -ct])
-mul = _binary("mul", "a * b", lambda g, ct: [ct * g.inputs[1], ct * g.inputs[0]])
-div = _binary("div", "a / b", lambda g, ct: [ct / g.inputs[1], -ct * g.outputs[0] / g.inputs[1]])
-pow_ = _binary("pow", "a to the power b; the gradient in b is 0 where a <= 0.", _pow_rule)
-maximum = _binary("maximum", "The larger; a tie splits the gradient evenly.", _tie_rule(lambda a, b: b < a))
-minimum = _binary("minimum", "The smaller; a tie splits the gradient evenly.", _tie_rule(lambda a, b: a < b))
+add = _binary("add", "a + b; integers wrap around.", lambda g, ct: [ct, ct])
+sub = _binary("sub", "a - b; integers wrap around.", lambda g, ct: [ct, -ct])
+mul = _binary("mul", "a * b; integers wrap around.", lambda g, ct: [ct * g.inputs[1], ct * g.inputs[0]])
+div = _binary(
+    "div", "a / b; infinite or NaN where b is 0.", lambda g, ct: [ct / g.inputs[1], -ct * g.outputs[0] / g.inputs[1]]
+)
+pow_ = _binary(
+    "pow",
+    "a to the power b: 1 where b is 0 or a is 1, NaN of negative a unless b is whole; the gradient in a is 0 where b "
+    "is 0, in b where a <= 0.",
+    _pow_rule,
+)
+maximum = _binary(
+    "maximum", "The larger, NaN if either is; a tie splits the gradient evenly.", _tie_rule(lambda a, b: b < a)
+)
+minimum = _binary(
+    "minimum", "The smaller, NaN if either is; a tie splits the gradient evenly.", _tie_rule(lambda a, b: a < b)
+)
 
 
 # --- where, clamp, cast -----------------------------------------------------------------------------------
@@ -238,7 +259,7 @@ register(
         (Operand("condition", dtype="bool"), Operand("a", dtype="any"), Operand("b", dtype="any")),
         ("out",),
         _infer_where,
-        "a where the condition holds, else b.",
+        "a where the condition holds, else b; what is not chosen does not matter, NaN or not.",
         vjp=_vjp_where,
         elementwise=True,
     )
@@ -248,7 +269,7 @@ register(
 def where(condition: Value, a: Operandish, b: Operandish) -> Value:
     known = _known("where", a, b)
     graph = known.graph
-    return one(graph, "where", [condition, graph.lift(a, known.dtype), graph.lift(b, known.dtype)])
+    return one("where", [condition, graph.lift(a, known.dtype), graph.lift(b, known.dtype)])
 
 
 def _infer_clamp(c: InferContext) -> list[TensorType]:
@@ -269,7 +290,7 @@ register(
         (Operand("x"),),
         ("out",),
         _infer_clamp,
-        "x held between low and high; the gradient passes where low <= x <= high.",
+        "x held between low and high, NaN of NaN; the gradient passes where low <= x <= high.",
         attrs=(Attr("low", "float", default=float("-inf")), Attr("high", "float", default=float("inf"))),
         vjp=_vjp_clamp,
         elementwise=True,
@@ -279,7 +300,7 @@ register(
 
 
 def clamp(x: Value, low: float = float("-inf"), high: float = float("inf")) -> Value:
-    return one(x.graph, "clamp", [x], low=low, high=high)
+    return one("clamp", [x], low=low, high=high)
 
 
 register(
@@ -288,7 +309,8 @@ register(
         (Operand("x", dtype="any"),),
         ("out",),
         lambda c: [TensorType(c.types[0].shape, c.attrs["dtype"])],
-        "The same values as another dtype. Between floats the gradient passes; ints carry none.",
+        "The same values as another dtype: to integers the fraction is cut off, their range's ends hold, NaN is 0; all "
+        "but 0 is true. Between floats the gradient passes; ints carry none.",
         attrs=(Attr("dtype", "dtype", required=True),),
         vjp=lambda g: [cast(g.cotangent(), g.inputs[0].dtype) if g.inputs[0].dtype.is_float else None],
         elementwise=True,
@@ -297,8 +319,9 @@ register(
 
 
 def cast(x: Value, dtype: DType | str) -> Value:
+    known_value("cast: x", x)
     made = DType.of(dtype)
-    return x if x.dtype is made else one(x.graph, "cast", [x], dtype=made)
+    return x if x.dtype is made else one("cast", [x], dtype=made)
 
 
 # --- fused groups -----------------------------------------------------------------------------------------
@@ -382,7 +405,9 @@ def _vjp_fused(g: VjpContext) -> Sequence[Value | None]:
     from stipple.ir.autodiff import pullback
 
     result = expand_fused(g.graph, g.inputs, g.attrs["program"])
-    return pullback([(result, g.cotangent())], g.inputs)
+    floats = [v for v in g.inputs if v.dtype.is_float]
+    gradients = dict(zip(floats, pullback([(result, g.cotangent())], floats, independent=True), strict=True))
+    return [gradients.pop(v, None) for v in g.inputs]  # once, where a value is several operands
 
 
 register(

@@ -90,7 +90,7 @@ register(
 
 def image_l1(image: Value, target: Value) -> Value:
     """Mean absolute difference of two [H, W, C] images: a scalar."""
-    return one(image.graph, "image_l1", [image, target])
+    return one("image_l1", [image, target])
 
 
 def image_ssim(image: Value, target: Value, padding: str = "same") -> Value:
@@ -100,7 +100,7 @@ def image_ssim(image: Value, target: Value, padding: str = "same") -> Value:
     2004, with the window and the zero padding that 3DGS trains with). ``padding="valid"`` keeps only windows
     that lie inside the image, which must then be at least 11x11.
     """
-    return one(image.graph, "image_ssim", [image, target], padding=padding)
+    return one("image_ssim", [image, target], padding=padding)
 
 
 class L1Ssim(NamedTuple):

@@ -39,4 +39,4 @@ def splat_noise(means: Value, quats: Value, scales: Value, opacities: Value, amo
     every device, up to rounding. There is no gradient.
     """
     lifted = means.graph.lift(amount, means.dtype)
-    return one(means.graph, "splat_noise", [means, quats, scales, opacities, lifted, key])
+    return one("splat_noise", [means, quats, scales, opacities, lifted, key])

@@ -9,7 +9,7 @@ from stipple.errors import GraphError
 from stipple.ir.attributes import Attr
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, register
 from stipple.ir.ops.elementwise import cast, equal
-from stipple.ir.ops.structure import broadcast_to, full, one, reshape, transpose
+from stipple.ir.ops.structure import broadcast_to, full, known_value, one, reshape, transpose
 from stipple.ir.shape import Dim, Shape, TensorType
 
 if TYPE_CHECKING:
@@ -66,15 +66,24 @@ def _vjp_extreme(g: VjpContext) -> list[Value]:
 
 
 for _name, _doc, _vjp in (
-    ("sum", "The sum over axes.", _vjp_sum),
+    ("sum", "The sum over axes; of no elements 0.", _vjp_sum),
     ("mean", "The mean over axes; of no elements, NaN.", _vjp_mean),
-    ("reduce_max", "The largest over axes; ties share the gradient.", _vjp_extreme),
-    ("reduce_min", "The smallest over axes; ties share the gradient.", _vjp_extreme),
+    (
+        "reduce_max",
+        "The largest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        _vjp_extreme,
+    ),
+    (
+        "reduce_min",
+        "The smallest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        _vjp_extreme,
+    ),
 ):
     register(OpDef(_name, (Operand("x"),), ("out",), _infer_reduce, _doc, attrs=_ATTRS, vjp=_vjp))
 
 
 def _reduce(op: str, x: Value, axes: int | Sequence[int] | None, keepdims: bool) -> Value:
+    known_value(f"{op}: x", x)
     if axes is None:
         chosen = tuple(range(x.shape.rank))
     else:
@@ -82,7 +91,7 @@ def _reduce(op: str, x: Value, axes: int | Sequence[int] | None, keepdims: bool)
         if any(not isinstance(a, int) or not -x.shape.rank <= a < x.shape.rank for a in chosen):
             raise GraphError(f"{op}: axes: expected axes of {x.shape}, got {list(chosen)}")
         chosen = tuple(sorted(a % x.shape.rank for a in chosen))
-    return one(x.graph, op, [x], axes=chosen, keepdims=keepdims)
+    return one(op, [x], axes=chosen, keepdims=keepdims)
 
 
 def sum_(x: Value, axes: int | Sequence[int] | None = None, keepdims: bool = False) -> Value:
@@ -108,7 +117,7 @@ register(
         (Operand("a", "M K"), Operand("b", "K P")),
         ("out",),
         lambda c: [c.result("M P", c.float_dtype)],
-        "The product of two matrices.",
+        "The product of two matrices; of no columns 0.",
         vjp=lambda g: [
             matmul(g.cotangent(), transpose(g.inputs[1])),
             matmul(transpose(g.inputs[0]), g.cotangent()),
@@ -118,7 +127,7 @@ register(
 
 
 def matmul(a: Value, b: Value) -> Value:
-    return one(a.graph, "matmul", [a, b])
+    return one("matmul", [a, b])
 
 
 __all__ = ["matmul", "mean", "reduce_max", "reduce_min", "sum_"]

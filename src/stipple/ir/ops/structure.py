@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stipple.errors import GraphError
 from stipple.ir.attributes import Attr
 from stipple.ir.dtype import DType
+from stipple.ir.numbers import as_dtype
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, register
 from stipple.ir.shape import Dim, DimLike, Shape, ShapeLike, TensorType, broadcast_shapes
 
@@ -16,9 +18,21 @@ if TYPE_CHECKING:
 _ANY = Operand("x", dtype="any")
 
 
-def one(graph: Graph, op: str, inputs: Sequence[Value], **attrs: object) -> Value:
-    """Add a node with one output and return that output."""
-    return graph.add(op, inputs, attrs).outputs[0]
+def one(op: str, inputs: Sequence[Value], **attrs: object) -> Value:
+    """Add a node with one output to its operands' graph and return that output."""
+    for i, value in enumerate(inputs):
+        known_value(f"{op}: operand {i}", value)
+    if not inputs:
+        raise GraphError(f"{op}: needs at least one operand")
+    return inputs[0].graph.add(op, inputs, attrs).outputs[0]
+
+
+def known_value(what: str, value: object) -> None:
+    """Raise GraphError unless something is a graph value."""
+    from stipple.ir.graph import Value
+
+    if not isinstance(value, Value):
+        raise GraphError(f"{what}: expected a graph value, got {type(value).__name__}")
 
 
 # --- definitions ------------------------------------------------------------------------------------------
@@ -57,12 +71,22 @@ register(
         vjp=lambda g: [],
     )
 )
+
+
+def _infer_full(c: InferContext) -> list[TensorType]:
+    try:
+        as_dtype(c.attrs["value"] if c.attrs["dtype"] is not DType.BOOL else bool(c.attrs["value"]), c.attrs["dtype"])
+    except ValueError as error:
+        c.fail(f"value: {error}")
+    return _declared(c)
+
+
 register(
     OpDef(
         "full",
         (),
         ("out",),
-        _declared,
+        _infer_full,
         "A tensor with one value everywhere; its shape may be symbolic.",
         attrs=(
             Attr("shape", "shape", required=True),
@@ -270,7 +294,8 @@ register(
         (Operand("base"), Operand("ids", dtype="i32"), Operand("updates")),
         ("out",),
         _infer_scatter,
-        "base with each row of updates added to the row that ids names, in order of ids.",
+        "base with each row of updates added to the row that ids names, in order of ids. Ids outside base are an "
+        "error when the graph runs.",
         vjp=lambda g: [g.cotangent(), None, gather(g.cotangent(), g.inputs[1])],
         inplace={0: 0},
     )
@@ -291,7 +316,8 @@ register(
 # --- builders ---------------------------------------------------------------------------------------------
 def full(graph: Graph, shape: ShapeLike, value: Scalar, dtype: DType | str = DType.F32) -> Value:
     """A tensor with one value everywhere. Symbols of ``shape`` must occur in an input or parameter."""
-    return one(graph, "full", (), shape=Shape(shape), value=float(value), dtype=DType.of(dtype))
+    attrs = {"shape": Shape(shape), "value": value, "dtype": DType.of(dtype)}
+    return graph.add("full", (), attrs).outputs[0]
 
 
 def full_like(x: Value, value: Scalar) -> Value:
@@ -303,45 +329,48 @@ def zeros_like(x: Value) -> Value:
 
 
 def reshape(x: Value, shape: ShapeLike) -> Value:
+    known_value("reshape: x", x)
     made = Shape(shape)
-    return x if made == x.shape else one(x.graph, "reshape", [x], shape=made)
+    return x if made == x.shape else one("reshape", [x], shape=made)
 
 
 def transpose(x: Value, axes: Sequence[int] | None = None) -> Value:
     """Axes in the given order; without ``axes``, reversed."""
+    known_value("transpose: x", x)
     order = tuple(reversed(range(x.shape.rank))) if axes is None else tuple(axes)
-    return one(x.graph, "transpose", [x], axes=order)
+    return one("transpose", [x], axes=order)
 
 
 def broadcast_to(x: Value, shape: ShapeLike) -> Value:
+    known_value("broadcast_to: x", x)
     made = Shape(shape)
-    return x if made == x.shape else one(x.graph, "broadcast", [x], shape=made)
+    return x if made == x.shape else one("broadcast", [x], shape=made)
 
 
 def narrow(x: Value, axis: int, start: DimLike, length: DimLike) -> Value:
     """Elements ``start`` to ``start + length`` of one axis."""
-    return one(x.graph, "narrow", [x], axis=axis, start=start, length=length)
+    return one("narrow", [x], axis=axis, start=start, length=length)
 
 
 def pad(x: Value, axis: int, before: DimLike = 0, after: DimLike = 0) -> Value:
-    return one(x.graph, "pad", [x], axis=axis, before=before, after=after)
+    return one("pad", [x], axis=axis, before=before, after=after)
 
 
 def concat(values: Sequence[Value], axis: int = 0) -> Value:
-    return one(values[0].graph, "concat", values, axis=axis)
+    return one("concat", values, axis=axis)
 
 
 def gather(x: Value, ids: Value) -> Value:
     """Rows of ``x`` [V, ...] picked by int32 ``ids`` of any shape."""
-    return one(x.graph, "gather", [x, ids])
+    return one("gather", [x, ids])
 
 
 def scatter_add(base: Value, ids: Value, updates: Value) -> Value:
-    return one(base.graph, "scatter_add", [base, ids, updates])
+    return one("scatter_add", [base, ids, updates])
 
 
 def stop_gradient(x: Value) -> Value:
-    return one(x.graph, "stop_gradient", [x])
+    return one("stop_gradient", [x])
 
 
 def sum_to(x: Value, shape: Shape) -> Value:
@@ -350,5 +379,5 @@ def sum_to(x: Value, shape: Shape) -> Value:
         return x
     lead = x.shape.rank - shape.rank
     axes = [i for i in range(x.shape.rank) if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1)]
-    summed = one(x.graph, "sum", [x], axes=tuple(axes), keepdims=False) if axes else x
+    summed = one("sum", [x], axes=tuple(axes), keepdims=False) if axes else x
     return reshape(summed, shape)

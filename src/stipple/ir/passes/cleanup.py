@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ class FoldConstants:
         return PassResult(made, len(folded), f"computed {tally(folded)}") if folded else PassResult(graph, 0)
 
     def _fold(self, node: Node, operands: Sequence[Value]) -> Sequence[np.ndarray] | None:
-        if not operands or not all(self._small(v) for v in (*operands, *node.outputs)):
+        if not operands or not all(self._small(v) for v in (*operands, *node.outputs)) or _depends_on_sizes(node):
             return None
         arrays = [_constant_array(v) for v in operands]
         if any(a is None for a in arrays):
@@ -92,6 +93,12 @@ class FoldConstants:
         return size is not None and size <= self.max_elements
 
 
+def _depends_on_sizes(node: Node) -> bool:
+    """Whether what a node does depends on a symbol, which only a run gives a value."""
+    shaped = [node.attrs[a.name] for a in node.definition.attrs if a.kind in ("dim", "shape")]
+    return any(attr.symbols for attr in shaped)
+
+
 def _constant_array(value: Value) -> np.ndarray | None:
     """The array of a constant or full of a known shape, else None."""
     node = value.node
@@ -104,16 +111,22 @@ def _constant_array(value: Value) -> np.ndarray | None:
 
 
 def _uniform(value: Value) -> float | None:
-    """The one number that a constant holds everywhere, or None."""
+    """The one number that a constant holds everywhere, to the sign of its zero, or None."""
     node = value.node
     if node.op == "full":
         return float(node.attrs["value"])
     if node.op == "constant" and node.attrs["value"].size:
         array = node.attrs["value"]
         first = array.flat[0]
-        if (array == first).all():
+        if (array == first).all() and (first != 0 or len(set(np.signbit(array).flat)) == 1):
             return float(first)
     return None
+
+
+def _is(value: Value, neutral: float) -> bool:
+    """Whether a value is one number everywhere, 0 and -0 told apart."""
+    number = _uniform(value)
+    return number is not None and number == neutral and math.copysign(1, number) == math.copysign(1, neutral)
 
 
 class Simplify:
@@ -155,13 +168,19 @@ def _neutral(left: float | None, right: float | None) -> Rule:
 
     def rule(rw: Rewriter, node: Node) -> Value | None:
         a, b = rw.operands(node)
-        if right is not None and _uniform(b) == right and (kept := _same_type(rw, node, a)) is not None:
+        if right is not None and _is(b, right) and (kept := _same_type(rw, node, a)) is not None:
             return kept
-        if left is not None and _uniform(a) == left:
+        if left is not None and _is(a, left):
             return _same_type(rw, node, b)
         return None
 
     return rule
+
+
+def _add(rw: Rewriter, node: Node) -> Value | None:
+    """x + -0 is x for every float; x + 0 is not, for x = -0. Integers have one zero."""
+    zero = -0.0 if node.outputs[0].dtype.is_float else 0.0
+    return _neutral(zero, zero)(rw, node)
 
 
 def _inverse_of(op: str) -> Rule:
@@ -210,7 +229,7 @@ def _no_axes(rw: Rewriter, node: Node) -> Value | None:
 
 
 _RULES: dict[str, Rule] = {
-    "add": _neutral(0.0, 0.0),
+    "add": _add,
     "sub": _neutral(None, 0.0),
     "mul": _neutral(1.0, 1.0),
     "div": _neutral(None, 1.0),

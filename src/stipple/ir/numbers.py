@@ -1,0 +1,50 @@
+"""Numbers that become tensors: taken only where the dtype has them, never cut off in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stipple.ir.dtype import DType
+
+_KINDS = "biuf"
+_RANGES = {DType.I32: (-(2**31), 2**31 - 1), DType.U8: (0, 255)}
+
+
+def as_dtype(value: Any, dtype: DType) -> np.ndarray:
+    """Numbers (a number, nested lists of them, an array) as a new dense array of a dtype.
+
+    Floats take every number, rounded, that is not too large for them; integers take whole numbers in their range;
+    truth values take truth values. Raises ValueError with what was expected and the first number that does not fit.
+    """
+    try:
+        given = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"expected numbers in rows of one length, got {value!r:.100}") from None
+    if given.dtype.kind not in _KINDS:
+        raise ValueError(f"expected numbers, got {_described(value, given)}")
+    if given.dtype == dtype.numpy:
+        return np.array(given, order="C")
+    if dtype is DType.BOOL:
+        _refuse(given, given.dtype.kind != "b", "true or false")
+    elif dtype.is_int:
+        low, high = _RANGES[dtype]
+        with np.errstate(invalid="ignore"):
+            whole = given == np.floor(given) if given.dtype.kind == "f" else True
+            _refuse(given, ~(whole & (given >= low) & (given <= high)), f"whole numbers from {low} to {high}")
+    with np.errstate(over="ignore"):
+        made = np.array(given, dtype=dtype.numpy, order="C")
+    if dtype.is_float and given.dtype.kind != "b":
+        _refuse(given, np.isinf(made) & np.isfinite(given), f"numbers up to {np.finfo(made.dtype).max:.4g}")
+    return made
+
+
+def _refuse(given: np.ndarray, bad: Any, expected: str) -> None:
+    found = given[np.broadcast_to(bad, given.shape)]
+    if found.size:
+        raise ValueError(f"expected {expected}, got {found.flat[0]}")
+
+
+def _described(value: object, given: np.ndarray) -> str:
+    return f"an array of {given.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.100}"
