@@ -16,6 +16,8 @@ from stipple.errors import InputError
 from stipple.ir.dtype import DType
 
 _HALF = nx.SSIM_WINDOW // 2
+_OF_NOTHING = (0.0, 1.0)
+"""L1 and SSIM of images without pixels: they are the same."""
 
 
 @lru_cache(maxsize=16)
@@ -77,7 +79,7 @@ def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
     height, width, channels = image.shape
     margin = _HALF if padding == "valid" else 0
     if padding == "valid" and min(height, width) < nx.SSIM_WINDOW:
-        raise InputError(f"image_ssim: with padding 'valid' images are at least 11 x 11, got {height} x {width}")
+        raise InputError(f"image_ssim: padding 'valid' needs an image of at least 11 x 11, got {width} x {height}")
     windows = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
     return {"height": height, "width": width, "channels": channels, "margin": margin, "share": 1 / windows}
 
@@ -99,6 +101,10 @@ def l1_ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
     image, other = x
     slopes, terms = _slopes(gpu, image, other, padding)
     made = [gpu.allocate((), DType.F32), gpu.allocate((), DType.F32)]
+    if not image.size:
+        for out, value in zip(made, _OF_NOTHING, strict=True):
+            fill(gpu, out, value)
+        return [*made, slopes]
     both = gpu.allocate((2,), DType.F32)
     reduce(gpu, "sum", terms, (1,), both)
     for k, out in enumerate((made[1], made[0])):
@@ -151,10 +157,13 @@ def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Mean absolute difference."""
     image, other = x
     difference, out = gpu.allocate(image.shape, DType.F32), gpu.allocate((), DType.F32)
+    if not image.size:
+        fill(gpu, out, _OF_NOTHING[0])
+        return [out]
     body = "  out[i] = abs(image[i] - other[i]);"
     gpu.each("l1", body, {"image": image, "other": other}, {"out": difference}, image.size)
     axes = tuple(range(len(image.shape)))
-    reduce(gpu, "sum", difference, axes, out, 1 / image.size if image.size else float("nan"))
+    reduce(gpu, "sum", difference, axes, out, 1 / image.size)
     return [out]
 
 

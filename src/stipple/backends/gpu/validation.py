@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.constants import MOST_CHANNELS
 from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.backends.gpu.faults import FUNCTIONS, Explain
 from stipple.backends.gpu.kernels import Params
 from stipple.backends.host import camera_check, checks
+from stipple.errors import DeviceError
 from stipple.ir.graph import Node
 
 Array = np.ndarray
@@ -106,8 +108,9 @@ _RANGES = """
   if (start < 0 || start > end || end > i32(P.entries)) { fault(0u, i32(i)); }"""
 
 
-def _check_lists(gpu: Gpu, node: Node, x: Operands) -> None:
+def _check_rasterizer(gpu: Gpu, node: Node, x: Operands) -> None:
     """Lists that this device has made are right."""
+    _check_channels(gpu, node, x[2])
     gaussians, ranges, ids = x[0].shape[0], x[6], x[7]
     if ids.host is not None:
         checks.check_sorted_ids(ids.host, gaussians)
@@ -138,7 +141,8 @@ fn tell(word: u32, x: f32) { atomicStore(&board[P.board_start + word], bitcast<i
 """
 
 
-def _check_camera(gpu: Gpu, node: Node, x: Operands) -> None:
+def _check_projection(gpu: Gpu, node: Node, x: Operands) -> None:
+    _check_channels(gpu, node, x[4])
     viewmat, intrinsics, clip = x[5:8]
     if viewmat.host is not None and intrinsics.host is not None and clip.host is not None:
         camera_check.check_camera(viewmat.host, intrinsics.host, clip.host)
@@ -153,14 +157,23 @@ def _check_camera(gpu: Gpu, node: Node, x: Operands) -> None:
     _look(gpu, "camera", _CAMERA, reads, 1, {}, 28, explain, _CAMERA_FUNCTIONS)
 
 
+def _check_channels(gpu: Gpu, node: Node, colors: GpuBuffer) -> None:
+    channels = colors.shape[-1]
+    if channels > MOST_CHANNELS:
+        raise DeviceError(
+            f"{gpu.info.name} ({gpu.info.api}): {node.op}: colors have {channels} channels, the GPU draws at most "
+            f"{MOST_CHANNELS} at once; render them in parts, or go on with --device cpu"
+        )
+
+
 _RULES: Mapping[str, Callable[[Gpu, Node, Operands], None]] = {
     "gather": _check_ids,
     "scatter_add": _check_ids,
     "adam": _check_step,
     "adam_visible": _check_step,
-    "splat_prepare": _check_camera,
-    "splat_render": _check_camera,
-    "splat_render_backward": _check_camera,
-    "splat_rasterize": _check_lists,
-    "splat_rasterize_backward": _check_lists,
+    "splat_prepare": _check_projection,
+    "splat_render": _check_projection,
+    "splat_render_backward": _check_projection,
+    "splat_rasterize": _check_rasterizer,
+    "splat_rasterize_backward": _check_rasterizer,
 }
