@@ -183,7 +183,7 @@ def test_truths(name: str, together: bool, any_session: Session) -> None:
 @both_ways
 @pytest.mark.parametrize(("source", "target", "values", "wanted"), CASTS, ids=[f"{c[0]} to {c[1]}" for c in CASTS])
 def test_casts(
-    source: str, target: str, values: list[float], wanted: list[float], together: bool, session: Session
+    source: str, target: str, values: list[float], wanted: list[float], together: bool, any_session: Session
 ) -> None:
     operand = np.array(values, ir.DType.of(source).numpy)
     given = computed(any_session, lambda x: ir.cast(x, target), [operand], source, together)
@@ -194,7 +194,7 @@ def test_casts(
 @both_ways
 @pytest.mark.parametrize(("op", "dtype", "build", "rows"), INTEGERS, ids=[f"{c[0]} {c[1]}" for c in INTEGERS])
 def test_integers_and_truths(
-    op: str, dtype: str, build: Build, rows: Sequence[tuple[int, ...]], together: bool, session: Session
+    op: str, dtype: str, build: Build, rows: Sequence[tuple[int, ...]], together: bool, any_session: Session
 ) -> None:
     made = ir.DType.of(dtype)
     operands = [np.array(column, made.numpy) for column in list(zip(*rows, strict=True))[:-1]]
