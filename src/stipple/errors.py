@@ -37,3 +37,7 @@ class LimitWarning(UserWarning):
 
 class DeviceError(StippleError, RuntimeError):
     """A device does not exist, is not available, or failed: names it and says what to do."""
+
+
+class OutOfMemoryError(StippleError, MemoryError):
+    """There is not enough memory: names what it was needed for."""

@@ -30,8 +30,9 @@ class _Commands(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from None
-        except MemoryError:
-            raise click.ClickException("not enough memory for this scene and image size") from None
+        except MemoryError as error:
+            needed = f": {error}" if str(error) else " for what was asked"
+            raise click.ClickException(f"not enough memory{needed}") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

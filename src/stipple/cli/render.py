@@ -143,17 +143,19 @@ def orbit(camera: Camera, options: dict[str, Any], scene: Gaussians, frames: int
 
 
 def _image(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> Any:
+    from stipple.memory import memory_for
     from stipple.render import render_view
 
-    return render_view(
-        scene,
-        camera,
-        options["background"],
-        sh_degree=options["sh_degree"],
-        antialiased=options["antialiased"],
-        projection=options["projection"],
-        device=options["device"],
-    )
+    with memory_for(f"{scene.count:,} Gaussians at {camera.width} x {camera.height}; a smaller --size helps"):
+        return render_view(
+            scene,
+            camera,
+            options["background"],
+            sh_degree=options["sh_degree"],
+            antialiased=options["antialiased"],
+            projection=options["projection"],
+            device=options["device"],
+        )
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

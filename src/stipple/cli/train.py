@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from stipple.cli.lasting import lasting
 from stipple.cli.options import device_options
 from stipple.errors import InputError, StippleError
 
@@ -122,23 +124,35 @@ def train(
         return
     if output is None:
         raise click.UsageError("say where the result shall go: -o FOLDER")
-    from stipple.train import Problem, RunFolder, Trainer, make_config
+    from stipple.train import Problem, RunFolder, make_config
 
+    if resume and (preset or config_file or any(v is not None for v in flags.values()) or settings):
+        raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
+    if not resume and capture is None:
+        raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
-    console = Console(stderr=True)
+    console = Console(file=lasting(sys.stderr))  # hours of training end neither with a pipe nor with a terminal
     if resume:
-        if preset or config_file or any(v is not None for v in flags.values()) or settings:
-            raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
-        config, described = folder.read_description()
-        capture = capture or described["capture"]
-    else:
-        if capture is None:
-            raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
-        _refuse_existing(folder, overwrite)
-        config = make_config(preset, *layers)
-    problem = Problem.open(capture, config)
-    console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
+        folder.read_description()  # a folder without a run is left alone
+    with folder.held() as note:
+        if note is not None:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        if resume:
+            config, described = folder.read_description()
+            capture = capture or described["capture"]
+        else:
+            _refuse_existing(folder, overwrite)
+            config = make_config(preset, *layers)
+        assert capture is not None
+        problem = Problem.open(capture, config)
+        console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
+        _train(problem, folder, capture, device, resume, console)
+
+
+def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resume: bool, console: Console) -> None:
+    """Train in a folder that is held, and report."""
     from stipple.cli.progress import TerminalMeter
+    from stipple.train import Trainer
 
     meter = TerminalMeter(console)
     started = time.perf_counter()
@@ -147,10 +161,11 @@ def train(
     finally:
         meter.close()
         problem.close()
-    if outcome.signal is not None and not outcome.scores:
+    if outcome.signal is not None:
         console.print(
-            f"Stopped after step {outcome.step}; go on with: stipple train -o {output} --resume",
+            f"Stopped after step {outcome.step}; go on with: stipple train -o {folder.root} --resume",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         raise SystemExit(128 + outcome.signal)

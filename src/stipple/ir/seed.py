@@ -306,8 +306,8 @@ class SeedSplatBuilders:
         has_sh = s.sh_coeffs.shape[1] != 0
         if len({*wrt, s.sh_coeffs}) < len(wrt) + 1:
             raise GraphError(
-                "gaussian_splat_render_backward: inputs: one value stands for two of them, so their gradients cannot be "
-                "told apart"
+                "gaussian_splat_render_backward: inputs: one value stands for two of them, so their gradients cannot "
+                "be told apart"
             )
         grads = pullback([(rgba, cotangent)], [*wrt, s.sh_coeffs] if has_sh else wrt, independent=True)
         return packing.pack_gradients(grads[:5], grads[5] if has_sh else None, s.positions.shape[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -57,6 +57,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The device's name for ``Session(name)`` and in reports."""
+        ...
+
+    @property
+    def dtypes(self) -> Set[DType]:
+        """The dtypes that the device's memory can hold."""
         ...
 
     def kernel(self, node: Node) -> Kernel | None:

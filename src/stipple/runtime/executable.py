@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stipple.errors import DeviceError, FeedError, InputError
+from stipple.errors import FeedError, InputError
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
@@ -125,7 +125,8 @@ class Executable:
 
         ``feeds`` holds an array (NumPy, or anything with DLPack on the CPU) or Python number for each input.
         With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
-        name, dtype, shape or value; a run that raises leaves the parameters as they were.
+        name, dtype, shape or value, InputError for what an op refuses, MemoryError naming the op that lacked memory;
+        a run that raises leaves the parameters as they were.
         """
         results = None
         with self.backend.running():
@@ -268,7 +269,7 @@ def _enough_memory(backend: Backend, node: Node, shape: tuple[int, ...] | None =
         yield
     except MemoryError as error:
         what = f"an array of {list(shape)}" if shape is not None else str(error) or "an array of its results"
-        raise DeviceError(
+        raise MemoryError(
             f"{backend.name}: out of memory in {node.op} (node {node.id}): {what}; use fewer Gaussians or a smaller "
             "image, or free memory"
         ) from None

@@ -36,9 +36,10 @@ class Session:
         """Verify, optimise and plan a graph. The graph itself is not changed, and may be changed afterwards.
 
         ``passes`` replaces the standard ones; an empty sequence runs the graph as it is. Raises
-        UnsupportedOpError, naming every op that the device has no kernel for.
+        UnsupportedOpError, naming every op that the device has no kernel for, or a value that it cannot hold.
         """
         verify(graph)
+        self._check_dtypes(graph)
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
         manager = PassManager(chosen)
         optimised = manager.run(graph)
@@ -52,6 +53,14 @@ class Session:
             raise UnsupportedOpError(f"device {self.device!r} has no kernel for: {', '.join(missing)}")
         ready = {i: kernel for i, kernel in kernels.items() if kernel is not None}
         return Executable(optimised, self.backend, plan, ready, manager.records)
+
+    def _check_dtypes(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            for value in node.outputs:
+                if value.dtype not in self.backend.dtypes:
+                    raise UnsupportedOpError(
+                        f"device {self.device!r} has no {value.dtype.value}: %{value.name} of {node.op} is {value.type}"
+                    )
 
     def _kernel(self, node: Node) -> Kernel | None:
         kernel = self.backend.kernel(node)

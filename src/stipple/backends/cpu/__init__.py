@@ -72,6 +72,7 @@ class CpuBackend:
     """The machine's processor. ``threads`` defaults to ``STIPPLE_NUM_THREADS`` or all cores."""
 
     name = "cpu"
+    dtypes = frozenset(DType)
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = Threads(threads)

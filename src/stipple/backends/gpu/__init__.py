@@ -98,6 +98,8 @@ class GpuKernel:
 class GpuBackend:
     """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``least`` is for tests."""
 
+    dtypes = frozenset(DType) - {DType.F64}
+
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
         self.name = kind
         self.gpu = Gpu(kind, least)

@@ -38,6 +38,7 @@ class ReferenceBackend:
     """Every op, every dtype, one thread, no speed."""
 
     name = "reference"
+    dtypes = frozenset(DType)
 
     def kernel(self, node: Node) -> Kernel | None:
         if node.definition.elementwise or node.op == "fused":
