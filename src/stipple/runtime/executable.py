@@ -129,8 +129,9 @@ class Executable:
         a run that raises leaves the parameters as they were.
         """
         results = None
-        while results is None:
-            results = self._try(feeds or {}, timings)
+        with self.backend.running():
+            while results is None:
+                results = self._try(feeds or {}, timings)
         return dict(zip(self.graph.outputs, results, strict=True))
 
     def _try(self, feeds: Mapping[str, Any], timed: bool) -> list[np.ndarray] | None:
