@@ -41,3 +41,7 @@ class CacheWarning(UserWarning):
 
 class DeviceError(StippleError, RuntimeError):
     """A device does not exist, is not available, or failed: names it and says what to do."""
+
+
+class OutOfMemoryError(StippleError, MemoryError):
+    """There is not enough memory: names what it was needed for."""

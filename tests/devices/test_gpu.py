@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import stipple
 from captures import truth, write_colmap
 from conftest import session_on
 from devices.stepping import losses_on
@@ -172,7 +171,7 @@ def test_a_float64_graph_is_refused_by_name(gpu_session: Session) -> None:
     graph.output("y", ir.splat_noise(*(graph.input(n, s, "f64") for n, s in
                                        (("m", [4, 3]), ("q", [4, 4]), ("s", [4, 3]), ("o", [4]))),
                                      1.0, graph.input("k", [2], "i32")))  # fmt: skip
-    with pytest.raises(Exception, match="has no kernel for: splat_noise"):
+    with pytest.raises(Exception, match="has no f64"):
         gpu_session.compile(graph)
 
 
@@ -356,13 +355,3 @@ def test_selftest_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["selftest", "--device", "cpu"])
     assert result.exit_code == 1
     assert "checks failed: L1 + SSIM" in result.output
-
-
-@pytest.mark.parametrize("render", ["rasterization", "rasterization_vjp"])
-def test_more_channels_than_a_kernel_can_hold_are_refused(render: str) -> None:
-    """By one sentence, at once: drivers need minutes to compile such kernels, or give up."""
-    session_on("gpu")
-    scene = random_scene(3, count=5, channels=2000).arrays
-    gaussians = (scene[n] for n in ("means", "quats", "scales", "opacities", "colors"))
-    with pytest.raises(InputError, match=r"colors: 2000 channels; a GPU renders at most 256 at once: .*'cpu'"):
-        getattr(stipple, render)(*gaussians, scene["viewmat"][None], scene["intrinsics"][None], 16, 16, device="gpu")

@@ -1,5 +1,8 @@
-"""The command line: ``stipple render | info | devices | bench``."""
+"""The command line."""
 
-from stipple.cli.main import main
+try:
+    from stipple.cli.main import main
+except KeyboardInterrupt:  # importing takes a second, and click is not there yet to end in one word
+    raise SystemExit("Aborted!") from None
 
 __all__ = ["main"]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
+from stipple.errors import FileFormatError, StippleError
+
+if TYPE_CHECKING:
+    from stipple.formats.captures import Capture, View
+    from stipple.train.rundir import RunFolder
 
 
 @click.command("eval")
@@ -25,15 +30,26 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
     PSNR and SSIM (11x11 Gaussian window, borders padded with zeros) are computed as 3DGS does, each view on its own,
     then averaged. The result is also written to RUN/eval.json.
     """
-    from stipple.formats import load_ply
-    from stipple.formats.captures import load_frame, open_capture
-    from stipple.train.evaluation import Judge, Score, load_lpips
-    from stipple.train.problem import capture_options
-    from stipple.train.rundir import RunFolder, write_json
-    from stipple.train.schedule import fixed_background
-    from stipple.train.trainer import evaluation_of
+    from stipple.train.rundir import RunFolder
 
     folder = RunFolder(Path(run))
+    folder.read_description()  # a folder without a run is left alone
+    with folder.held() as note:
+        if note is not None:
+            Terminal(stderr=True).say(f"note: {note}")
+        _evaluate(folder, with_train, network, save_images, device)
+
+
+def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
+    """Evaluate in a folder that is held."""
+    from stipple.formats import load_ply
+    from stipple.formats.captures import load_frame, open_capture
+    from stipple.memory import memory_for
+    from stipple.train.evaluation import Judge, Score, evaluation_of, load_lpips
+    from stipple.train.problem import capture_options
+    from stipple.train.rundir import write_json
+    from stipple.train.schedule import fixed_background
+
     config, described = folder.read_description()
     cameras, scene = folder.read_cameras(), load_ply(folder.scene)
     capture = open_capture(described["capture"], capture_options(config.data))
@@ -41,23 +57,45 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
     views = [(capture.views[i], "test") for i in test] + (
         [(capture.views[i], "train") for i in train] if with_train else []
     )
-    console = Console()
+    console, told = Terminal(), Terminal(stderr=True)
+    for text in _changes(capture, [view for view, _ in views], described):
+        told.say(f"note: {text}")
     if not views:
         console.print("The run held out no views; --train evaluates those it was trained on.")
         return
     lpips = load_lpips(network) if network else None
     scores: list[Score] = []
-    for view, split in track(views, description="Evaluating", console=Console(stderr=True)):
-        frame = load_frame(view, config.data.downscale)
-        background = fixed_background(config, frame.pixels.shape[2] == 4)
-        judge = Judge(background, config.loss.antialiased, device, config.extras.exposure, lpips)
-        camera, exposure = cameras.get(view.name, (frame.camera, None))
-        compared = judge.compare(scene, camera, frame, view.name, split, exposure)
+    for view, split in track(views, description="Evaluating", console=told):
+        size = f"{view.camera.width} x {view.camera.height}"
+        with memory_for(f"{view.name}, {size} pixels, and {scene.count:,} Gaussians"):
+            frame = load_frame(view, config.data.downscale)
+            background = fixed_background(config, frame.pixels.shape[2] == 4)
+            judge = Judge(background, config.loss.antialiased, device, config.extras.exposure, lpips)
+            camera, exposure = cameras.get(view.name, (frame.camera, None))
+            compared = judge.compare(scene, camera, frame, view.name, split, exposure)
         scores.append(compared.score)
         if save_images:
             _save(folder.root / "eval", compared)
     write_json(folder.evaluation, evaluation_of(scores))
     console.print(_table(scores))
+
+
+def _changes(capture: Capture, views: list[View], described: dict[str, Any]) -> list[str]:
+    """What differs between the capture and what the run was trained on, so far as these views go."""
+    from stipple.train.fingerprint import Contents, compare
+
+    contents, found = Contents(), []
+    try:
+        for name, digests in compare(capture, capture.views, described.get("contents", {})).items():
+            contents.expect(name, digests)
+    except StippleError as error:
+        found.append(str(error))
+    for view in views:
+        try:
+            contents.check(view)
+        except FileFormatError as error:
+            found.append(str(error))
+    return found
 
 
 def _save(folder: Path, compared: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from stipple.cli.lasting import lasting
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import InputError, StippleError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _FLAGS = {
     "masks": "data.masks",
     "intrinsics": "data.intrinsics",
     "depth_scale": "data.depth_scale",
+    "allow_outside": "data.allow_outside",
     "image_memory": "data.image_memory",
     "max_gaussians": "density.max_count",
     "strategy": "density.strategy",
@@ -48,6 +51,12 @@ def capture_flags(function: Any) -> Any:
         click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
         click.option(
             "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
+        ),
+        click.option(
+            "--allow-outside",
+            is_flag=True,
+            default=None,
+            help="Also read files that the capture names outside of its folder; for captures that you trust.",
         ),
         click.option("--downscale", type=click.FloatRange(1, 64), help="Use photos this many times smaller."),
         click.option("--test-every", type=click.IntRange(0), help="Hold out every n-th view; 0: none. 8 by default."),
@@ -122,23 +131,36 @@ def train(
         return
     if output is None:
         raise click.UsageError("say where the result shall go: -o FOLDER")
-    from stipple.train import Problem, RunFolder, Trainer, make_config
+    from stipple.train import Problem, RunFolder, make_config
 
+    if resume and (preset or config_file or any(v is not None for v in flags.values()) or settings):
+        raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
+    if not resume and capture is None:
+        raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
-    console = Console(stderr=True)
+    # hours of training end neither with a pipe nor with a terminal
+    console = Terminal(file=lasting(sys.stderr))
     if resume:
-        if preset or config_file or any(v is not None for v in flags.values()) or settings:
-            raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
-        config, described = folder.read_description()
-        capture = capture or described["capture"]
-    else:
-        if capture is None:
-            raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
-        _refuse_existing(folder, overwrite)
-        config = make_config(preset, *layers)
-    problem = Problem.open(capture, config)
-    console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
+        folder.read_description()  # a folder without a run is left alone
+    with folder.held() as note:
+        if note is not None:
+            console.say(f"note: {note}")
+        if resume:
+            config, described = folder.read_description()
+            capture = capture or described["capture"]
+        else:
+            _refuse_existing(folder, overwrite)
+            config = make_config(preset, *layers)
+        assert capture is not None
+        problem = Problem.open(capture, config)
+        console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
+        _train(problem, folder, capture, device, resume, console)
+
+
+def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resume: bool, console: Terminal) -> None:
+    """Train in a folder that is held, and report."""
     from stipple.cli.progress import TerminalMeter
+    from stipple.train import Trainer
 
     meter = TerminalMeter(console)
     started = time.perf_counter()
@@ -147,10 +169,11 @@ def train(
     finally:
         meter.close()
         problem.close()
-    if outcome.signal is not None and not outcome.scores:
+    if outcome.signal is not None:
         console.print(
-            f"Stopped after step {outcome.step}; go on with: stipple train -o {output} --resume",
+            f"Stopped after step {outcome.step}; go on with: stipple train -o {folder.root} --resume",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         raise SystemExit(128 + outcome.signal)
@@ -212,7 +235,7 @@ def _headline(problem: Problem) -> str:
 
 
 def _report(
-    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Console
+    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Terminal
 ) -> None:
     from stipple.train.evaluation import mean_scores
     from stipple.train.report import write_report

@@ -96,6 +96,11 @@ class Backend(Protocol):
         """Whether two buffers share memory."""
         ...
 
+    def running(self) -> AbstractContextManager[None]:
+        """Around a whole run, from the first upload to :meth:`collect`. A device that can do one thing at a time lets
+        other threads wait here. What a run that raises has left unfinished is forgotten."""
+        ...
+
     def overwriting(self) -> AbstractContextManager[None]:
         """Around kernels that overwrite parameters: they must leave them as they are if :meth:`collect` will raise or
         ask for another run, even if only the device knows that yet."""
@@ -119,14 +124,15 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
     kernel = backend.kernel(node)
     if kernel is None:
         raise UnsupportedOpError(f"{backend.name}: no kernel for {node.op}")
-    inputs = [backend.upload(a, v.dtype) for a, v in zip(arrays, node.inputs, strict=True)]
-    outputs = [
-        None if node.definition.view or kernel.owns_outputs else backend.allocate(v.shape.resolve({}), v.dtype)
-        for v in node.outputs
-    ]
-    while True:
-        kernel.check(inputs, {})
-        results = kernel(inputs, outputs, {})
-        collected = backend.collect([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
-        if collected is not None:
-            return collected
+    with backend.running():
+        inputs = [backend.upload(a, v.dtype) for a, v in zip(arrays, node.inputs, strict=True)]
+        outputs = [
+            None if node.definition.view or kernel.owns_outputs else backend.allocate(v.shape.resolve({}), v.dtype)
+            for v in node.outputs
+        ]
+        while True:
+            kernel.check(inputs, {})
+            results = kernel(inputs, outputs, {})
+            collected = backend.collect([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
+            if collected is not None:
+                return collected

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stipple import arguments
-from stipple.errors import DeviceError, FeedError, InputError
+from stipple.errors import FeedError, InputError
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
@@ -126,15 +126,17 @@ class Executable:
 
         ``feeds`` holds an array (NumPy, or anything with DLPack on the CPU) or Python number for each input.
         With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
-        name, dtype, shape or value; a run that raises leaves the parameters as they were.
+        name, dtype, shape or value, InputError for what an op refuses, MemoryError naming the op that lacked memory;
+        a run that raises leaves the parameters as they were.
         """
         given = {} if feeds is None else feeds
         if not isinstance(given, Mapping):
             raise FeedError(f"feeds: expected a dict of arrays by name, got {arguments.shown(feeds)}")
         timed = arguments.flag("timings", timings)
         results = None
-        while results is None:
-            results = self._try(given, timed)
+        with self.backend.running():
+            while results is None:
+                results = self._try(given, timed)
         return dict(zip(self.graph.outputs, results, strict=True))
 
     def _try(self, feeds: Mapping[str, Any], timed: bool) -> list[np.ndarray] | None:
@@ -272,7 +274,7 @@ def _enough_memory(backend: Backend, node: Node, shape: tuple[int, ...] | None =
         yield
     except MemoryError as error:
         what = f"an array of {list(shape)}" if shape is not None else str(error) or "an array of its results"
-        raise DeviceError(
+        raise MemoryError(
             f"{backend.name}: out of memory in {node.op} (node {node.id}): {what}; use fewer Gaussians or a smaller "
             "image, or free memory"
         ) from None

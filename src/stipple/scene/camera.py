@@ -108,9 +108,10 @@ class Camera:
 def rotation_of(quat: ArrayLike) -> Array:
     """The rotation matrix of a quaternion wxyz of any length."""
     q = arguments.array("quaternion", quat, (4,), np.float64, finite=True)
-    q = q / max(np.abs(q).max(), 1e-300)
     if not np.any(q):
-        raise InputError("quaternion: expected four numbers that are not all 0")
+        raise InputError("quaternion: expected four finite numbers, not all 0, got zeros")
+    if np.abs(q).max() < 1e-100:  # where squares vanish
+        q = q / np.abs(q).max()
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(
         [

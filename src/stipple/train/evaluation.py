@@ -133,6 +133,13 @@ def mean_scores(scores: Sequence[Score]) -> dict[str, float]:
     return means
 
 
+def evaluation_of(scores: Sequence[Score]) -> dict[str, Any]:
+    """Means by split, and every view."""
+    splits = [s for s in ("test", "train") if any(x.split == s for x in scores)]
+    means = {s: mean_scores([x for x in scores if x.split == s]) for s in splits}
+    return {"mean": means, "views": [s.as_dict() for s in scores]}
+
+
 def load_lpips(network: str = "vgg") -> Lpips:
     """The LPIPS metric (Zhang et al., 2018) of the extra ``lpips``; the network's weights are downloaded by it."""
     try:

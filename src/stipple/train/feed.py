@@ -11,6 +11,7 @@ import numpy as np
 from stipple.formats.captures import Capture, Frame, View, frame_camera, load_frame, sparse_depth
 from stipple.scene.camera import Camera
 from stipple.scene.normalization import Normalization
+from stipple.train.fingerprint import Contents
 
 Array = np.ndarray
 _WORKERS = 4
@@ -32,7 +33,9 @@ class Feed:
         normalization: Normalization,
         memory: float,
         tracks: bool = False,
+        contents: Contents | None = None,
     ) -> None:
+        self._contents = contents or Contents()
         self.views, self.memory = list(views), memory
         self._capture, self._downscale, self._normalization, self._tracks = capture, downscale, normalization, tracks
         self._kept: dict[int, Frame] = {}
@@ -72,6 +75,7 @@ class Feed:
 
     def _decode(self, index: int) -> Frame:
         view = self.views[index]
+        self._contents.check(view)
         frame = load_frame(view, self._downscale)
         scale = np.float32(self._normalization.scale)
         depth = None if frame.depth is None else frame.depth * scale

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from stipple.errors import InputError
-from stipple.formats.captures import Capture, CaptureOptions, frame_camera, open_capture
+from stipple.formats.captures import Capture, CaptureOptions, View, frame_camera, open_capture
 from stipple.scene.gaussians import Gaussians
 from stipple.scene.normalization import Normalization
 from stipple.train import initialize
 from stipple.train.config import Config, Data
 from stipple.train.feed import Feed
+from stipple.train.fingerprint import Contents, compare, record_of
 
 _GIGABYTE = 1e9
 _MAX_DEPTH_FRAMES = 50
@@ -21,7 +23,7 @@ _MAX_DEPTH_FRAMES = 50
 
 def capture_options(data: Data) -> CaptureOptions:
     """What a configuration says about reading the capture."""
-    return CaptureOptions(data.images, data.masks, data.intrinsics, data.depth_scale)
+    return CaptureOptions(data.images, data.masks, data.intrinsics, data.depth_scale, data.allow_outside)
 
 
 class Problem:
@@ -31,6 +33,7 @@ class Problem:
         self.capture, self.config = capture, config
         train, test = capture.split(config.data.test_every)
         cameras = [frame_camera(v, config.data.downscale) for v in capture.views]
+        self.contents = Contents()
         self.normalization = Normalization.of(cameras, capture.points)
         self.train = self._feed(train, share=0.8 if test else 1.0)
         self.test = self._feed(test, share=0.2)
@@ -44,7 +47,26 @@ class Problem:
         data = self.config.data
         memory = share * data.image_memory * _GIGABYTE
         views = [self.capture.views[i] for i in indices]
-        return Feed(self.capture, views, data.downscale, self.normalization, memory, self.config.loss.depth > 0)
+        tracks = self.config.loss.depth > 0
+        return Feed(self.capture, views, data.downscale, self.normalization, memory, tracks, self.contents)
+
+    # --- what it was when a run began ---------------------------------------------------------------------
+    @property
+    def views(self) -> list[View]:
+        """Training and held-out views."""
+        return [*self.train.views, *self.test.views]
+
+    def record(self) -> dict[str, Any]:
+        """The capture's cameras, points and files, for :meth:`expect`; after :meth:`load`."""
+        return record_of(self.capture, self.views, self.contents)
+
+    def expect(self, record: Mapping[str, Any]) -> None:
+        """Hold the capture to what it was: cameras and points now, photos when they are read.
+
+        Raises InputError that names what has changed; reading a photo that has raises FileFormatError.
+        """
+        for name, digests in compare(self.capture, self.views, record).items():
+            self.contents.expect(name, digests)
 
     def load(self, advance: Callable[[], None]) -> None:
         """Decode every photo once; the first broken one raises FileFormatError."""
@@ -64,7 +86,7 @@ class Problem:
     @property
     def identity(self) -> str:
         """A name for the configuration and the views, so that a checkpoint is not resumed on something else."""
-        views = [(v.name, v.camera.width, v.camera.height) for v in (*self.train.views, *self.test.views)]
+        views = [(v.name, v.camera.width, v.camera.height) for v in self.views]
         return hashlib.sha256(repr((self.config.to_toml(), views)).encode()).hexdigest()[:16]
 
     def start(self) -> Gaussians:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stipple import __version__
 from stipple.train.evaluation import Comparison, Score, mean_scores
-from stipple.train.rundir import RunFolder, read_metrics, write_text
+from stipple.train.rundir import RunFolder, write_text
 from stipple.train.trainer import Outcome
 
 Array = np.ndarray
@@ -25,7 +25,6 @@ _BLUE, _RED = "#3366aa", "#cc4433"
 
 def write_report(folder: RunFolder, outcome: Outcome, title: str, facts: Mapping[str, str], config: str) -> None:
     """Write a run's report: what it was, curves, views beside their photos with error maps, figures, configuration."""
-    rows = read_metrics(folder.metrics)
     tests = [p for p in outcome.pictures if p.score.split == "test"]
     page = (
         Environment(loader=PackageLoader("stipple.train"), autoescape=True)
@@ -35,7 +34,7 @@ def write_report(folder: RunFolder, outcome: Outcome, title: str, facts: Mapping
             version=__version__,
             folder=folder.root,
             facts=facts,
-            curves=curves_svg(rows),
+            curves=curves_svg(outcome.rows),
             groups=[
                 ("Held-out views", "not trained on", [_picture(p) for p in tests]),
                 ("Training views", "", [_picture(p) for p in outcome.pictures if p.score.split == "train"]),
@@ -89,7 +88,7 @@ def curves_svg(rows: Sequence[Mapping[str, Any]]) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    steps = [r for r in rows if "loss" in r]
+    steps = [r for r in rows if all(name in r for name in ("loss", "psnr", "count"))]
     tests = [r for r in rows if "test_psnr" in r]
     with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "stipple"}):
         figure = Figure(figsize=(11, 2.9), layout="constrained")

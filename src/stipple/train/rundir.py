@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stipple.errors import FileFormatError, InputError
-from stipple.files import atomic_write
+from stipple.files import atomic_write, remove_leftovers
+from stipple.formats.reading import read_text
 from stipple.scene.camera import Camera
 from stipple.scene.normalization import Normalization
 from stipple.train.config import Config, make_config, read_toml
+from stipple.train.lock import FileLock
 
 Array = np.ndarray
 _NUMBERS = ("width", "height", "fx", "fy", "cx", "cy", "near", "far")
+_LONGEST_SIDE, _FARTHEST, _LARGEST_EXPOSURE = 1_000_000, 1e15, 1e30
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class RunFolder:
     """Paths of a run's files, and how they are read and written."""
 
     root: Path
+    _lock: FileLock = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lock", FileLock(self.root / "run.lock"))
 
     @property
     def config(self) -> Path:
@@ -40,6 +47,10 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.root / "checkpoint.safetensors"
+
+    @property
+    def older_checkpoint(self) -> Path:
+        return self.root / "checkpoint.older.safetensors"
 
     @property
     def metrics(self) -> Path:
@@ -61,33 +72,66 @@ class RunFolder:
     def report(self) -> Path:
         return self.root / "report.html"
 
-    # --- before anything is trained -----------------------------------------------------------------------
-    def make(self, needed_bytes: int) -> None:
-        """Make the folder and see that it can be written and holds a first checkpoint. Raises InputError."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root) as probe:
-                probe.write(b"stipple")
-        except OSError as error:
-            raise InputError(f"{self.root}: cannot be written: {error.strerror or error}") from None
-        free = shutil.disk_usage(self.root).free
-        if free < needed_bytes:
-            raise InputError(
-                f"{self.root}: {free / 1e6:.0f} MB are free; checkpoints and scene need {needed_bytes / 1e6:.0f} MB"
-            )
-
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for path in (
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that a run writes. The first says that there is a run."""
+        return (
+            self.run,
+            self.config,
             self.checkpoint,
+            self.older_checkpoint,
             self.metrics,
             self.scene,
             self.cameras,
             self.evaluation,
             self.report,
-            self.run,
-            self.config,
-        ):
+        )
+
+    # --- before anything is written -----------------------------------------------------------------------
+    @contextmanager
+    def held(self) -> Iterator[str | None]:
+        """Make the folder and keep it to this process; whoever writes into it does so within. May be nested.
+
+        Gives what a user should know about it, if anything. Raises InputError where the folder cannot be written, or,
+        naming the process, where another one is at work in it.
+        """
+        made = not self.root.exists()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            note = self._lock.acquire()
+        except OSError as error:
+            raise InputError(f"{self.root}: cannot be written: {error.strerror or error}") from None
+        try:
+            for path in self.files:
+                remove_leftovers(path)
+            yield note
+        finally:
+            self._lock.release()
+            if made:
+                with suppress(OSError):  # it holds something now, as it should
+                    self.root.rmdir()
+
+    def need(self, size: int) -> None:
+        """See that there is room for so many bytes. Raises InputError."""
+        free = self.free_bytes
+        if free < size:
+            raise InputError(
+                f"{self.root}: {free / 1e6:.0f} MB are free; checkpoints and scene need {size / 1e6:.0f} MB"
+            )
+
+    @property
+    def free_bytes(self) -> int:
+        """Room on the folder's disk."""
+        return shutil.disk_usage(self.root).free
+
+    @property
+    def held_bytes(self) -> int:
+        """What :meth:`clear` would free."""
+        return sum(path.stat().st_size for path in self.files if path.is_file())
+
+    def clear(self) -> None:
+        """Remove what an earlier run left; what says that there is one goes first."""
+        for path in self.files:
             path.unlink(missing_ok=True)
 
     # --- what describes the run ---------------------------------------------------------------------------
@@ -128,22 +172,40 @@ class RunFolder:
         write_json(self.cameras, listed)
 
     def read_cameras(self) -> dict[str, tuple[Camera, Array | None]]:
-        """Cameras, and exposures where they were fitted, by the view's name."""
+        """Cameras, and exposures where they were fitted, by the view's name: at least one."""
+        rows = read_json(self.cameras)
+        if not isinstance(rows, list) or not rows:
+            raise FileFormatError(f"{self.cameras}: expected a list of at least one camera")
         made = {}
-        try:
-            for row in read_json(self.cameras):
-                numbers = {k: row[k] for k in _NUMBERS}
-                exposure = np.array(row["exposure"], np.float32).reshape(3, 4) if "exposure" in row else None
-                made[str(row["name"])] = (Camera(**numbers, viewmat=np.array(row["viewmat"], float)), exposure)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{self.cameras}: broken: {error}") from None
+        for i, row in enumerate(rows):
+            try:
+                made[str(row["name"])] = _camera_row(row)
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                raise FileFormatError(f"{self.cameras}: camera {i} is broken: {error}") from None
         return made
+
+
+def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:
+    width, height, *numbers = (float(row[k]) for k in _NUMBERS)
+    if not (width.is_integer() and height.is_integer() and max(width, height) <= _LONGEST_SIDE):
+        raise InputError(f"expected whole numbers of pixels, at most {_LONGEST_SIDE}, got {width} x {height}")
+    viewmat = np.array(row["viewmat"], float)
+    if viewmat.shape == (4, 4) and not (np.abs(viewmat) <= _FARTHEST).all():
+        raise InputError(f"expected a viewmat of numbers up to {_FARTHEST:g}")
+    fx, fy, cx, cy, near, far = numbers
+    camera = Camera(int(width), int(height), fx, fy, cx, cy, viewmat, near, far)
+    if "exposure" not in row:
+        return camera, None
+    exposure = np.array(row["exposure"], float).reshape(3, 4)
+    if not (np.abs(exposure) <= _LARGEST_EXPOSURE).all():
+        raise InputError("expected an exposure of finite numbers")
+    return camera, exposure.astype(np.float32)
 
 
 # --- files ------------------------------------------------------------------------------------------------
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold bytes that are no UTF-8
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -152,38 +214,10 @@ def write_json(path: Path, values: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: the file is missing") from None
+    except FileFormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not valid JSON: {error}") from None
-
-
-class MetricsLog:
-    """metrics.jsonl: one line per logged step or evaluation; a resumed run cuts off what lies after its step."""
-
-    def __init__(self, path: Path, after_step: int) -> None:
-        self.path = path
-        self.rows = (
-            [r for r in read_metrics(path) if r["step"] <= after_step and "final" not in r] if path.exists() else []
-        )
-        write_text(path, "".join(json.dumps(r) + "\n" for r in self.rows))
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append a line. Raises OSError."""
-        self.rows.append(dict(row))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that was cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows

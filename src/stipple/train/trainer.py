@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from stipple import __version__
-from stipple.errors import InputError, StippleError
+from stipple.errors import OutOfMemoryError, StippleError
 from stipple.formats import save_ply
+from stipple.memory import memory_for
 from stipple.runtime import Session
-from stipple.scene.camera import Camera
 from stipple.train import schedule
-from stipple.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stipple.train.config import Config
-from stipple.train.evaluation import Comparison, Judge, Score, mean_scores
-from stipple.train.feed import Feed
-from stipple.train.population import MOMENTS, PARAMS, Population
+from stipple.train.checkpoint import Checkpoint, checkpoint_bytes, save_checkpoint
+from stipple.train.evaluation import Comparison, Score, evaluation_of, mean_scores
+from stipple.train.metrics import MetricsLog, Row, rows_until
+from stipple.train.population import Population
 from stipple.train.problem import Problem
 from stipple.train.progress import Meter
-from stipple.train.rundir import MetricsLog, RunFolder, write_json
-from stipple.train.step_graph import rotation_basis
+from stipple.train.resume import find_begun
+from stipple.train.rundir import RunFolder, write_json
 from stipple.train.stepper import Stepper
 from stipple.train.stop import StopRequest, stop_on_signal
 from stipple.train.strategies import make_strategy
+from stipple.train.trained_views import TrainedViews, evenly
 
-Array = np.ndarray
 _AHEAD = 8
 _RUNNING = 100
 _EVALUATED_ON_THE_WAY = 25
 _RETRY = 100
-_TEST_PICTURES, _TRAIN_PICTURES = 8, 3
+_PICTURES = {"test": 8, "train": 3}
 
 
 @dataclass
 class Outcome:
-    """How a run ended: after which step, by which signal if any, with which scores and pictures."""
+    """How a run ended: after which step, by which signal if any, with which scores, pictures and rows of metrics."""
 
     step: int
     signal: int | None
     seconds: float
     scores: list[Score] = field(default_factory=list)
     pictures: list[Comparison] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 class Trainer:
@@ -58,53 +57,104 @@ class Trainer:
         self.session = Session(device)
         self.strategy = make_strategy(self.config)
         self.stepper = Stepper(self.session, self.config, len(problem.train))
+        self.views = TrainedViews(problem, self.stepper, device)
         self.step = 0
         self.seconds = 0.0
         self._errors: list[float] = []
-        self._unsaved = False
+        self._kept: int | None = None
+        self._unsaved = self._unlogged = False
 
     # --- the whole run ------------------------------------------------------------------------------------
     def run(self, resume: bool = False) -> Outcome:
         """Train from the start, or from the folder's checkpoint; ends early on Ctrl-C or SIGTERM, with a checkpoint.
 
-        Raises InputError or FileFormatError, before any step, for what is wrong with the capture or the folder.
+        Raises InputError or FileFormatError, before any step, for what is wrong with the capture or the folder, and
+        OutOfMemoryError; the last checkpoint is kept then.
         """
-        checkpoint = load_checkpoint(self.folder.checkpoint) if resume else None
-        if checkpoint is not None and checkpoint.run != self.problem.identity:
-            raise InputError(
-                f"{self.folder.root}: the checkpoint belongs to another configuration or other photos; the capture or "
-                "config.toml was changed"
-            )
-        self.meter.loading(len(self.problem.train) + len(self.problem.test))
-        self.problem.load(self.meter.loaded_one)
-        if self.problem.train.streamed:
-            self.meter.note(f"{self.problem.train.streamed} photos do not fit into the image memory and are streamed")
-        self._begin(checkpoint)
+        with self.folder.held() as note:
+            if note is not None:
+                self.meter.note(note)
+            begun = find_begun(self.folder, self.problem, self.capture, self.meter) if resume else None
+            self.meter.loading(len(self.problem.views))
+            with memory_for(f"{len(self.problem.views)} photos; a lower --image-memory streams more of them"):
+                self.problem.load(self.meter.loaded_one)
+            if self.problem.train.streamed:
+                streamed = self.problem.train.streamed
+                self.meter.note(f"{streamed} photos do not fit into the image memory and are streamed")
+            if begun is None:
+                self._start()
+            else:
+                self._go_on(begun)
+            return self._train()
+
+    def _train(self) -> Outcome:
         steps = self.config.schedule.steps
+        self._evaluations = schedule.evaluation_steps(self.config)
         with stop_on_signal() as request:
             self.meter.training(self.step, steps)
             while self.step < steps and request.signal is None:
-                self._advance()
+                with memory_for(self._step_in_words):
+                    self._advance()
             if request.signal is not None and self.step < steps:
                 self._save(final=True)
                 return Outcome(self.step, request.signal, self.seconds)
-            return self._finish(request)
+            with memory_for(self._step_in_words):
+                return self._finish(request)
 
-    def _begin(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is not None:
-            self.step, self.seconds = checkpoint.step, checkpoint.seconds
-            self.folder.make(_checkpoint_bytes(len(checkpoint.arrays["means"]), self.config))
-            self.stepper.set_arrays(checkpoint.arrays)
-        else:
+    def _step_in_words(self) -> str:
+        """What memory is needed for at this point, what is kept, and what helps."""
+        view = self.problem.train.camera(0)
+        what = f"step {self.step + 1}" if self.step < self.config.schedule.steps else "the scene and its evaluation"
+        kept = "no checkpoint was written yet" if self._kept is None else f"the checkpoint of step {self._kept} is kept"
+        return (
+            f"{what} with {self.stepper.count:,} Gaussians and photos of about {view.width} x "
+            f"{view.height}; {kept}; a larger --downscale or a lower --max-gaussians needs less"
+        )
+
+    # --- the begin ----------------------------------------------------------------------------------------
+    def _start(self) -> None:
+        with memory_for(f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
             scene = self.problem.start()
-            self.folder.make(_checkpoint_bytes(scene.count, self.config))
-            self.folder.clear()
             self.stepper.start(Population.start(scene))
-            more = {"identity": self.problem.identity, "stipple": __version__, "kind": self.problem.capture.kind}
-            self.folder.write_description(self.capture, self.config, self.problem.normalization, more)
-        self.metrics = MetricsLog(self.folder.metrics, self.step)
-        self._evaluations = schedule.evaluation_steps(self.config)
+        folder = self.folder
+        folder.need(2 * checkpoint_bytes(scene.count, self.config) - folder.held_bytes)
+        folder.clear()
+        self._warn_of_growth(scene.count)
+        more = {
+            "identity": self.problem.identity,
+            "stipple": __version__,
+            "kind": self.problem.capture.kind,
+            "contents": self.problem.record(),
+        }
+        folder.write_description(self.capture, self.config, self.problem.normalization, more)
+        self.metrics = MetricsLog(folder.metrics)
 
+    def _warn_of_growth(self, count: int) -> None:
+        """Say it where the most Gaussians that may come have no room on the disk."""
+        density = self.config.density
+        most = max(count, density.max_count) if density.strategy != "none" else count
+        wanted, free = 2 * checkpoint_bytes(most, self.config), self.folder.free_bytes
+        if wanted > free:
+            self.meter.note(
+                f"{self.folder.root}: {free / 1e6:.0f} MB are free; if {most:,} Gaussians come, the most that may, "
+                f"checkpoints need {wanted / 1e6:.0f} MB"
+            )
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        folder = self.folder
+        there = sum(p.stat().st_size for p in (folder.checkpoint, folder.older_checkpoint) if p.exists())
+        folder.need(2 * checkpoint_bytes(len(checkpoint.arrays["means"]), self.config) - there)
+        self.step, self.seconds, self._kept = checkpoint.step, checkpoint.seconds, checkpoint.step
+        self._errors = list(checkpoint.errors)
+        self.stepper.set_arrays(checkpoint.arrays)
+        self.metrics = MetricsLog(folder.metrics)
+        try:
+            self.metrics.rows = rows_until(folder.metrics, self.step)
+            self.metrics.rewrite()
+        except OSError as error:
+            self.meter.note(f"{folder.metrics}: {error.strerror or error}; the report's curves will have gaps")
+
+    # --- steps --------------------------------------------------------------------------------------------
     def _advance(self) -> None:
         """The population's change that the last step called for, a step, and what is due after it.
 
@@ -142,7 +192,7 @@ class Trainer:
             row = {k: round(v, 6) for k, v in shown.items() if k != "mse"}
             self._log({"step": step, **row, "seconds": round(self.seconds, 3)})
         if step in self._evaluations and step < self.config.schedule.steps and len(self.problem.test):
-            scores = [c.score for c in self._compare(self.problem.test, "test", _EVALUATED_ON_THE_WAY)]
+            scores = [c.score for c in self.views.compare(self.problem.test, "test", _EVALUATED_ON_THE_WAY)]
             means = {f"test_{k}": round(v, 5) for k, v in mean_scores(scores).items()}
             self._log({"step": step, **means})
             shown_means = ", ".join(f"{k.removeprefix('test_')} {v:.4g}" for k, v in means.items())
@@ -151,21 +201,29 @@ class Trainer:
             self._save()
 
     def _log(self, row: dict[str, Any]) -> None:
+        """Add a row to the metrics. A failure is said once, until it works again."""
         try:
             self.metrics.add(row)
+            self._unlogged = False
         except OSError as error:
-            self.meter.note(f"{self.metrics.path}: not written: {error.strerror or error}")
+            if not self._unlogged:
+                self.meter.note(f"{self.metrics.path}: not written: {error.strerror or error}")
+            self._unlogged = True
 
     def _save(self, final: bool = False) -> None:
         """Write a checkpoint. A failure is said at once and tried again soon; at the end it is an error."""
-        checkpoint = Checkpoint(self.step, self.stepper.arrays(), self.problem.identity, self.seconds)
+        folder = self.folder
         try:
-            save_checkpoint(checkpoint, self.folder.checkpoint)
-            self._unsaved = False
-        except OSError as error:
+            with memory_for("a copy of the parameters"):
+                arrays = self.stepper.arrays()
+                made = Checkpoint(self.step, arrays, self.problem.identity, self.seconds, self._errors)
+                save_checkpoint(made, folder.checkpoint, folder.older_checkpoint)
+            self._unsaved, self._kept = False, self.step
+        except (OSError, OutOfMemoryError) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or error
             text = (
-                f"{self.folder.checkpoint}: the checkpoint of step {self.step} could not be written: "
-                f"{error.strerror or error}; the one before is kept"
+                f"{folder.checkpoint}: the checkpoint of step {self.step} could not be written: {why}; the one before "
+                "is kept"
             )
             if final:
                 raise StippleError(text) from None
@@ -174,27 +232,28 @@ class Trainer:
 
     # --- the end ------------------------------------------------------------------------------------------
     def _finish(self, request: StopRequest) -> Outcome:
+        """Write the scene and evaluate it; a signal ends the evaluation, which --resume takes up."""
         self._save(final=True)
         scene = self.problem.normalization.undo(self.stepper.scene())
         try:
             save_ply(scene, self.folder.scene)
-            self.folder.write_cameras(self._cameras())
+            self.folder.write_cameras(self.views.cameras())
         except OSError as error:
             raise StippleError(
                 f"{self.folder.root}: the scene could not be written: {error.strerror or error}; the checkpoint is "
                 "kept: make room and run again with --resume"
             ) from None
-        self.meter.evaluating(len(self.problem.train) + len(self.problem.test))
+        self.folder.older_checkpoint.unlink(missing_ok=True)
+        self.meter.evaluating(len(self.problem.views))
         scores, pictures = [], []
-        for feed, split, shown in (
-            (self.problem.test, "test", _TEST_PICTURES),
-            (self.problem.train, "train", _TRAIN_PICTURES),
-        ):
-            kept = set(_evenly(len(feed), shown))
-            for i, compared in enumerate(self._compare(feed, split, len(feed))):
+        for feed, split in self.views.feeds:
+            kept = set(evenly(len(feed), _PICTURES[split]))
+            for i, compared in enumerate(self.views.compare(feed, split, len(feed))):
                 scores.append(compared.score)
                 pictures += [compared] if i in kept else []
                 self.meter.evaluated_one()
+                if request.signal is not None:
+                    return Outcome(self.step, request.signal, self.seconds)
         final = {
             f"{split}_{k}": round(v, 5)
             for split in ("test", "train")
@@ -202,64 +261,4 @@ class Trainer:
         }
         self._log({"step": self.step, "final": True, **final, "count": self.stepper.count})
         write_json(self.folder.evaluation, evaluation_of(scores))
-        return Outcome(self.step, request.signal, self.seconds, scores, pictures)
-
-    def judge(self) -> Judge:
-        """How this run's views are judged."""
-        background = schedule.fixed_background(self.config, self.problem.transparent)
-        return Judge(background, self.config.loss.antialiased, self.device, self.config.extras.exposure)
-
-    def _compare(self, feed: Feed, split: str, most: int) -> Iterator[Comparison]:
-        """Views of a feed, evenly chosen where there are too many, with the scene as it is."""
-        scene, judge = self.stepper.scene(), self.judge()
-        for i in _evenly(len(feed), most):
-            camera, exposure = self._view(feed, split, i)
-            yield judge.compare(scene, camera, feed.frame(i), feed.views[i].name, split, exposure)
-
-    def _view(self, feed: Feed, split: str, index: int) -> tuple[Camera, Array | None]:
-        """The camera of a view, with what was fitted to it."""
-        camera = feed.camera(index)
-        if split != "train":
-            return camera, None
-        poses, exposure = self.stepper.fitted("poses"), self.stepper.fitted("exposure")
-        if poses is not None:
-            camera = posed(camera, poses[index])
-        return camera, None if exposure is None else exposure[index].reshape(3, 4)
-
-    def _cameras(self) -> list[tuple[str, str, Camera, Array | None]]:
-        """Every view's camera in the capture's own units."""
-        rows = []
-        for feed, split in ((self.problem.train, "train"), (self.problem.test, "test")):
-            for i, view in enumerate(feed.views):
-                camera, exposure = self._view(feed, split, i)
-                rows.append((view.name, split, self.problem.normalization.undo_camera(camera), exposure))
-        return rows
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` indices, evenly spread."""
-    picked: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
-    return picked if count else []
-
-
-def posed(camera: Camera, change: Array) -> Camera:
-    """A camera after a pose correction (x, y, z of a quaternion with w = 1, then a translation)."""
-    quat = np.array([1.0, *change[:3]], np.float64)
-    turn = np.eye(4)
-    turn[:3, :3] = (rotation_basis() @ np.outer(quat, quat).ravel()).reshape(3, 3) / (quat @ quat)
-    turn[:3, 3] = change[3:]
-    return replace(camera, viewmat=turn @ camera.viewmat)
-
-
-def evaluation_of(scores: list[Score]) -> dict[str, Any]:
-    """Means by split, and every view."""
-    splits = [s for s in ("test", "train") if any(x.split == s for x in scores)]
-    means = {s: mean_scores([x for x in scores if x.split == s]) for s in splits}
-    return {"mean": means, "views": [s.as_dict() for s in scores]}
-
-
-def _checkpoint_bytes(count: int, config: Config) -> int:
-    """What a checkpoint (kept twice while it is replaced) and the scene take on disk."""
-    row = 11 + 3 * (config.schedule.sh_degree + 1) ** 2
-    arrays = 1 + len(MOMENTS) // len(PARAMS)
-    return 4 * row * count * (2 * arrays + 1)
+        return Outcome(self.step, None, self.seconds, scores, pictures, self.metrics.rows)

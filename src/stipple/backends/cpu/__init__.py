@@ -121,6 +121,10 @@ class CpuBackend:
     def overlap(self, first: Array, second: Array) -> bool:
         return np.may_share_memory(first, second)
 
+    def running(self) -> AbstractContextManager[None]:
+        """Runs leave nothing behind, and do not disturb each other."""
+        return nullcontext()
+
     def overwriting(self) -> AbstractContextManager[None]:
         """Kernels have the right sizes from the start."""
         return nullcontext()

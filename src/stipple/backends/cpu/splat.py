@@ -13,7 +13,8 @@ from stipple import numerics as nx
 from stipple.backends.cpu import binning, harmonics, projection, rasterization, reduction
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host.camera_check import check_camera
-from stipple.errors import InputError, LimitWarning
+from stipple.backends.host.checks import check_sorted_ids, check_tile_ranges
+from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
 
@@ -154,11 +155,8 @@ def _planes(features: int) -> Array:
 
 def check_prepared(means2d: Array, ranges: Array, ids: Array) -> None:
     """Raise InputError if an index points outside; kernels read without checks."""
-    if len(ids) and not (ids.min() >= 0 and ids.max() < len(means2d)):
-        raise InputError(f"splat_rasterize: sorted_ids must lie in 0 to {len(means2d) - 1}")
-    start, end = ranges[:, 0], ranges[:, 1]
-    if not ((start >= 0) & (start <= end) & (end <= len(ids))).all():
-        raise InputError(f"splat_rasterize: tile_ranges must lie in 0 to {len(ids)}, ascending")
+    check_sorted_ids(ids, len(means2d))
+    check_tile_ranges(ranges, len(ids))
 
 
 def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:

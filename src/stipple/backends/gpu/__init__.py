@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from stipple.backends.gpu import (
-    binning,
+    collecting,
     elementwise,
     image,
     optim,
@@ -23,11 +23,12 @@ from stipple.backends.gpu import (
     reduction,
     splat,
     structure,
+    validation,
 )
 from stipple.backends.gpu.adapters import AdapterInfo, adapters
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, describe
-from stipple.backends.host import camera, checks, packing
+from stipple.backends.host import camera, packing
 from stipple.backends.host.kernel import Compute
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -80,20 +81,15 @@ in the dispatch report (``host.``). Rendering and training do not use them."""
 class GpuKernel:
     """Runs a node; with ``owns_outputs`` it makes its results, else it writes those that the runtime planned."""
 
+    gpu: Gpu
     node: Node
     name: str
     compute: Callable[[Made, Sequence[GpuBuffer | None], Mapping[str, int]], Made]
     owns_outputs: bool
 
     def check(self, inputs: Made, dims: Mapping[str, int]) -> None:
-        """What the host knows is checked here; of what only the device knows, kernels hold indices inside."""
-        checks.check_shapes(self.node, [b.shape for b in inputs], dims)
-        for i, buffer in enumerate(inputs):
-            operand = self.node.definition.operand(i)
-            if operand.finite and buffer.host is not None:
-                checks.check_finite(f"{self.node.op}: {operand.name}", buffer.host)
-        if self.node.op in ("gather", "scatter_add") and inputs[1].host is not None:
-            checks.check_ids(self.node.op, inputs[1].host, inputs[0].shape[0])
+        """What the host knows is checked here; the device looks at the rest, and :meth:`GpuBackend.collect` raises."""
+        validation.check(self.gpu, self.node, inputs, dims)
 
     def __call__(self, inputs: Made, outputs: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:
         return self.compute(inputs, outputs, dims)
@@ -114,20 +110,22 @@ class GpuBackend:
         if node.definition.elementwise or node.op == "fused":
             return self._elementwise(node)
         if node.op in ("reshape", "stop_gradient"):
-            return GpuKernel(node, "view", partial(_view, node), owns_outputs=True)
+            return GpuKernel(self.gpu, node, "view", partial(_view, node), owns_outputs=True)
         if node.op in _MAKES:
             used = node.used()
             make = _MAKES[node.op]
             return GpuKernel(
-                node, f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True
+                self.gpu, node, f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True
             )
         if node.op in _WRITES:
             if node.op in _FLOAT_ONLY and any(v.dtype is not DType.F32 for v in node.inputs[:1]):
                 return None
-            return GpuKernel(node, f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False)
+            return GpuKernel(
+                self.gpu, node, f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False
+            )
         if node.op in _ON_HOST:
             return GpuKernel(
-                node, f"host.{node.op}", partial(self._on_host, _ON_HOST[node.op], node), owns_outputs=True
+                self.gpu, node, f"host.{node.op}", partial(self._on_host, _ON_HOST[node.op], node), owns_outputs=True
             )
         return None
 
@@ -138,7 +136,7 @@ class GpuBackend:
         def compute(gpu: Gpu, node: Node, x: Made, out: Made, dims: Mapping[str, int]) -> None:
             elementwise.run(gpu, node, x, out[0])
 
-        return GpuKernel(node, f"wgsl.{node.op}", partial(self._write, compute, node), owns_outputs=False)
+        return GpuKernel(self.gpu, node, f"wgsl.{node.op}", partial(self._write, compute, node), owns_outputs=False)
 
     def _write(
         self, write: Writes, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
@@ -172,7 +170,7 @@ class GpuBackend:
         return self.gpu.download(buffer, dtype)
 
     def copy(self, buffer: GpuBuffer, dtype: DType) -> GpuBuffer:
-        return self.upload(self.download(buffer, dtype), dtype)
+        return self.gpu.copy(buffer)
 
     def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
         return buffer.shape
@@ -183,12 +181,15 @@ class GpuBackend:
     def overlap(self, first: GpuBuffer, second: GpuBuffer) -> bool:
         return first.raw is second.raw
 
+    def running(self) -> AbstractContextManager[None]:
+        return self.gpu.running()
+
     def overwriting(self) -> AbstractContextManager[None]:
         return self.gpu.overwriting()
 
     def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
-        """Results, if there was room for all tile entries; what there were of them is learned from."""
-        return binning.checked_download(self.gpu, wanted)
+        """Results, if there was room for all tile entries."""
+        return collecting.collect(self.gpu, wanted)
 
     def synchronize(self) -> None:
         self.gpu.wait()

@@ -7,7 +7,7 @@ gives each tile its own. How many are seen and how many entries there are stays 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from string import Template
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def _front_to_back(gpu: Gpu, seen: GpuBuffer, depths: GpuBuffer) -> GpuBuffer:
 
 def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple[GpuBuffer, GpuBuffer]:
     """tile_ranges and sorted_ids. Unless ``exact``, there may be room in ``sorted_ids`` behind the last entry, and the
-    run must get its results by :func:`checked_download`."""
+    run must get its results by :func:`collecting.collect`."""
     size, count = attrs["tile_size"], prints.seen.size
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
     tiles = columns * rows
@@ -91,7 +91,9 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
     keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()), sums=offsets)
     sorted_ids = _ids_of(gpu, gaussians, emission, offsets)
     sorted_ids.notes["lists"] = Lists(order, offsets, emission)
-    return _ranges_of(gpu, keys, offsets, tiles), sorted_ids
+    ranges = _ranges_of(gpu, keys, offsets, tiles)
+    ranges.notes["entries"] = sorted_ids.size  # they lie in that many
+    return ranges, sorted_ids
 
 
 def _tiles_code(attrs: Attrs, begin: str = "", row: str = "", end: str = "") -> str:
@@ -165,7 +167,7 @@ def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) 
     if guess is not None and not exact and not limit:
         gpu.guesses.pending.append(Guess(key, guess, _summary(gpu, offsets, guess)))
         return guess
-    total = _checked_total(gpu.download(_summary(gpu, offsets)))
+    total = checked_total(gpu.download(_summary(gpu, offsets)))
     gpu.guesses.learn(key, total)
     if limit and total > limit:
         warnings.warn(
@@ -178,8 +180,8 @@ def _room(gpu: Gpu, offsets: GpuBuffer, key: Hashable, exact: bool, limit: int) 
 
 
 def _summary(gpu: Gpu, offsets: GpuBuffer, room: int | None = None) -> GpuBuffer:
-    """The number of entries, and whether the sums went beyond what can be numbered; with ``room``, marks the misfit if
-    there are more than that."""
+    """The number of entries, and whether the sums went beyond what can be numbered; with ``room``, the run is
+    spoiled if there are more than that."""
     summary = gpu.allocate((2,), DType.I32)
     fill(gpu, summary, 0)
     writes, params = {"out": summary}, {}
@@ -188,21 +190,14 @@ def _summary(gpu: Gpu, offsets: GpuBuffer, room: int | None = None) -> GpuBuffer
   if (wrapped) { out[1] = 1; }
   if (i + 1u == P.count) { out[0] = end; }"""
     if room is not None:
-        body += "\n  if (wrapped || end > i32(P.room)) { misfit[0] = 1; }"
-        writes["misfit"], params["room"] = _misfit(gpu), room
+        body += "\n  if (wrapped || end > i32(P.room)) { spoiled[0] = 1; }"
+        writes["spoiled"], params["room"] = gpu.spoiled(), room
     gpu.each("total", body, {"offsets": offsets}, writes, offsets.size - 1, params)
     return summary
 
 
-def _misfit(gpu: Gpu) -> GpuBuffer:
-    """The number that says whether something did not fit, at 0 if none was kept."""
-    if gpu.guesses.misfit is None:
-        gpu.guesses.misfit = gpu.allocate((1,), DType.I32)
-        fill(gpu, gpu.guesses.misfit, 0)
-    return gpu.guesses.misfit
-
-
-def _checked_total(found: np.ndarray) -> int:
+def checked_total(found: np.ndarray) -> int:
+    """How many entries a summary tells of."""
     total, wrapped = (int(v) for v in found)
     if wrapped or total < 0:
         raise InputError(
@@ -210,19 +205,3 @@ def _checked_total(found: np.ndarray) -> int:
             "smaller image, larger tiles, or max_list_entries"
         )
     return total
-
-
-def checked_download(gpu: Gpu, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[np.ndarray] | None:
-    """Values of buffers, or None if a list made since the last call had no room for its entries. One wait for all."""
-    pending = gpu.guesses.take_pending()
-    misfit, gpu.guesses.misfit = gpu.guesses.misfit, None
-    arrays = gpu.download_all([*((guess.found, DType.I32) for guess in pending), *wanted])
-    fitting = True
-    for guess, found in zip(pending, arrays, strict=False):
-        total = _checked_total(found)
-        gpu.guesses.learn(guess.key, total)
-        fitting = fitting and total <= guess.room
-    if not fitting:
-        return None
-    gpu.guesses.misfit = misfit  # still 0
-    return arrays[len(pending) :]

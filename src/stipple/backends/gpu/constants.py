@@ -10,6 +10,9 @@ from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
 
 Attrs = Mapping[str, AttrValue]
 
+MOST_CHANNELS = 256
+"""Each thread holds a colour, and in gradients two, of the 8192 bytes that WebGPU promises it."""
+
 
 def constants(attrs: Attrs, channels: int = 0) -> str:
     """Declarations of attributes, of the channels of a colour (where a kernel knows colours), and of the numerics."""
@@ -19,6 +22,7 @@ def constants(attrs: Attrs, channels: int = 0) -> str:
         "ANTIALIASED": (str(bool(attrs.get("antialiased", False))).lower(), "bool"),
         "CONIC": (f"{CONIC_LENGTH[attrs['projection']]}u", "u32"),
         "CHANNELS": (f"{channels}u", "u32"),
+        "COLOR": (f"{max(channels, 1)}u", "u32"),  # an array has an element at least
         "DEGREE": (str(degree), "i32"),
         "BASIS": (f"{nx.sh_coeff_count(max(degree, 0))}u", "u32"),
         "EXTENT": (f"{0.5 * nx.EXTENT_SIGMA**2}", "f32"),

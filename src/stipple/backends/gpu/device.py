@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from stipple.backends.gpu import process
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.faults import BOARD, UNTOUCHED, WRITTEN, Faults
 from stipple.backends.gpu.guesses import Guesses
 from stipple.backends.gpu.kernels import Kernels, Params, renamed
 from stipple.backends.gpu.memory import Block, Pool
@@ -61,14 +63,33 @@ def groups_of(count: int) -> int:
     return -(-count // WORKGROUP)
 
 
+_Args = ParamSpec("_Args")
+_Made = TypeVar("_Made")
+
+
+def _alone(method: Callable[Concatenate[Gpu, _Args], _Made]) -> Callable[Concatenate[Gpu, _Args], _Made]:
+    """A method that one thread at a time is in; what one calls another may call."""
+
+    @wraps(method)
+    def locked(gpu: Gpu, /, *args: _Args.args, **kwargs: _Args.kwargs) -> _Made:
+        with gpu.lock:
+            return method(gpu, *args, **kwargs)
+
+    return locked
+
+
 class Gpu:
     """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``least`` no more is used than WebGPU promises.
+
+    There is one stream of work, and one thread at a time adds to it: each method waits for ``lock``, and a run holds it
+    from beginning to end (:meth:`running`).
 
     ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results; ``waited`` is
     how many seconds both took.
     """
 
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
+        self.lock = threading.RLock()
         self.wgpu = import_wgpu()
         process.bind(self)
         self.info, adapter = choose(kind)
@@ -99,8 +120,10 @@ class Gpu:
         self._fence: GpuBuffer | None = None
         self._clock: KernelClock | None = None
         self._readback = Readback(self.wgpu, self.device, self.largest)
-        self._withheld: GpuBuffer | None = None
+        self._overwriting = False
+        self._spoiled: GpuBuffer | None = None
         self.guesses = Guesses(self.largest // _WIDEST_ROW)
+        self.faults = Faults(self._make_board)
         self.submits = self.waits = 0
         self.waited = 0.0
 
@@ -112,6 +135,7 @@ class Gpu:
         return int(size) if 0 < int(size) <= WORKGROUP else 0
 
     # --- memory -------------------------------------------------------------------------------------------
+    @_alone
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
         """Memory with whatever is in it."""
         return GpuBuffer(self._take(4 * math.prod(shape)), shape, dtype)
@@ -129,6 +153,7 @@ class Gpu:
         usage = self.wgpu.BufferUsage
         return self.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
 
+    @_alone
     def forget(self) -> None:
         """Let go of memory that nothing uses."""
         self.flush()
@@ -154,6 +179,7 @@ class Gpu:
                 f"{self.largest / 1e6:.0f} MB; use fewer Gaussians, a smaller image, or --device cpu"
             )
 
+    @_alone
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
         """A new buffer with an array's values."""
         shape = tuple(np.shape(array))
@@ -171,8 +197,18 @@ class Gpu:
             data = np.append(data, np.zeros(rest, np.uint8))
         packed = GpuBuffer(self._written(data), (data.size // 4,), DType.U8)
         body = "  out[i] = (packed_[i / 4u] >> (8u * (i % 4u))) & 255u;"
-        self.each("unpack", body, {"packed_": packed}, {"out": out}, out.size)
+        self.each("unpack", body, {"packed_": packed}, {"out": out}, out.size, always=True)
         return out
+
+    @_alone
+    def copy(self, buffer: GpuBuffer) -> GpuBuffer:
+        """New memory with what is in a buffer when all work before is done."""
+        made = GpuBuffer(self._take(4 * buffer.size), buffer.shape, buffer.dtype, buffer.host)
+        if buffer.size:
+            self._end_pass()
+            with self._failing("an array could not be copied"):
+                self._encoder.copy_buffer_to_buffer(buffer.raw, 0, made.raw, 0, 4 * buffer.size)
+        return made
 
     def _written(self, data: Array) -> Block:
         """New memory with an array's bytes."""
@@ -186,6 +222,7 @@ class Gpu:
         """A buffer's values; waits for everything that was dispatched."""
         return self.download_all([(buffer, dtype or buffer.dtype)])[0]
 
+    @_alone
     def download_all(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array]:
         """The values of some buffers; the host waits once for all that fit into one buffer together."""
         arrays: list[Array] = []
@@ -206,6 +243,7 @@ class Gpu:
         return self.download(buffer) if buffer.host is None else buffer.host
 
     # --- work ---------------------------------------------------------------------------------------------
+    @_alone
     def run(
         self,
         name: str,
@@ -218,13 +256,27 @@ class Gpu:
         """Dispatch ``groups`` workgroups of a kernel.
 
         ``code`` is WGSL without bindings; ``reads`` and ``writes`` become storage arrays of those names, ``params``
-        the fields of a uniform ``P``. It may call ``group_index(workgroup_id, num_workgroups)``. A buffer that is read
-        and written is bound once, under the name it is written by.
+        the fields of a uniform ``P``. It may call ``group_index(workgroup_id, num_workgroups)``. Nothing that it writes
+        may be in the memory of what it reads, and it cannot be withheld: see :meth:`each` for what can do both.
         """
+        assert not self._overwriting, f"kernel {name} overwrites parameters, and cannot be withheld"
+        assert not _shared(reads, writes), f"kernel {name} writes what it reads"
+        self._bind_and_dispatch(name, code, reads, writes, params, groups)
+
+    def _bind_and_dispatch(
+        self,
+        name: str,
+        code: str,
+        reads: Mapping[str, GpuBuffer],
+        writes: Mapping[str, GpuBuffer],
+        params: Params,
+        groups: int,
+    ) -> None:
         if groups <= 0:
             return
         names = {id(b.raw): n for n, b in writes.items()}
-        aliased = tuple((n, names[id(b.raw)]) for n, b in reads.items() if id(b.raw) in names)
+        assert len(names) == len(writes), f"kernel {name} writes twice to the same memory"
+        aliased = _shared(reads, writes)
         if aliased:
             code = renamed(code, aliased)
         bound = [Bound(n, b, True) for n, b in writes.items()]
@@ -299,16 +351,18 @@ class Gpu:
         """
         if not self.info.timestamps:
             raise DeviceError(f"{self.info.name} ({self.info.api}): has no timestamps, so kernels cannot be timed")
-        self.flush()
         times: list[KernelTime] = []
-        self._clock = KernelClock(self.wgpu, self.device, 2 * self.pace.limit)
-        try:
-            yield times
+        with self.lock:
             self.flush()
-        finally:
-            times += self._clock.times
-            self._clock = None
+            self._clock = KernelClock(self.wgpu, self.device, 2 * self.pace.limit)
+            try:
+                yield times
+                self.flush()
+            finally:
+                times += self._clock.times
+                self._clock = None
 
+    @_alone
     def each(
         self,
         name: str,
@@ -318,23 +372,65 @@ class Gpu:
         count: int,
         params: Params | None = None,
         functions: str = "",
+        always: bool = False,
     ) -> None:
-        """Run ``body`` once for each ``i`` below ``count``; inside :meth:`overwriting` not at all after a misfit."""
+        """Run ``body`` once for each ``i`` below ``count``; unless ``always``, not at all inside :meth:`overwriting` if
+        the run is spoiled.
+
+        What it writes may be in the memory of what it reads, where each ``i`` reads at the places that it writes: the
+        buffer is bound once, under the name it is written by.
+        """
         guard = ""
-        if self._withheld is not None:
-            guard, reads = "  if (misfit[0] != 0) { return; }\n", {**reads, "misfit": self._withheld}
+        if self._overwriting and not always and (self.guesses.pending or self.faults.pending):
+            guard, reads = "  if (spoiled[0] != 0) { return; }\n", {**reads, "spoiled": self.spoiled()}
         code = f"{functions}{_EACH}{guard}{body}\n}}\n"
-        self.run(name, code, reads, writes, {"count": count, **(params or {})}, groups_of(count))
+        params = {"count": count, **(params or {})}
+        self._bind_and_dispatch(name, code, reads, writes, params, groups_of(count))
+
+    # --- runs ---------------------------------------------------------------------------------------------
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around a run: other threads wait. If it raises, what it has not come to is forgotten."""
+        with self.lock:
+            try:
+                yield
+            except BaseException:
+                self.forget_run()
+                raise
 
     @contextmanager
     def overwriting(self) -> Iterator[None]:
-        """Kernels dispatched inside by :meth:`each` change nothing if a guess since the last check was too small."""
-        self._withheld = self.guesses.misfit if self.guesses.pending else None
+        """Kernels dispatched inside by :meth:`each` change nothing if the run is spoiled."""
+        self._overwriting = True
         try:
             yield
         finally:
-            self._withheld = None
+            self._overwriting = False
 
+    def spoiled(self) -> GpuBuffer:
+        """A number on the device: 0 until a kernel finds that what this run makes cannot be used, because something did
+        not fit or an operand is at fault. The host learns of that at the end of the run; kernels that overwrite what
+        cannot be computed again ask it themselves."""
+        if self._spoiled is None:
+            self._spoiled = self._uploaded(np.zeros(1, np.int32))
+        return self._spoiled
+
+    def _make_board(self) -> GpuBuffer:
+        board = self._uploaded(np.full(BOARD, UNTOUCHED, np.int32))
+        board.wgsl = WRITTEN
+        return board
+
+    def _uploaded(self, words: Array) -> GpuBuffer:
+        """Words that kernels will change, so that the host has no copy."""
+        return GpuBuffer(self._written(words), words.shape, DType.I32)
+
+    def forget_run(self) -> None:
+        """Forget what was to be asked at the end of a run, and what it may have spoiled."""
+        self.guesses.take_pending()
+        self.faults.forget()
+        self._spoiled = None
+
+    @_alone
     def flush(self) -> None:
         """Hand over what was dispatched."""
         if self._encoder is not None:
@@ -362,6 +458,7 @@ class Gpu:
         finally:
             self.waited += time.perf_counter() - started
 
+    @_alone
     def wait(self) -> None:
         """Hand over, and wait until all of it is done: a read comes after everything before it."""
         if self._fence is None:
@@ -376,6 +473,12 @@ def describe(info: AdapterInfo) -> str:
     return f"{info.name}, {kind}, {info.api}; " + ", ".join(
         [*abilities, f"buffers up to {info.largest_buffer >> 20} MB"]
     )
+
+
+def _shared(reads: Mapping[str, GpuBuffer], writes: Mapping[str, GpuBuffer]) -> tuple[tuple[str, str], ...]:
+    """Names under which the same memory is read and written."""
+    names = {id(b.raw): n for n, b in writes.items()}
+    return tuple((n, names[id(b.raw)]) for n, b in reads.items() if id(b.raw) in names)
 
 
 _EACH = """

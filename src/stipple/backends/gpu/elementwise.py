@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from stipple.backends.gpu.buffers import WGSL_TYPES, GpuBuffer
 from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.ir.attributes import AttrValue
@@ -11,28 +13,27 @@ from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.ir.ops.elementwise import Program, program_of
 
-FUNCTIONS = """
-fn power(x: f32, y: f32) -> f32 {
-  if (x >= 0.0) { return pow(x, y); }
-  let whole = floor(y);
-  if (whole != y) { return pow(x, y); }
-  let size = pow(-x, y);
-  return select(size, -size, (i32(whole) & 1) != 0);
-}
-fn log_plus(x: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
-"""
-
 _FLOAT = {
-    "neg": "-{0}", "abs": "abs({0})", "sign": "sign({0})", "floor": "floor({0})", "exp": "exp({0})", "log": "log({0})",
-    "sqrt": "sqrt({0})", "square": "({0} * {0})", "reciprocal": "(1.0 / {0})", "sin": "sine({0})", "cos": "cosine({0})",
-    "tanh": "tanh(clamp({0}, -15.0, 15.0))", "sigmoid": "(1.0 / (1.0 + exp(-{0})))", "softplus": "log_plus({0})",
-    "relu": "max({0}, 0.0)", "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "div": "({0} / {1})",
-    "pow": "power({0}, {1})", "maximum": "max({0}, {1})", "minimum": "min({0}, {1})",
+    "neg": "-{0}", "abs": "abs({0})", "sign": "signum({0})", "floor": "floor({0})", "exp": "exp({0})",
+    "log": "log({0})", "sqrt": "root({0})", "square": "({0} * {0})", "reciprocal": "(1.0 / {0})", "sin": "sine({0})",
+    "cos": "cosine({0})", "tanh": "tangent({0})", "sigmoid": "(1.0 / (1.0 + exp(-{0})))",
+    "softplus": "log_plus({0})", "relu": "rectified({0})", "add": "({0} + {1})", "sub": "({0} - {1})",
+    "mul": "({0} * {1})", "div": "({0} / {1})", "pow": "power({0}, {1})", "maximum": "larger({0}, {1})",
+    "minimum": "smaller({0}, {1})", "isfinite": "is_finite({0})", "less": "(ordered({0}, {1}) && {0} < {1})",
+    "less_equal": "(ordered({0}, {1}) && {0} <= {1})", "equal": "(ordered({0}, {1}) && {0} == {1})",
 }  # fmt: skip
+_WITH_ITSELF = {"sub": "without_itself({0})", "div": "by_itself({0})"}
 _COMPARE = {"less": "({0} < {1})", "less_equal": "({0} <= {1})", "equal": "({0} == {1})"}
-_TRUTH = {"isfinite": "((bitcast<u32>({0}) & 0x7f800000u) != 0x7f800000u)"}  # no compiler assumes it away
-_LOGIC = {"logical_and": "({0} && {1})", "logical_or": "({0} || {1})", "logical_not": "!{0}"}
-_INTEGER = ("neg", "abs", "sign", "add", "sub", "mul", "maximum", "minimum", "square")
+_I32 = {
+    "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "maximum": "max({0}, {1})",
+    "minimum": "min({0}, {1})", **_COMPARE,
+}  # fmt: skip
+_U8 = {**_I32, **{op: f"({_I32[op]} & 255u)" for op in ("add", "sub", "mul")}}  # a word each, of which a byte is used
+_BOOL = {
+    "logical_and": "({0} && {1})", "logical_or": "({0} || {1})", "logical_not": "!{0}", "equal": _COMPARE["equal"]
+}  # fmt: skip
+_FORMULAS = {DType.F32: _FLOAT, DType.I32: _I32, DType.U8: _U8, DType.BOOL: _BOOL}
+"""What each op is of operands of a dtype, so that it obeys docs/values.md."""
 
 
 def supported(node: Node) -> bool:
@@ -44,57 +45,58 @@ def supported(node: Node) -> bool:
     return True
 
 
-def _statements(program: Program, dtypes: Sequence[DType]) -> tuple[list[str], DType]:
-    """WGSL statements for v0, v1, ... (the operands) and the steps after them; the last one's dtype."""
+def _statements(program: Program, dtypes: Sequence[DType]) -> list[str]:
+    """WGSL statements for the steps after v0, v1, ... (the operands). KeyError where there is no formula."""
     types = list(dtypes)
     lines = []
-    for op, refs, attrs, _ in program:
-        expression, made = _expression(op, [f"v{r}" for r in refs], [types[r] for r in refs], attrs)
+    for op, refs, attrs, made in program:
+        expression = _expression(op, [f"v{r}" for r in refs], [types[r] for r in refs], attrs)
         lines.append(f"  let v{len(types)} = {expression};")
         types.append(made)
-    return lines, types[-1]
+    return lines
 
 
-def _expression(
-    op: str, names: Sequence[str], types: Sequence[DType], attrs: Mapping[str, AttrValue]
-) -> tuple[str, DType]:
+def _expression(op: str, names: Sequence[str], types: Sequence[DType], attrs: Mapping[str, AttrValue]) -> str:
     if op == "where":
-        return f"select({names[2]}, {names[1]}, {names[0]})", types[1]
+        return f"select({names[2]}, {names[1]}, {names[0]})"
     if op == "cast":
-        return _cast(names[0], types[0], attrs["dtype"]), attrs["dtype"]
-    if op == "clamp":
-        if types[0] is not DType.F32:
-            raise KeyError(op)
-        return f"clamp({names[0]}, {_float(attrs['low'])}, {_float(attrs['high'])})", types[0]
-    if op in _TRUTH:
-        return _TRUTH[op].format(*names), DType.BOOL
-    if op in _COMPARE:
-        return _COMPARE[op].format(*names), DType.BOOL
-    if op in _LOGIC:
-        return _LOGIC[op].format(*names), DType.BOOL
-    if types[0] is DType.F32 or (types[0] is DType.I32 and op in _INTEGER):
-        return _FLOAT[op].format(*names), types[0]
-    raise KeyError(op)
+        return _cast(types[0], attrs["dtype"]).format(*names)
+    if op == "clamp" and types[0] is DType.F32:
+        return _clamp(names[0], attrs["low"], attrs["high"])
+    if types[0] is DType.F32 and op in _WITH_ITSELF and names[0] == names[1]:
+        return _WITH_ITSELF[op].format(*names)
+    return _FORMULAS[types[0]][op].format(*names)
 
 
-def _float(value: float) -> str:
-    limited = max(min(float(value), 3.4e38), -3.4e38)
-    return f"f32({limited!r})"
+def _clamp(name: str, low: float, high: float) -> str:
+    """Infinite ends hold nothing, so they are left out; the others are as float32 has them."""
+    made = name
+    for end, function, nothing in ((low, "max", -np.inf), (high, "min", np.inf)):
+        with np.errstate(over="ignore"):
+            limit = np.float32(end)
+        if limit != nothing:
+            made = f"{function}({made}, from_bits({limit.view(np.uint32)}u))"
+    return name if made == name else f"unless_nan({name}, {made})"
 
 
-def _cast(name: str, source: DType, target: DType) -> str:
-    if target is DType.BOOL:
-        return name if source is DType.BOOL else f"({name} != {WGSL_TYPES[source]}(0))"
+def _cast(source: DType, target: DType) -> str:
+    if source is target:
+        return "{0}"
     if source is DType.BOOL:
-        return f"select({WGSL_TYPES[target]}(0), {WGSL_TYPES[target]}(1), {name})"
-    if target is DType.U8:
-        return f"u32(clamp(trunc({name}), 0.0, 255.0))" if source is DType.F32 else f"u32(clamp(i32({name}), 0, 255))"
-    return f"{WGSL_TYPES[target]}({name})"
+        return f"select({WGSL_TYPES[target]}(0), {WGSL_TYPES[target]}(1), {{0}})"
+    if target is DType.BOOL:
+        return "((bitcast<u32>({0}) << 1u) != 0u)" if source is DType.F32 else f"({{0}} != {WGSL_TYPES[source]}(0))"
+    if target is DType.F32:
+        return "f32({0})"
+    if target is DType.I32:
+        return "to_i32({0})" if source is DType.F32 else "i32({0})"
+    return "to_u8({0})" if source is DType.F32 else "u32(clamp({0}, 0, 255))"
 
 
 def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> None:
     """Compute an elementwise node into ``out``."""
-    lines, made = _statements(program_of(node), [b.dtype for b in inputs])
+    program = program_of(node)
+    lines = _statements(program, [b.dtype for b in inputs])
     body: list[str] = []
     params: dict[str, int | float] = {}
     strided = [k for k, b in enumerate(inputs) if b.shape != out.shape and b.size != 1]
@@ -114,10 +116,10 @@ def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> No
         body.append(f"  let v{k} = {load} != 0u;" if b.dtype is DType.BOOL else f"  let v{k} = {load};")
     last = f"v{len(inputs) + len(lines) - 1}"
     body += lines
-    body.append(f"  out[i] = select(0u, 1u, {last});" if made is DType.BOOL else f"  out[i] = {last};")
+    body.append(f"  out[i] = select(0u, 1u, {last});" if program[-1].dtype is DType.BOOL else f"  out[i] = {last};")
     reads = {f"a{k}": b for k, b in enumerate(inputs)}
     text = "\n".join(body)
-    functions = FUNCTIONS + (shader_text("trigonometry") if "sine(" in text else "")
+    functions = shader_text("special") + (shader_text("trigonometry") if "sine(" in text else "")
     gpu.each(f"elementwise.{node.op}", text, reads, {"out": out}, out.size, params, functions)
 
 

@@ -24,8 +24,7 @@ class Guesses:
     many do not make it too small. It is rounded up, so that it seldom changes, and with it memory and bindings. Beyond
     ``most`` there is no such surplus, so that the device refuses only what it has no memory for.
 
-    ``misfit`` is a number on the device, 0 until a kernel finds that what it counts does not fit. The host learns of
-    that later; kernels that overwrite what cannot be computed again ask it themselves.
+    What does not fit spoils the run (:meth:`stipple.backends.gpu.device.Gpu.spoiled`), and it is made again.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,7 +32,6 @@ class Guesses:
         self._needs: dict[Hashable, int] = {}
         self._rooms: dict[Hashable, int] = {}
         self.pending: list[Guess] = []
-        self.misfit: GpuBuffer | None = None
 
     def size(self, key: Hashable) -> int | None:
         """The size to make room for, or None if there is nothing to guess from."""

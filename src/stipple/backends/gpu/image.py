@@ -9,13 +9,15 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.device import Gpu, shader_text
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
 from stipple.errors import InputError
 from stipple.ir.dtype import DType
 
 _HALF = nx.SSIM_WINDOW // 2
+_OF_NOTHING = (0.0, 1.0)
+"""L1 and SSIM of images without pixels: they are the same."""
 
 
 @lru_cache(maxsize=16)
@@ -70,14 +72,14 @@ _SLOPES = f"""
   terms[P.count + i] = abs(image[i] - other[i]) / f32(P.count);"""
 _BACK = """
   let d = image[i] - other[i];
-  out[i] = v_l1[0] * sign(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
+  out[i] = v_l1[0] * signum(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
 
 
 def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
     height, width, channels = image.shape
     margin = _HALF if padding == "valid" else 0
     if padding == "valid" and min(height, width) < nx.SSIM_WINDOW:
-        raise InputError(f"image_ssim: with padding 'valid' images are at least 11 x 11, got {height} x {width}")
+        raise InputError(f"image_ssim: padding 'valid' needs an image of at least 11 x 11, got {width} x {height}")
     windows = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
     return {"height": height, "width": width, "channels": channels, "margin": margin, "share": 1 / windows}
 
@@ -99,6 +101,10 @@ def l1_ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
     image, other = x
     slopes, terms = _slopes(gpu, image, other, padding)
     made = [gpu.allocate((), DType.F32), gpu.allocate((), DType.F32)]
+    if not image.size:
+        for out, value in zip(made, _OF_NOTHING, strict=True):
+            fill(gpu, out, value)
+        return [*made, slopes]
     both = gpu.allocate((2,), DType.F32)
     reduce(gpu, "sum", terms, (1,), both)
     for k, out in enumerate((made[1], made[0])):
@@ -114,7 +120,7 @@ def _from_slopes(
     body = _along(3, _maps_of("slopes", 3))
     gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params)
     reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
-    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params)
+    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params, shader_text("special"))
     return out
 
 
@@ -151,10 +157,13 @@ def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Mean absolute difference."""
     image, other = x
     difference, out = gpu.allocate(image.shape, DType.F32), gpu.allocate((), DType.F32)
+    if not image.size:
+        fill(gpu, out, _OF_NOTHING[0])
+        return [out]
     body = "  out[i] = abs(image[i] - other[i]);"
     gpu.each("l1", body, {"image": image, "other": other}, {"out": difference}, image.size)
     axes = tuple(range(len(image.shape)))
-    reduce(gpu, "sum", difference, axes, out, 1 / image.size if image.size else float("nan"))
+    reduce(gpu, "sum", difference, axes, out, 1 / image.size)
     return [out]
 
 
@@ -162,7 +171,8 @@ def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Gradients of the mean absolute difference in both images."""
     image, other, v_out = x
     made = [gpu.allocate(image.shape, DType.F32), gpu.allocate(image.shape, DType.F32)]
-    body = "  let g = v_out[0] * sign(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
+    body = "  let g = v_out[0] * signum(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
     reads = {"image": image, "other": other, "v_out": v_out}
-    gpu.each("l1_backward", body, reads, {"first": made[0], "second": made[1]}, image.size)
+    writes = {"first": made[0], "second": made[1]}
+    gpu.each("l1_backward", body, reads, writes, image.size, functions=shader_text("special"))
     return made

@@ -113,7 +113,21 @@ class Kernels:
 
 @lru_cache(maxsize=512)
 def renamed(code: str, names: tuple[tuple[str, str], ...]) -> str:
-    """WGSL with arrays under other names: (old, new)."""
-    for old, new in names:
-        code = re.sub(rf"\b{old}\b", new, code)
+    """WGSL whose arrays of the first names are those of the second, in the same memory: (read, written).
+
+    That is right only if nobody reads what another thread has written, so both must be used at the same places.
+    """
+    for read, written in names:
+        others = _places(code, read) - _places(code, written)
+        if others:
+            raise AssertionError(
+                f"kernel: {read} is read at {sorted(others)}, where {written} in its memory is not written"
+            )
+    for read, written in names:
+        code = re.sub(rf"\b{read}\b", written, code)
     return code
+
+
+def _places(code: str, name: str) -> set[str]:
+    """Every index that an array is used with."""
+    return set(re.findall(rf"\b{name}\[([^\]]*)\]", code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
@@ -18,12 +19,12 @@ class Block:
 
     __slots__ = ("_give", "_kind", "_number", "raw")
 
-    def __init__(self, raw: Any, number: int, kind: _Kind, give: Callable[[int, _Kind], None]) -> None:
+    def __init__(self, raw: Any, number: int, kind: _Kind, give: Callable[[tuple[int, _Kind]], None]) -> None:
         self.raw = raw
         self._number, self._kind, self._give = number, kind, give
 
     def __del__(self) -> None:
-        self._give(self._number, self._kind)
+        self._give((self._number, self._kind))
 
 
 class _Free(NamedTuple):
@@ -44,6 +45,9 @@ class Pool:
 
     What is lent is held here as well: Python may find a block and its memory in one cycle of garbage (an exception's
     frames), and would else release the memory just before the block brings it back.
+
+    Python lets go of a block whenever it likes: in any thread, or in the middle of a method here. A block that comes
+    back therefore only takes its place in a queue, which needs no lock; all else is for one thread at a time.
     """
 
     def __init__(self, create: Callable[[int], Any], largest: int) -> None:
@@ -51,11 +55,13 @@ class Pool:
         self._free: dict[_Kind, list[_Free]] = {}
         self._resting: list[tuple[_Kind, _Free]] = []
         self._lent: dict[int, Any] = {}
+        self._returned: deque[tuple[int, _Kind]] = deque()
         self._clock = 0
         self.created = 0
 
     def take(self, size: int, upload: bool = False) -> Block:
         """At least ``size`` bytes; ``upload``: to be written ahead of the work that waits to be handed over."""
+        self._take_back()
         kind = (min(rounded(size), self._largest), upload)
         free = self._free.get(kind)
         if free:
@@ -64,17 +70,21 @@ class Pool:
             number, raw = self.created, self._create(kind[0])
             self.created += 1
         self._lent[number] = raw
-        return Block(raw, number, kind, self._give)
+        return Block(raw, number, kind, self._returned.append)
 
-    def _give(self, number: int, kind: _Kind) -> None:
-        entry = _Free(number, self._clock, self._lent.pop(number))
-        if kind[1]:
-            self._resting.append((kind, entry))
-        else:
-            heappush(self._free.setdefault(kind, []), entry)
+    def _take_back(self) -> None:
+        """Take in what was returned."""
+        while self._returned:
+            number, kind = self._returned.popleft()
+            entry = _Free(number, self._clock, self._lent.pop(number))
+            if kind[1]:
+                self._resting.append((kind, entry))
+            else:
+                heappush(self._free.setdefault(kind, []), entry)
 
     def tick(self) -> list[Any]:
         """Work was handed over. Returns what was dropped for having lain idle."""
+        self._take_back()
         self._clock += 1
         resting, self._resting = self._resting, []
         for kind, entry in resting:
@@ -83,17 +93,18 @@ class Pool:
 
     def drop(self, before: int | None = None) -> list[Any]:
         """Let go of free memory, or of what was given back before a tick; returns it."""
+        self._take_back()
         dropped = []
-        for kind in list(self._free):
-            free, self._free[kind] = self._free[kind], []  # blocks may come back at any time, not into this list
+        for kind, free in self._free.items():
             dropped += [entry.raw for entry in free if before is None or entry.given_back < before]
-            self._free[kind] += [entry for entry in free if before is not None and entry.given_back >= before]
+            self._free[kind] = [entry for entry in free if before is not None and entry.given_back >= before]
             heapify(self._free[kind])
         return dropped
 
     @property
     def free_bytes(self) -> int:
         """How much lies free."""
+        self._take_back()
         waiting = sum(size for (size, _), _ in self._resting)
         return waiting + sum(size * len(free) for (size, _), free in self._free.items())
 

@@ -10,7 +10,6 @@ import numpy as np
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, shader_text
-from stipple.backends.host.checks import check_step
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -18,8 +17,8 @@ from stipple.ir.graph import Node
 _ADAM = """
   let g = grad[i];
 $guard
-  let next_m = P.beta1 * m[i] + (1.0 - P.beta1) * g;
-  let next_v = P.beta2 * v[i] + (1.0 - P.beta2) * g * g;
+  let next_m = P.beta1 * m[i] + P.rest1 * g;
+  let next_v = P.beta2 * v[i] + P.rest2 * g * g;
   next_param_out[i] = param[i] - $rate * inverse[0] * next_m / (sqrt(next_v * inverse[1]) + P.eps);
   next_m_out[i] = next_m;
   next_v_out[i] = next_v;"""
@@ -31,9 +30,10 @@ _GUARD = """
 
 
 def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
-    """An adam or adam_visible node; step is a number that the host knows."""
+    """An adam or adam_visible node."""
     param, grad, m, v, lr, step = x[:6]
     params: dict[str, int | float] = {n: float(node.attrs[n]) for n in ("beta1", "beta2", "eps")}
+    params |= {f"rest{k}": 1 - float(node.attrs[f"beta{k}"]) for k in (1, 2)}  # not all digits are float32's
     reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr, "inverse": _inverse_factors(gpu, node, step)}
     rate, guard = "lr[0]", ""
     if lr.size > 1:
@@ -46,17 +46,41 @@ def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer])
     gpu.each(node.op, body, reads, writes, param.size, params)
 
 
+_FACTORS = """
+  let x = step[0] * logs[i];
+  var factor = 1.0 - exp(x);
+  if (x > -0.5) {  // where that has few digits left: its series
+    factor = 1.0;
+    for (var k = 9.0; k > 1.0; k -= 1.0) { factor = 1.0 + factor * x / k; }
+    factor *= -x;
+  }
+  out[i] = 1.0 / factor;"""
+
+
 def _inverse_factors(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
     """What undoes the moments' start at zero, once for all parameters of a step. An array, as it changes with every
     step, and a kernel's constants are bound anew where they change."""
     key = f"adam {node.attrs['beta1']} {node.attrs['beta2']}"
     if key not in step.notes:
-        known = gpu.known(step)
-        check_step(node.op, float(known))
-        inverse = 1 / np.array(adam_factors(node, known))
-        step.notes[key] = gpu.upload(inverse, DType.F32)
+        known = step.host is not None
+        step.notes[key] = _factors_by_host(gpu, node, step) if known else _factors_by_device(gpu, node, step)
     made: GpuBuffer = step.notes[key]
     return made
+
+
+def _factors_by_host(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
+    assert step.host is not None
+    return gpu.upload(1 / np.array(adam_factors(node, step.host)), DType.F32)
+
+
+def _factors_by_device(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
+    """The same for a step that only the device knows. It writes nothing that anybody else has: a spoiled run, too, may
+    leave it to the next one that has this step."""
+    logs = [math.log(beta) if beta else -200.0 for beta in (node.attrs["beta1"], node.attrs["beta2"])]
+    reads = {"step": step, "logs": gpu.upload(np.array(logs), DType.F32)}
+    out = gpu.allocate((2,), DType.F32)
+    gpu.each("adam_factors", _FACTORS, reads, {"out": out}, 2, always=True)
+    return out
 
 
 _HASH = f"""
@@ -67,7 +91,6 @@ fn hash4(words: vec4<u32>) -> vec4<u32> {{
   v.x += v.y * v.w; v.y += v.z * v.x; v.z += v.x * v.y; v.w += v.y * v.z;
   return v;
 }}
-fn finite(x: f32) -> bool {{ return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }}
 """
 _NOISE = f"""
   let words = hash4(vec4<u32>(i, u32(key[0]), u32(key[1]), 0u));
@@ -86,7 +109,7 @@ _NOISE = f"""
   let scale = vec3<f32>(scales[3u * i], scales[3u * i + 1u], scales[3u * i + 2u]);
   let gate = amount[0] / (1.0 + exp({nx.NOISE_STEEPNESS} * (opacities[i] - {1 - nx.NOISE_MIDDLE})));
   let moved = mean + axes * (gate * scale * scale * (transpose(axes) * normal));
-  let good = dot(raw, raw) > 0.0 && finite(moved.x) && finite(moved.y) && finite(moved.z);
+  let good = dot(raw, raw) > 0.0 && is_finite(moved.x) && is_finite(moved.y) && is_finite(moved.z);
   next_out[3u * i] = select(mean.x, moved.x, good);
   next_out[3u * i + 1u] = select(mean.y, moved.y, good);
   next_out[3u * i + 2u] = select(mean.z, moved.z, good);"""
@@ -95,5 +118,5 @@ _NOISE = f"""
 def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
     """A splat_noise node."""
     reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
-    functions = _HASH + shader_text("trigonometry")
+    functions = shader_text("special") + shader_text("trigonometry") + _HASH
     gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=functions)

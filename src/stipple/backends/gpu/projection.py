@@ -11,24 +11,16 @@ from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import Gpu, groups_of, shader_text
 from stipple.backends.gpu.harmonics import harmonics
 from stipple.backends.gpu.reduction import reduce
-from stipple.backends.host.camera_check import check_camera
 from stipple.ir.dtype import DType
 from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
 
 _OPERANDS = ("means", "quats", "scales", "opacities", "colors", "viewmat", "intrinsics", "clip")
 
 
-def _check_camera(viewmat: GpuBuffer, intrinsics: GpuBuffer, clip: GpuBuffer) -> None:
-    """A camera that the host knows is checked as on other devices."""
-    if viewmat.host is not None and intrinsics.host is not None and clip.host is not None:
-        check_camera(viewmat.host, intrinsics.host, clip.host)
-
-
 def prepare(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, exact: bool = False) -> list[GpuBuffer]:
     """Results of splat_prepare. Unless ``exact``, there may be room in ``sorted_ids`` behind the last entry, and the
-    run must ask :func:`entries_fit` before it uses anything."""
+    run must ask :func:`collecting.collect` before it uses anything."""
     operands = dict(zip(_OPERANDS, x, strict=False))
-    _check_camera(x[5], x[6], x[7])
     count, channels = x[0].shape[0], x[4].shape[-1]
     conic = CONIC_LENGTH[attrs["projection"]]
     shapes = {

@@ -12,7 +12,7 @@ from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
-from stipple.errors import InputError, LimitWarning
+from stipple.errors import LimitWarning
 from stipple.ir.dtype import DType
 
 _PREPARED = ("means2d", "conics", "colors", "opacities", "depths")
@@ -20,16 +20,9 @@ _BATCH = 128
 _SIDE = 16
 _CELLS = 2048
 _MOST_MINI = 16
-_MOST_CHANNELS = 256
-"""A pixel's sums are held in registers and in local memory; drivers need minutes to compile kernels with many more."""
 
 
 def _raster_code(attrs: Attrs, channels: int, name: str, **parts: str) -> str:
-    if channels > _MOST_CHANNELS:
-        raise InputError(
-            f"colors: {channels} channels; a GPU renders at most {_MOST_CHANNELS} at once: render them in parts, or on "
-            "device 'cpu'"
-        )
     side = -(-attrs["tile_size"] // _SIDE)
     ray_batch = _BATCH if attrs["projection"] == "ray" else 1
     numbers = constants(attrs, channels)
@@ -46,20 +39,9 @@ def _raster_params(attrs: Attrs, gaussians: int) -> dict[str, int | float]:
     }  # fmt: skip
 
 
-def _check_prepared(means2d: GpuBuffer, ranges: GpuBuffer, ids: GpuBuffer) -> None:
-    """Indices that the host knows are checked; the kernels hold all others inside."""
-    if ids.host is not None and ids.size and not (ids.host.min() >= 0 and ids.host.max() < means2d.shape[0]):
-        raise InputError(f"splat_rasterize: sorted_ids must lie in 0 to {means2d.shape[0] - 1}")
-    if ranges.host is not None:
-        start, end = ranges.host[:, 0], ranges.host[:, 1]
-        if not ((start >= 0) & (start <= end) & (end <= ids.size)).all():
-            raise InputError(f"splat_rasterize: tile_ranges must lie in 0 to {ids.size}, ascending")
-
-
 def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]:
     """Results of splat_rasterize."""
-    means2d, ranges, ids = x[0], x[6], x[7]
-    _check_prepared(means2d, ranges, ids)
+    means2d = x[0]
     height, width, channels = attrs["height"], attrs["width"], x[2].shape[1]
     made = {
         "rgba": gpu.allocate((height, width, channels + 1), DType.F32),
@@ -172,9 +154,8 @@ _ADD_UP = """
 
 def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients of splat_rasterize's floats, of the background only if something uses it."""
-    means2d, conics, colors, ranges, ids = x[0], x[1], x[2], x[6], x[7]
+    means2d, conics, colors, ids = x[0], x[1], x[2], x[7]
     transmittance, last_ids, v_rgba, v_depth = x[10:14]
-    _check_prepared(means2d, ranges, ids)
     count, channels, conic = means2d.shape[0], colors.shape[1], conics.shape[1]
     lists = lists_of(gpu, ids, count)
     values, subs = 6 + conic + channels, (-(-attrs["tile_size"] // _SIDE)) ** 2

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import WORKGROUP, Gpu
+from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
 from stipple.backends.gpu.structure import strides_of
 from stipple.ir.graph import Node
 
@@ -14,7 +14,12 @@ Dims = Mapping[str, int]
 _SHORT = 64
 _CHUNK = 4096
 
-_OPERATIONS = {"sum": ("0.0", "a + b"), "reduce_max": ("-3.4e38", "max(a, b)"), "reduce_min": ("3.4e38", "min(a, b)")}
+_OPERATIONS = {
+    "sum": ("0.0", "a + b"),
+    "reduce_max": ("from_bits(SIGN | INFINITY)", "larger(a, b)"),
+    "reduce_min": ("from_bits(INFINITY)", "smaller(a, b)"),
+}
+"""What each begins with, and how it joins two."""
 
 _WIDE = """
 fn join(a: f32, b: f32) -> f32 { return $join; }
@@ -28,7 +33,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let chunk = group % P.chunks;
   var rest = o; var start = 0u;
 $outer
-  var total = f32($identity);
+  var total = $identity;
   let last = min((chunk + 1u) * P.chunk, P.inner);
   for (var k = chunk * P.chunk + lid; k < last; k += 256u) {
     var left = k; var at = start;
@@ -86,12 +91,13 @@ def _dispatch(
         return "\n".join(lines)
 
     identity, join = _OPERATIONS[op]
+    functions = "" if op == "sum" else shader_text("special")
     code = {"outer": walk(outer, "o", "rest", "start"), "inner": walk(inner, "i", "left", "at")}
     outputs = out.size // chunks if chunks > 1 else out.size
     if count <= _SHORT and chunks == 1:
         body = f"""  var rest = i; var start = 0u;
 {code["outer"]}
-  var total = f32({identity});
+  var total = {identity};
   for (var k = 0u; k < P.inner; k++) {{
     var left = k; var at = start;
 {code["inner"]}
@@ -100,9 +106,9 @@ def _dispatch(
   }}
   out[i] = total * P.factor;"""
         params |= {"inner": count, "factor": float(factor)}
-        gpu.each(f"short_{op}", body, {"source": source}, {"out": out}, outputs, params)
+        gpu.each(f"short_{op}", body, {"source": source}, {"out": out}, outputs, params, functions)
         return
-    text = _WIDE.replace("$join", join).replace("$identity", identity)
+    text = functions + _WIDE.replace("$join", join).replace("$identity", identity)
     text = text.replace("$outer", code["outer"]).replace("$inner", code["inner"])
     params |= {
         "outputs": outputs, "chunks": chunks, "chunk": -(-count // chunks), "inner": count, "factor": float(factor)

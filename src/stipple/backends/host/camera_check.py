@@ -11,12 +11,20 @@ Array = np.ndarray
 
 def check_camera(viewmat: Array, intrinsics: Array, clip: Array) -> None:
     """Raise InputError unless these are a pinhole camera without skew and near and far distances."""
+    message = camera_message(viewmat, intrinsics, clip)
+    if message is not None:
+        raise InputError(message)
+
+
+def camera_message(viewmat: Array, intrinsics: Array, clip: Array) -> str | None:
+    """What is wrong with a camera, if anything is."""
     if not np.allclose(viewmat[3], [0, 0, 0, 1]):
-        raise InputError(f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}")
+        return f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}"
     if not np.allclose(intrinsics[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]):
-        raise InputError(f"intrinsics: expected fx 0 cx / 0 fy cy / 0 0 1, got {intrinsics.tolist()}")
+        return f"intrinsics: expected fx 0 cx / 0 fy cy / 0 0 1, got {intrinsics.tolist()}"
     if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0):
         focal = [float(intrinsics[0, 0]), float(intrinsics[1, 1])]
-        raise InputError(f"intrinsics: focal lengths must be positive, got {focal}")
+        return f"intrinsics: focal lengths must be positive, got {focal}"
     if not 0 < clip[0] < clip[1]:
-        raise InputError(f"clip: expected 0 < near < far, got {clip.tolist()}")
+        return f"clip: expected 0 < near < far, got {clip.tolist()}"
+    return None

@@ -39,18 +39,24 @@ def check_finite(what: str, array: Array) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = f"element {list(index)} is " if index else "got "
-        raise InputError(f"{what} must be finite; {where}{array[index]:g}")
+        raise InputError(finite_message(what, index, float(array[index])))
+
+
+def finite_message(what: str, index: Sequence[int], value: float) -> str:
+    """What is said of an element that is NaN or infinite."""
+    where = f"element {list(index)} is " if index else "got "
+    return f"{what} must be finite; {where}{value:g}"
 
 
 def check_ids(op: str, ids: Array, rows: int) -> None:
     """Raise InputError if an index points at no row."""
-    if ids.size and not (ids.min() >= 0 and ids.max() < rows):
-        raise InputError(ids_message(op, rows, int(ids.min()), int(ids.max())))
+    bad = ids[(ids < 0) | (ids >= rows)]
+    if bad.size:
+        raise InputError(ids_message(op, rows, int(bad.min()), int(bad.max())))
 
 
 def ids_message(op: str, rows: int, smallest: int, largest: int) -> str:
-    """What is said of indices that point at no row."""
+    """What is said of indices that point at no row, of which these are the smallest and the largest."""
     expected = f"ids must lie in 0 to {rows - 1}" if rows else "there are no rows, so there must be no ids"
     return f"{op}: {expected}, got {smallest} to {largest}"
 
@@ -58,7 +64,35 @@ def ids_message(op: str, rows: int, smallest: int, largest: int) -> str:
 def check_step(op: str, step: float) -> None:
     """Raise InputError unless Adam's step is one that it counts."""
     if not step >= 1:
-        raise InputError(f"{op}: step counts from 1, got {step:g}")
+        raise InputError(step_message(op, step))
+
+
+def step_message(op: str, step: float) -> str:
+    """What is said of a step that Adam does not count."""
+    return f"{op}: step counts from 1, got {step:g}"
+
+
+def check_sorted_ids(ids: Array, gaussians: int) -> None:
+    """Raise InputError if an entry of a tile's list is no Gaussian."""
+    if ids.size and not (ids.min() >= 0 and ids.max() < gaussians):
+        raise InputError(sorted_ids_message(gaussians))
+
+
+def sorted_ids_message(gaussians: int) -> str:
+    """What is said of entries that are no Gaussians."""
+    return f"splat_rasterize: sorted_ids must lie in 0 to {gaussians - 1}"
+
+
+def check_tile_ranges(ranges: Array, entries: int) -> None:
+    """Raise InputError if a tile's list lies outside of all entries."""
+    start, end = ranges[:, 0], ranges[:, 1]
+    if not ((start >= 0) & (start <= end) & (end <= entries)).all():
+        raise InputError(tile_ranges_message(entries))
+
+
+def tile_ranges_message(entries: int) -> str:
+    """What is said of tiles whose lists lie outside of all entries."""
+    return f"splat_rasterize: tile_ranges must lie in 0 to {entries}, ascending"
 
 
 def _check_narrow(node: Node, shape: tuple[int, ...], dims: Dims) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stipple import numerics as nx
+from stipple.backends.host.checks import check_sorted_ids, check_tile_ranges
 from stipple.backends.reference.projection import Footprints, support, support_quadratics
-from stipple.errors import InputError, LimitWarning
+from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray
@@ -97,11 +98,8 @@ class Prepared:
 
     def check(self) -> None:
         """Raise InputError if an index points outside; nothing is read out of bounds."""
-        if len(self.sorted_ids) and not (0 <= self.sorted_ids.min() <= self.sorted_ids.max() < len(self.means2d)):
-            raise InputError(f"splat_rasterize: sorted_ids must lie in 0 to {len(self.means2d) - 1}")
-        start, end = self.tile_ranges[:, 0], self.tile_ranges[:, 1]
-        if not ((start >= 0) & (start <= end) & (end <= len(self.sorted_ids))).all():
-            raise InputError(f"splat_rasterize: tile_ranges must lie in 0 to {len(self.sorted_ids)}, ascending")
+        check_sorted_ids(self.sorted_ids, len(self.means2d))
+        check_tile_ranges(self.tile_ranges, len(self.sorted_ids))
 
 
 @dataclass

@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   if (!(r.x > 0.0 && r.y > 0.0)) { return; }
   if (uv.x + r.x <= 0.0 || uv.x - r.x >= size.x || uv.y + r.y <= 0.0 || uv.y - r.y >= size.y) { return; }
 
-  var color = array<f32, CHANNELS>();
+  var color = array<f32, COLOR>();
   var good = true;
   if (DEGREE >= 0) {
     let values = basis(normalize(mean - position(cam)));

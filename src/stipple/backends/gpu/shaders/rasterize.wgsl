@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let tile = group / (SUB * SUB);
   let start = u32(tile_ranges[2u * tile]); let end = u32(tile_ranges[2u * tile + 1u]);
   var t = 1.0; var done = !place.inside; var last = -1; var steps = 0u; var z = 0.0; var over = false;
-  var color = array<f32, CHANNELS>();
+  var color = array<f32, COLOR>();
   if (lid == 0u) { atomicStore(&live, 0u); }
   workgroupBarrier();
   for (var base = start; base < end; base += BATCH) {

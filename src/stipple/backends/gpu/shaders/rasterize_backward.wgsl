@@ -4,7 +4,7 @@
 var<workgroup> top: atomic<i32>;
 var<workgroup> highest: i32;
 
-fn values_of(slot: u32, seen: Seen, takes: bool, v_alpha_: f32, weight: f32, v_color: array<f32, CHANNELS>, v_z: f32)
+fn values_of(slot: u32, seen: Seen, takes: bool, v_alpha_: f32, weight: f32, v_color: array<f32, COLOR>, v_z: f32)
     -> array<f32, VALUES> {
   var v = array<f32, VALUES>();
   if (!takes) { return v; }
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let tile = group / (SUB * SUB);
   let start = tile_ranges[2u * tile]; let end = tile_ranges[2u * tile + 1u];
   var last = -1; var t = 0.0; var behind = 0.0; var v_z = 0.0;
-  var v_color = array<f32, CHANNELS>();
+  var v_color = array<f32, COLOR>();
   if (place.inside) {
     let at = place.y * P.width + place.x;
     last = min(last_ids[at], end - 1);

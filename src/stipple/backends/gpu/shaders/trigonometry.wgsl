@@ -1,6 +1,6 @@
 // Sine and cosine in float32. The built-in ones may be wrong by 5e-4 (WGSL promises 2^-11, Vulkan no more), and some
 // devices make use of that. A multiple of pi / 2 is taken off in three parts (Cody and Waite), the rest is left to the
-// polynomials of the Cephes library (Moshier): right to about 1e-7, for arguments up to 8192.
+// polynomials of the Cephes library (Moshier): right to about 1e-7, for arguments up to 8192. Needs special.wgsl.
 
 const MOST_TURNED = 8192.0;
 
@@ -16,11 +16,13 @@ fn turned(x: f32, quarters: i32) -> f32 {
 }
 
 fn sine(x: f32) -> f32 {
+  if (!is_finite(x)) { return from_bits(NAN); }
   if (abs(x) > MOST_TURNED) { return sin(x); }
   return turned(x, 0);
 }
 
 fn cosine(x: f32) -> f32 {
+  if (!is_finite(x)) { return from_bits(NAN); }
   if (abs(x) > MOST_TURNED) { return cos(x); }
   return turned(x, 1);
 }

@@ -1,0 +1,85 @@
+// What NaN, infinity and zeros give (docs/values.md). Compilers of shaders may assume that there is no NaN and no infinity
+// (Metal's do), built-in functions may give anything for them, and WGSL has no constants for them. So they are told and
+// chosen by their bits, as integers, of which nobody assumes anything.
+
+const SIGN: u32 = 0x80000000u;
+const INFINITY: u32 = 0x7f800000u;
+const NAN: u32 = 0x7fc00000u;
+
+// a float of these bits; a variable, for a constant infinity is refused
+fn from_bits(bits: u32) -> f32 {
+  var held = bits;
+  return bitcast<f32>(held);
+}
+
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > INFINITY; }
+fn is_finite(x: f32) -> bool { return (bitcast<u32>(x) & INFINITY) != INFINITY; }
+fn ordered(a: f32, b: f32) -> bool { return !(is_nan(a) || is_nan(b)); }
+
+// a where the condition holds, else b
+fn either(condition: bool, a: f32, b: f32) -> f32 {
+  return from_bits(select(bitcast<u32>(b), bitcast<u32>(a), condition));
+}
+
+// what was made of x, or x where that is NaN
+fn unless_nan(x: f32, made: f32) -> f32 { return either(is_nan(x), x, made); }
+
+fn larger(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, max(a, b))); }
+fn smaller(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, min(a, b))); }
+fn signum(x: f32) -> f32 { return unless_nan(x, sign(x)); }
+
+// 0 of what is negative, to minus infinity
+fn rectified(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  return from_bits(select(bits, 0u, bits - SIGN <= INFINITY));
+}
+
+// the built-in function may be 1 / inverseSqrt
+fn root(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  return either(bits == INFINITY || (bits & 0x7fffffffu) == 0u, x, sqrt(x));
+}
+
+fn log_plus(x: f32) -> f32 { return rectified(x) + log(1.0 + exp(-abs(x))); }
+fn tangent(x: f32) -> f32 { return unless_nan(x, tanh(clamp(x, -15.0, 15.0))); }
+
+// x - x and x / x, which compilers would make 0 and 1
+fn without_itself(x: f32) -> f32 { return from_bits(select(NAN, 0u, is_finite(x))); }
+fn by_itself(x: f32) -> f32 { return from_bits(select(NAN, 0x3f800000u, is_finite(x) && x != 0.0)); }
+
+// as C's pow
+fn power(x: f32, y: f32) -> f32 {
+  if ((bitcast<u32>(y) << 1u) == 0u || bitcast<u32>(x) == 0x3f800000u) { return 1.0; }
+  if (!ordered(x, y)) { return from_bits(NAN); }
+  let size = bitcast<u32>(x) & 0x7fffffffu;
+  let height = bitcast<u32>(y) & 0x7fffffffu;
+  let rises = bitcast<u32>(y) < SIGN;
+  let whole = height >= 0x4b000000u || floor(y) == y;
+  let odd = whole && height < 0x4b800000u && (i32(y) & 1) != 0;
+  var made = 0u;
+  if (size == 0x3f800000u) {
+    made = size;
+  } else if (size == 0u || size == INFINITY || height == INFINITY) {
+    made = select(0u, INFINITY, (size > 0x3f800000u) == rises);
+  } else {
+    made = bitcast<u32>(pow(bitcast<f32>(size), y));
+  }
+  if (bitcast<u32>(x) >= SIGN) {
+    if (!whole && size != 0u && size != INFINITY) { return from_bits(NAN); }
+    if (odd) { made |= SIGN; }
+  }
+  return from_bits(made);
+}
+
+// integers: the fraction is cut off, the ends of the range hold, NaN is 0
+fn to_i32(x: f32) -> i32 {
+  if (is_nan(x)) { return 0; }
+  if (x >= 2147483648.0) { return 2147483647; }
+  if (x <= -2147483648.0) { return i32(-2147483647) - 1; }
+  return i32(x);
+}
+
+fn to_u8(x: f32) -> u32 {
+  if (is_nan(x)) { return 0u; }
+  return u32(clamp(x, 0.0, 255.0));
+}

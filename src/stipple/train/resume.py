@@ -1,0 +1,40 @@
+"""Going on with a run: which of its checkpoints, and whether the capture still is what it began with."""
+
+from __future__ import annotations
+
+import os
+
+from stipple.errors import FileFormatError, InputError
+from stipple.train.checkpoint import Checkpoint, latest_checkpoint
+from stipple.train.problem import Problem
+from stipple.train.progress import Meter
+from stipple.train.rundir import RunFolder, write_json
+
+
+def find_begun(folder: RunFolder, problem: Problem, capture: str, meter: Meter) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the run ended before its first. Holds the problem to what it was.
+
+    Raises InputError or FileFormatError that names what has changed or is broken. A capture that was moved is
+    remembered where it is now.
+    """
+    checkpoint, note = latest_checkpoint(folder.checkpoint, folder.older_checkpoint)
+    if note is not None:
+        meter.note(note)
+    if checkpoint is None:
+        if folder.scene.exists():
+            raise FileFormatError(
+                f"{folder.checkpoint}: there is no checkpoint to resume from, though the run has ended; train anew "
+                "with --overwrite"
+            )
+        meter.note(f"{folder.root}: the run ended before its first checkpoint; it starts again")
+        return None
+    described = folder.read_description()[1]
+    problem.expect(described.get("contents", {}))
+    if checkpoint.run != problem.identity:
+        raise InputError(
+            f"{folder.root}: the checkpoint belongs to another configuration; config.toml was changed: put back what "
+            "was there, or train anew with --overwrite"
+        )
+    if described["capture"] != os.path.abspath(capture):
+        write_json(folder.run, {**described, "capture": os.path.abspath(capture)})
+    return checkpoint
