@@ -123,6 +123,7 @@ KINDS: dict[str, set[str]] = {
     "choice": set(),
     "object": set(),
     "finite array": set(),
+    "float64 array": {"full of 1e300"},
     "array": _NOT_FINITE,
     "scales": _NUMBERS - {"Fraction"},
     "opacities": {"0.5", "0-d 0.5", "one dimension less"},
@@ -186,8 +187,8 @@ target(
 )  # fmt: skip
 target(
     "Camera.from_colmap", Camera.from_colmap, {"qvec": "quaternion"}, width=(12, "int >= 1"), height=(10, "int >= 1"),
-    params=(np.array([9, 6.0, 5.0]), "finite array"), qvec=(np.array([1, 0, 0.1, 0]), "finite array"),
-    tvec=(POINT, "finite array"),
+    params=(np.array([9, 6.0, 5.0]), "finite array"), qvec=(np.array([1, 0, 0.1, 0]), "float64 array"),
+    tvec=(POINT, "float64 array"),
 )  # fmt: skip
 _LOOK = {
     "position": (POINT, "finite array"),
@@ -196,7 +197,7 @@ _LOOK = {
 }
 target("Camera.look_at", CAMERA.look_at, **_LOOK)
 target("look_at", look_at, **_LOOK)
-target("rotation_of", rotation_of, {"quat": "quaternion"}, quat=(np.array([1, 0, 0.1, 0]), "finite array"))
+target("rotation_of", rotation_of, {"quat": "quaternion"}, quat=(np.array([1, 0, 0.1, 0]), "float64 array"))
 target("Camera.resized", CAMERA.resized, width=(6, "int >= 1"), height=(5, "int >= 1"))
 for _name, _class in (("Gaussians", Gaussians), ("TrainableGaussians", TrainableGaussians)):
     target(
@@ -423,6 +424,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a huge image, rasterized": (lambda: _rasterize(width=100_000, height=100_000), "^width, height: an image"),
     "near beyond far": (lambda: _rasterize(near_plane=2.0, far_plane=1.0), "^near_plane, far_plane: expected 0 < near"),
+    "a camera far out": (
+        lambda: stipple.render_view(SCENE, Camera.from_colmap(4, 3, [5, 2, 1], [1, 0, 0, 0], [0, 0, 1e300])),
+        r"^camera: expected finite numbers that float32 holds; element \[2, 3\] is 1e\+300$",
+    ),
     "skew": (lambda: _rasterize(Ks=np.stack([np.eye(3) + 1] * 3)), "^Ks: expected fx 0 cx"),
     "too few harmonics": (
         lambda: _rasterize(colors=SCENE.sh, sh_degree=2), "^colors: sh_degree = 2 needs K >= 9, got 1$"

@@ -135,11 +135,13 @@ def read(name: str, value: Any, kinds: str = "iuf", what: str = "an array of num
 
 
 def array(
-    name: str, value: Any, shape: Sequence[int | str], dtype: type[np.floating[Any]] = np.float32, finite: bool = False
-) -> Array:
+    name: str, value: Any, shape: Sequence[int | str], dtype: type[np.floating[Any]] = np.float32, *,
+    finite: bool = False, single: bool = True,
+) -> Array:  # fmt: skip
     """Numbers in a contiguous array of a shape, whose words (``"N"``) stand for any size.
 
-    NaN and infinity pass unless ``finite``; a number that becomes infinite by conversion does not.
+    NaN and infinity pass unless ``finite``. What float32 cannot hold does not, even where the array stays float64,
+    unless ``single`` is False.
     """
     given = read(name, value)
     if given.ndim != len(shape) or any(isinstance(w, int) and w != n for w, n in zip(shape, given.shape, strict=True)):
@@ -147,12 +149,13 @@ def array(
         raise InputError(f"{name}: expected shape [{wanted}], got {list(given.shape)}")
     with np.errstate(over="ignore"):
         made = np.ascontiguousarray(given, dtype).reshape(given.shape)
-        single = made if dtype is np.float32 else made.astype(np.float32)
-    bad = ~np.isfinite(single) if finite else np.isinf(single) & np.isfinite(given)
+        held = made.astype(np.float32, copy=False) if single else made
+    bad = ~np.isfinite(held) if finite else np.isinf(held) & np.isfinite(given)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         where = f"element {list(first)} is {given[first]}" if first else f"got {given[first]}"
-        raise InputError(f"{name}: expected {'finite ' if finite else ''}numbers that float32 holds; {where}")
+        kind = f"{'finite ' if finite else ''}numbers{' that float32 holds' if single else ''}"
+        raise InputError(f"{name}: expected {kind}; {where}")
     return made
 
 

@@ -176,7 +176,7 @@ def render_view(
         "scales": scene.scales,
         "opacities": scene.opacities,
         "colors": scene.sh,
-        "viewmat": camera.viewmat.astype(np.float32),
+        "viewmat": arguments.array("camera", camera.viewmat, (4, 4), finite=True),
         "intrinsics": camera.intrinsics.astype(np.float32),
         "clip": np.array([camera.near, camera.far], np.float32),
         "background": arguments.array("background", background, (3,), finite=True),

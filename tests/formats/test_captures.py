@@ -331,7 +331,7 @@ def test_a_camera_far_out_or_of_no_size(made: Truth, tmp_path: Path) -> None:
     far["frames"][4]["transform_matrix"][1][3] = 1e308
     for changed, message in (
         (far, r"camera of 'images/004\.png' lies farther out"),
-        ({**meta, "w": 10**12, "h": 10**12}, "at most 1,000,000 a side"),
+        ({**meta, "w": 10**12, "h": 10**12}, "width: expected an int >= 1 and <= 1048576"),
         ({**meta, "w": 10**400}, "frame 0"),
         ({**meta, "w": float("inf")}, "frame 0"),
         ({**meta, "cx": -(10**400)}, "frame 0"),

@@ -41,9 +41,13 @@ class Camera:
             object.__setattr__(self, name, arguments.number(name, getattr(self, name)))
         if not self.near < self.far:
             raise InputError(f"near, far: expected 0 < near < far, got near {self.near} and far {self.far}")
-        viewmat = arguments.array("viewmat", self.viewmat, (4, 4), np.float64, finite=True).copy()
+        viewmat = arguments.array("viewmat", self.viewmat, (4, 4), np.float64, finite=True, single=False).copy()
         rotation = viewmat[:3, :3]
-        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+        if (
+            np.abs(rotation).max() > 2
+            or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+            or np.linalg.det(rotation) < 0
+        ):
             raise InputError("viewmat: expected a rotation in the upper left 3 x 3")
         if not np.allclose(viewmat[3], [0, 0, 0, 1]):
             raise InputError("viewmat: expected 0 0 0 1 in the last row")
@@ -58,7 +62,7 @@ class Camera:
         middle = 0.5 * arguments.integer("width", width, 1, arguments.MAX_SIDE), 0.5 * size
         fov = arguments.number("fov_y_degrees", fov_y_degrees, above=0, below=180)
         focal = float(middle[1] / np.tan(0.5 * np.deg2rad(fov)))
-        matrix = np.eye(4) if viewmat is None else arguments.array("viewmat", viewmat, (4, 4), np.float64)
+        matrix = np.eye(4) if viewmat is None else arguments.array("viewmat", viewmat, (4, 4), np.float64, single=False)
         return cls(width, height, focal, focal, *middle, matrix, **more)
 
     @classmethod
@@ -73,7 +77,7 @@ class Camera:
         fx, fy, cx, cy = numbers if len(numbers) == 4 else (numbers[0], *numbers)
         viewmat = np.eye(4)
         viewmat[:3, :3] = rotation_of(qvec)
-        viewmat[:3, 3] = arguments.array("tvec", tvec, (3,), np.float64, finite=True)
+        viewmat[:3, 3] = arguments.array("tvec", tvec, (3,), np.float64, finite=True, single=False)
         return cls(width, height, fx, fy, cx, cy, viewmat, **more)
 
     def look_at(self, position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> Camera:
@@ -107,10 +111,10 @@ class Camera:
 
 def rotation_of(quat: ArrayLike) -> Array:
     """The rotation matrix of a quaternion wxyz of any length."""
-    q = arguments.array("quaternion", quat, (4,), np.float64, finite=True)
+    q = arguments.array("quaternion", quat, (4,), np.float64, finite=True, single=False)
     if not np.any(q):
         raise InputError("quaternion: expected four finite numbers, not all 0, got zeros")
-    if np.abs(q).max() < 1e-100:  # where squares vanish
+    if not 1e-100 < np.abs(q).max() < 1e100:  # where squares overflow or vanish
         q = q / np.abs(q).max()
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(

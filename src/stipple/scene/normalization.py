@@ -42,6 +42,7 @@ class Normalization:
         if not isinstance(cameras, Sequence) or not cameras:
             raise InputError(f"cameras: expected a list of at least one Camera, got {arguments.shown(cameras)}")
         places = np.array([arguments.instance("cameras", c, Camera).position for c in cameras])
+        places = arguments.array("cameras", places, ("C", 3), np.float64, finite=True)
         cloud = arguments.array("points", points, ("M", 3), np.float64)
         cloud = cloud[np.isfinite(cloud).all(axis=1)]
         center = places.mean(axis=0)
