@@ -36,6 +36,8 @@ def test_code_on_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
         "docs/cpu.md",
         "docs/training.md",
         "docs/gpu.md",
+        "docs/values.md",
+        "docs/promises.md",
         "benchmarks/README.md",
         "tests/data/README.md",
         "examples/data/README.md",
@@ -52,6 +54,14 @@ def test_every_op_is_on_the_page() -> None:
     for name in ir.REGISTRY:
         short = name.removesuffix("_backward").removeprefix("logical_")
         assert re.search(rf"\b{short}\b", page), name
+
+
+def test_the_tests_that_hold_promises_exist() -> None:
+    named = re.findall(r"`([a-z_/]+\.py)(?:::([a-z_0-9]+))?`", (ROOT / "docs/promises.md").read_text())
+    assert len(named) > 20
+    for file, function in named:
+        text = (ROOT / "tests" / file).read_text()
+        assert f"def {function}(" in text if function else "def test_" in text, f"{file}::{function}"
 
 
 def test_first_picture(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from stipple.errors import DeviceError, InputError
 from stipple.files import atomic_write
-from stipple.formats.captures.pixels import IMAGE_SUFFIXES
+from stipple.formats.captures.pixels import IMAGE_SUFFIXES, open_image, turned_upright
+from stipple.formats.reading import read_bytes
+from stipple.text import visible
 
 _ORDERED_OVERLAP = 6
 _EXHAUSTIVE_UP_TO = 150
@@ -25,6 +27,12 @@ _QUALITY = 92
 _MILD_TRIES = 6
 _MOST_PHOTOS = 0.9
 _ONE_THREAD_UP_TO = 100
+_NOT_COLMAP = (".webp", ".avif")
+_GREY_OR_RGB = ("L", "RGB")
+_MODES = {  # that files of a suffix can hold; others are converted to RGB
+    ".jpg": _GREY_OR_RGB, ".jpeg": _GREY_OR_RGB, ".bmp": _GREY_OR_RGB, ".png": (*_GREY_OR_RGB, "RGBA", "LA", "I;16"),
+    ".tif": (*_GREY_OR_RGB, "RGBA", "I;16", "F"), ".tiff": (*_GREY_OR_RGB, "RGBA", "I;16", "F"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ def make_poses(
     files = sorted(p for p in photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if photos.is_dir() else []
     if len(files) < 3:
         raise InputError(f"{photos}: expected a folder with at least 3 photos, found {len(files)}")
+    _check_names(files)
     if (out / "sparse").exists():
         raise InputError(f"{out}: already holds a capture; choose another folder")
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,7 +75,7 @@ def make_poses(
         upright = work / "images"
         upright.mkdir()
         for file in files:
-            _store(file, upright / file.name, None)
+            _store(file, upright / _stored_name(file), None)
         database = work / "database.db"
         say(f"looking for features in {len(files)} photos ...")
         mode = pycolmap.CameraMode.SINGLE if one_camera else pycolmap.CameraMode.AUTO
@@ -86,9 +95,8 @@ def make_poses(
             )
         named = {i.name for i in model.images.values() if i.has_pose}
         (out / "images").mkdir(parents=True, exist_ok=True)
-        for file in files:
-            if file.name in named:
-                _store(upright / file.name, out / "images" / file.name, max_size)
+        for name in sorted(named):
+            _store(upright / name, out / "images" / name, max_size)
     _write_model(model, out / "sparse" / "0")
     return PosedPhotos(len(files), len(named), model.num_points3D(), model.compute_mean_reprojection_error())
 
@@ -103,18 +111,45 @@ def _pycolmap() -> Any:
     return pycolmap
 
 
+def _check_names(files: Sequence[Path]) -> None:
+    """A model as text holds a name at the end of a line, in UTF-8."""
+    for file in files:
+        if visible(file.name) != file.name or file.name.strip() != file.name:
+            raise InputError(
+                f"{file}: rename this photo: its name must be UTF-8, without control characters and spaces at its ends"
+            )
+    stored = [_stored_name(f) for f in files]
+    for i, name in enumerate(stored):
+        if name in stored[:i]:
+            raise InputError(f"{files[i]}: rename this photo: {name} would be stored twice")
+
+
+def _stored_name(photo: Path) -> str:
+    """What a photo is called in the capture: as it was, unless it is stored as JPEG because COLMAP cannot read it."""
+    return photo.name if photo.suffix.lower() not in _NOT_COLMAP else photo.name + ".jpg"
+
+
 def _store(source: Path, target: Path, max_size: int | None) -> None:
-    """A photo turned upright, and smaller if it is larger than ``max_size``; as it is where nothing changes."""
-    with Image.open(source) as image:
-        turned = ImageOps.exif_transpose(image)
-        longer = max(turned.size)
-        if turned is image and (max_size is None or longer <= max_size):
-            target.write_bytes(source.read_bytes())
-            return
-        if max_size is not None and longer > max_size:
-            size = [max(1, round(n * max_size / longer)) for n in turned.size]
-            turned = turned.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-        turned.save(target, quality=_QUALITY)
+    """A photo turned upright, and smaller if it is larger than ``max_size``; as it is where nothing changes.
+
+    Raises FileFormatError, naming a photo that cannot be decoded.
+    """
+    with open_image(source) as image:
+        image.load()
+        made = turned_upright(image)
+        if max_size is not None and max(made.size) > max_size:
+            width, height = (max(1, round(n * max_size / max(made.size))) for n in made.size)
+            made = made.resize((width, height), Image.Resampling.LANCZOS)
+        same = made is image and source.suffix == target.suffix
+        modes = _MODES.get(target.suffix.lower(), ("RGB",))
+        clean = made if same or made.mode in modes else made.convert("RGB")
+        if not same:
+            clean = clean.copy()
+    if same:
+        target.write_bytes(read_bytes(source))
+        return
+    clean.info = {}  # comments and colour profiles may be broken, and nothing reads them
+    clean.save(target, quality=_QUALITY)
 
 
 def _extraction(pycolmap: Any, thorough: bool) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captures import LAYOUTS, Truth, truth, write_blender, write_colmap, write_nerfstudio, write_tum
+from captures import LAYOUTS, Truth, truth, write_blender, write_colmap, write_nerfstudio, write_tum, wxyz
 from stipple.errors import FileFormatError, InputError, StippleError
 from stipple.formats.captures import CaptureOptions, frame_camera, load_frame, open_capture, sparse_depth
+from stipple.formats.captures.survey import Survey
+from stipple.scene.camera import rotation_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -306,6 +310,106 @@ def test_infinite_points_are_left_out_and_told(made: Truth, tmp_path: Path) -> N
         seen = [p for p in range(i % 3, len(points), 3) if p != 3]
         assert view.points is not None
         np.testing.assert_allclose(capture.points[view.points], points[seen])
+
+
+def test_far_points_are_left_out_and_told(made: Truth, tmp_path: Path) -> None:
+    """Squares of their distances would overflow."""
+    points = made.points.copy()
+    points[3], points[7] = 1e308, [0, -1e16, 0]
+    write_colmap(replace(made, points=points), tmp_path)
+    capture = open_capture(tmp_path)
+    np.testing.assert_allclose(capture.points, np.delete(points, [3, 7], axis=0))
+    assert any("2 of 60 points" in n for n in capture.notes)
+    assert np.isfinite(Survey.of(capture, 8).distance)
+
+
+def test_a_camera_far_out_or_of_no_size(made: Truth, tmp_path: Path) -> None:
+    write_nerfstudio(made, tmp_path, extras=False)
+    file = tmp_path / "transforms.json"
+    meta = json.loads(file.read_text())
+    far = json.loads(file.read_text())
+    far["frames"][4]["transform_matrix"][1][3] = 1e308
+    for changed, message in (
+        (far, r"camera of 'images/004\.png' lies farther out"),
+        ({**meta, "w": 10**12, "h": 10**12}, "at most 1,000,000 a side"),
+        ({**meta, "w": 10**400}, "frame 0"),
+        ({**meta, "w": float("inf")}, "frame 0"),
+        ({**meta, "cx": -(10**400)}, "frame 0"),
+        ({**meta, "fl_x": 1e400}, "frame 0"),
+    ):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(FileFormatError, match=message):
+            open_capture(tmp_path)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_ids_of_points_use_all_64_bits(binary: bool, made: Truth, tmp_path: Path) -> None:
+    write_colmap(made, tmp_path, binary=binary)
+    folder, large = tmp_path / "sparse/0", 2**64 - 2
+    if binary:
+        points, images = folder / "points3D.bin", folder / "images.bin"
+        old, new = struct.pack("<Q", 100), struct.pack("<Q", large)
+        points.write_bytes(points.read_bytes().replace(old, new))
+        images.write_bytes(images.read_bytes().replace(old, new))
+    else:
+        points, images = folder / "points3D.txt", folder / "images.txt"
+        points.write_text(points.read_text().replace("100 ", f"{large} ", 1))
+        images.write_text(images.read_text().replace(" 0.5 100", f" 0.5 {large}"))
+    capture = open_capture(tmp_path)
+    for i, view in enumerate(capture.views):
+        np.testing.assert_array_equal(view.points, np.arange(i % 3, len(made.points), 3))
+    if not binary:
+        points.write_text(points.read_text().replace(str(large), str(2**64)))
+        with pytest.raises(FileFormatError, match="an id from 0 to"):
+            open_capture(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["two  spaces.png", "a b   c.png", "[red]x[bold].png", os.fsdecode(b"caf\xe9.png")])
+@pytest.mark.parametrize("layout", ["colmap binary", "colmap text", "tum"])
+def test_names_of_every_kind(layout: str, name: str, made: Truth, tmp_path: Path) -> None:
+    LAYOUTS[layout](made, tmp_path)
+    listed, photos = {
+        "colmap binary": ("sparse/0/images.bin", "images"),
+        "colmap text": ("sparse/0/images.txt", "images"),
+        "tum": ("rgb.txt", "rgb"),
+    }[layout]
+    try:
+        (tmp_path / photos / "003.png").rename(tmp_path / photos / name)
+    except OSError:
+        pytest.skip("this file system stores no such name")
+    file = tmp_path / listed
+    file.write_bytes(file.read_bytes().replace(b"003.png", os.fsencode(name)))
+    found = [v for v in open_capture(tmp_path).views if Path(v.name).name == name]
+    assert len(found) == 1
+    np.testing.assert_array_equal(load_frame(found[0]).pixels, made.photos[3])
+
+
+@pytest.mark.parametrize("key", ["train_filenames", "test_filenames", "val_filenames"])
+def test_lists_of_a_split_that_are_none(key: str, made: Truth, tmp_path: Path) -> None:
+    write_nerfstudio(made, tmp_path, extras=False)
+    file = tmp_path / "transforms.json"
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps({**meta, key: None}))
+    assert len(open_capture(tmp_path).views) == 10
+    for wrong in ("images/000.png", [None], [3], {"a": 1}, 5):
+        file.write_text(json.dumps({**meta, key: wrong}))
+        with pytest.raises(FileFormatError, match=f"{key}: expected a list of file names"):
+            open_capture(tmp_path)
+
+
+@pytest.mark.parametrize("unit", [0, -1, 5e-324, float("inf"), float("nan"), 10**400, "x", [[]]])
+def test_a_unit_of_depth_that_is_none(unit: object, made: Truth, tmp_path: Path) -> None:
+    write_nerfstudio(made, tmp_path)
+    file = tmp_path / "transforms.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "depth_unit_scale_factor": unit}))
+    with pytest.raises(FileFormatError, match="depth_unit_scale_factor: expected a number from"):
+        open_capture(tmp_path)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1, 1e300])
+def test_a_quaternion_of_any_length(length: float, made: Truth) -> None:
+    camera = made.cameras[2]
+    np.testing.assert_allclose(rotation_of(length * wxyz(camera)), camera.viewmat[:3, :3], atol=1e-12)
 
 
 def test_all_errors_are_ours(made: Truth, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ply_files import packed, rewritten, scene
 
 from stipple import Gaussians
 from stipple.errors import FileFormatError
@@ -16,17 +17,6 @@ from stipple.formats import load_ply, save_ply
 
 SPLATS = Path(__file__).parents[3] / "shared" / "data" / "splats"
 FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
-
-
-def scene(count: int = 7, degree: int = 2) -> Gaussians:
-    rng = np.random.default_rng(count)
-    return Gaussians(
-        rng.normal(size=(count, 3)),
-        rng.normal(size=(count, 3)),
-        rng.normal(size=(count, 4)),
-        rng.normal(size=count),
-        rng.normal(size=(count, (degree + 1) ** 2, 3)),
-    )
 
 
 def assert_same(a: Gaussians, b: Gaussians, **tolerance: float) -> None:
@@ -41,41 +31,6 @@ def test_round_trip(degree: int, count: int, tmp_path: Path) -> None:
     save_ply(original, tmp_path / "s.ply")
     assert_same(load_ply(tmp_path / "s.ply"), original)
     assert [p.name for p in tmp_path.iterdir()] == ["s.ply"]
-
-
-def rewritten(original: Gaussians, form: str, kind: str, extra: bool) -> bytes:
-    """The same scene as another program might write it: other order, types and properties."""
-    rest = (original.sh.shape[1] - 1) * 3
-    columns = {
-        "opacity": original.logit_opacities,
-        **{f"rot_{i}": original.quats[:, i] for i in range(4)},
-        **{f"scale_{i}": original.log_scales[:, i] for i in range(3)},
-        **{
-            f"f_rest_{i}": original.sh[:, 1:].transpose(0, 2, 1).reshape(len(original), rest)[:, i] for i in range(rest)
-        },
-        **{f"f_dc_{i}": original.sh[:, 0, i] for i in range(3)},
-        **{n: original.means[:, i] for i, n in enumerate("xyz")},
-    }
-    order = ">" if form == "binary_big_endian" else "<"
-    types = dict.fromkeys(columns, (kind, "f8" if kind == "double" else "f4"))
-    if extra:
-        columns["label"] = np.arange(len(original))
-        types["label"] = ("uchar", "u1")
-    header = ["ply", f"format {form} 1.0", "comment from elsewhere", "obj_info 1"]
-    if extra:
-        header += ["element camera 2", "property float focal"]
-    header += [f"element vertex {len(original)}", *(f"property {types[n][0]} {n}" for n in columns)]
-    header += ["element face 0", "property list uchar int vertex_indices", "end_header", ""]
-    body = "\n".join(header).encode()
-    if form == "ascii":
-        rows = [" ".join(repr(float(c[i])) for c in columns.values()) for i in range(len(original))]
-        return body + ("1.5\n2.5\n" if extra else "").encode() + ("\n".join(rows) + "\n").encode()
-    if extra:
-        body += np.array([1.5, 2.5], order + "f4").tobytes()
-    table = np.empty(len(original), [(n, order + types[n][1]) for n in columns])
-    for n, c in columns.items():
-        table[n] = c
-    return body + table.tobytes()
 
 
 @pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
@@ -140,6 +95,19 @@ BROKEN = {
     "bad line": (b"ply\nformat ascii 1.0\nelephant\nend_header\n", "cannot read the header line 'elephant'"),
     "bad type": (HEADER + b"property quad x\nend_header\n", "cannot read the header line 'property quad x'"),
     "no vertex": (b"ply\nformat ascii 1.0\nend_header\n", "no element 'vertex'"),
+    "a property twice": (
+        b"ply\nformat binary_little_endian 1.0\nelement camera 1\nproperty float f\nproperty int f\nend_header\n",
+        "a property of camera is declared twice: f",
+    ),
+    "an element twice": (HEADER + b"element vertex 2\nend_header\n", "an element is declared twice: vertex"),
+    "rows without numbers": (
+        b"ply\nformat ascii 1.0\nelement nothing 99999999999999999\nelement vertex 1\nend_header\n",
+        "vertex has no property x",
+    ),
+    "more rows than the file can hold": (
+        b"ply\nformat ascii 1.0\nelement camera 99999999999\nproperty float f\nend_header\n1\n",
+        "the header says 99999999999 of 'camera', the file holds at most 1",
+    ),
     "points": (HEADER + b"property float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n", "a point cloud"),
 }
 
@@ -194,3 +162,32 @@ def test_fuzzed(tmp_path: Path, noise: bytes, position: int, drop: int, form: st
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_compressed_file_that_lacks_something(tmp_path: Path) -> None:
+    path, whole = tmp_path / "c.ply", packed(1, 5)
+    path.write_bytes(whole)
+    assert load_ply(path).sh_degree == 1
+    damages = {
+        b"property uint packed_scale\n": b"property uint other\n",
+        b"property uint packed_color\n": b"property float packed_color\n",
+        b"property float min_scale_y\n": b"property float other\n",
+        b"property uchar f_rest_3\n": b"property uchar f_rest_99\n",
+        b"property uchar f_rest_4\n": b"property uchar other\n",
+        b"element sh 5": b"element sh 4",
+    }
+    told = ("no 32-bit integers packed_scale", "no 32-bit integers packed_color", "holds bounds", *["coefficients"] * 3)
+    for (old, new), message in zip(damages.items(), told, strict=True):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(FileFormatError, match=message):
+            load_ply(path)
+
+
+def test_numbers_beyond_float32_are_infinite_and_not_drawn(tmp_path: Path) -> None:
+    original = scene(9, 0)
+    text = rewritten(original, "ascii", "double", False).decode()
+    first = repr(float(original.means[0, 0]))
+    assert first in text
+    (tmp_path / "s.ply").write_text(text.replace(first, "1e308", 1))
+    assert load_ply(tmp_path / "s.ply").finite.tolist() == [False] + [True] * 8

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import InputError
 
 
@@ -29,7 +29,7 @@ def bench(quick: bool, json_file: str | None, scene: str | None, device: str) ->
     from stipple.cli import measure, measure_gpu
     from stipple.runtime import Session
 
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Terminal(), Terminal(stderr=True)
     session, cases = Session(device), measure.usual_cases(quick, scene)
     if isinstance(session.backend, GpuBackend):
         measured = measure_gpu.run(session, cases, progress)
@@ -41,4 +41,4 @@ def bench(quick: bool, json_file: str | None, scene: str | None, device: str) ->
         raise InputError(f"bench: expected the device cpu or a GPU, got {device!r}")
     if json_file:
         Path(json_file).write_text(json.dumps(measured, indent=1))
-        console.print(f"Wrote {json_file}")
+        console.say(f"Wrote {json_file}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 
+from stipple.cli.terminal import Terminal
 from stipple.errors import DeviceError
 
 
@@ -13,21 +13,21 @@ def devices() -> None:
     """List the devices of this machine, the one that --device auto takes first."""
     from stipple.runtime import devices as names
 
-    console = Console()
+    console = Terminal()
     for name in names():
         if name in ("cpu", "reference"):
-            console.print(f"[bold]{name:<10}[/bold] {describe_device(name)}", highlight=False, soft_wrap=True)
+            console.say_labelled(f"{name:<10}", "bold", describe_device(name))
     try:
         from stipple.backends.gpu import adapters, describe
 
         found = adapters()
         for i, info in enumerate(found):
             also = ", gpu" if i == 0 else ""
-            console.print(f"[bold]{info.device + also:<10}[/bold] {describe(info)}", highlight=False, soft_wrap=True)
+            console.say_labelled(f"{info.device + also:<10}", "bold", describe(info))
         if not found:
-            console.print("no GPU was found: install its driver, and on Linux the Vulkan loader", soft_wrap=True)
+            console.say("no GPU was found: install its driver, and on Linux the Vulkan loader")
     except DeviceError as error:
-        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        console.say(str(error))
 
 
 def describe_device(name: str) -> str:

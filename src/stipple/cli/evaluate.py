@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import FileFormatError, StippleError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
     folder.read_description()  # a folder without a run is left alone
     with folder.held() as note:
         if note is not None:
-            Console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            Terminal(stderr=True).say(f"note: {note}")
         _evaluate(folder, with_train, network, save_images, device)
 
 
@@ -57,9 +57,9 @@ def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_ima
     views = [(capture.views[i], "test") for i in test] + (
         [(capture.views[i], "train") for i in train] if with_train else []
     )
-    console, told = Console(), Console(stderr=True)
+    console, told = Terminal(), Terminal(stderr=True)
     for text in _changes(capture, [view for view, _ in views], described):
-        told.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+        told.say(f"note: {text}")
     if not views:
         console.print("The run held out no views; --train evaluates those it was trained on.")
         return

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from stipple.cli.terminal import Terminal, facts
 
 _BAR = 40
 
@@ -19,8 +20,7 @@ def info(file: str) -> None:
     from stipple.formats import load_ply
 
     scene = load_ply(file)
-    console = Console()
-    table = Table(show_header=False, box=None)
+    console = Terminal()
     low, high = scene.bounds()
     near, far = scene.bounds(0.95)
     finite = scene.finite
@@ -32,9 +32,7 @@ def info(file: str) -> None:
         "95 % of means": f"{_vector(near)} to {_vector(far)}",
         "not finite": f"{int((~finite).sum()):,} (never drawn)" if not finite.all() else "none",
     }
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
-    console.print(table)
+    console.print(facts(rows))
     if scene.count:
         _histogram(console, "opacity", scene.opacities[finite], np.linspace(0, 1, 11))
         sizes = np.log10(np.maximum(scene.scales[finite].max(axis=1), 1e-12)) if finite.any() else np.zeros(0)
@@ -45,12 +43,12 @@ def _vector(values: np.ndarray) -> str:
     return "(" + ", ".join(f"{v:.3g}" for v in values) + ")"
 
 
-def _histogram(console: Console, title: str, values: np.ndarray, edges: np.ndarray | None) -> None:
+def _histogram(console: Terminal, title: str, values: np.ndarray, edges: np.ndarray | None) -> None:
     """Bars in the terminal."""
     if not len(values):
         return
     counts, edges = np.histogram(values, bins=10 if edges is None else edges)
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print(Text(f"\n{title}", "bold"))
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        bar = "█" * round(_BAR * count / max(counts.max(), 1))
-        console.print(f"  {low:6.2f} to {high:5.2f}  {bar:<{_BAR}} {count:,}", highlight=False)
+        bar = ("#" if console.plain else "█") * round(_BAR * count / max(counts.max(), 1))
+        console.print(f"  {low:6.2f} to {high:5.2f}  {bar:<{_BAR}} {count:,}")

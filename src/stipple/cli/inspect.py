@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from stipple.cli.terminal import Terminal, facts
 from stipple.cli.train import capture_flags, flag_layers
 from stipple.formats.captures.survey import Survey
 
@@ -19,39 +19,38 @@ from stipple.formats.captures.survey import Survey
 @capture_flags
 def inspect(capture: str, output: str, **flags: Any) -> None:
     """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above."""
-    from stipple.cli.survey_plot import draw
+    from stipple.cli.survey_plot import draw, picture_kind
     from stipple.formats.captures import open_capture
     from stipple.train.config import make_config
     from stipple.train.problem import capture_options
 
+    picture_kind(output)
     data = make_config(None, *flag_layers(flags, ())).data
     survey = Survey.of(open_capture(capture, capture_options(data)), data.test_every, data.downscale)
-    console = Console()
+    console = Terminal()
     console.print(_summary(survey))
     console.print(_cameras(survey))
     for warning in survey.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
+        console.say_labelled("warning", "yellow", warning)
     draw(survey, output)
-    console.print(f"Wrote {output}", highlight=False)
+    console.say(f"Wrote {output}")
 
 
 def _summary(survey: Survey) -> Table:
-    table = Table(show_header=False, box=None)
     capture = survey.capture
-    rows = {
-        "capture": f"{capture.root}, {capture.kind}",
-        "views": f"{len(capture.views)}: {len(survey.train)} to train on, {len(survey.test)} held out",
-        "points": f"{len(capture.points):,}" + (", seen from known views" if survey.tracks else ""),
-        "depth maps": f"{sum(1 for v in capture.views if v.depth)}",
-        "masks": f"{sum(1 for v in capture.views if v.mask)}",
-        "unused photos": f"{len(capture.unused)}",
-        "cameras' extent": f"{survey.extent:.4g} units; the median point is {survey.distance:.4g} from a camera"
-        if survey.distance
-        else f"{survey.extent:.4g} units",
-    }
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
-    return table
+    return facts(
+        {
+            "capture": f"{capture.root}, {capture.kind}",
+            "views": f"{len(capture.views)}: {len(survey.train)} to train on, {len(survey.test)} held out",
+            "points": f"{len(capture.points):,}" + (", seen from known views" if survey.tracks else ""),
+            "depth maps": f"{sum(1 for v in capture.views if v.depth)}",
+            "masks": f"{sum(1 for v in capture.views if v.mask)}",
+            "unused photos": f"{len(capture.unused)}",
+            "cameras' extent": f"{survey.extent:.4g} units; the median point is {survey.distance:.4g} from a camera"
+            if survey.distance
+            else f"{survey.extent:.4g} units",
+        }
+    )
 
 
 def _cameras(survey: Survey) -> Table:

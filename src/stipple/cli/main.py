@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import Any
 
 import click
 
@@ -15,21 +18,29 @@ from stipple.cli.inspect import inspect
 from stipple.cli.poses import poses
 from stipple.cli.render import render
 from stipple.cli.selftest import selftest
+from stipple.cli.terminal import write_whatever_comes
 from stipple.cli.train import train
 from stipple.errors import StippleError
+from stipple.text import visible
 
 
 class _Commands(click.Group):
     """Commands whose expected failures end in one line."""
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        write_whatever_comes()
+        return super().main(*args, **more)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except StippleError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(visible(str(error))) from None
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from None
+            if error.errno == errno.EPIPE:
+                raise  # whoever read the output has gone: click ends in silence
+            where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            raise click.ClickException(visible(f"{where}{error.strerror or error}")) from None
         except MemoryError as error:
             needed = f": {error}" if str(error) else " for what was asked"
             raise click.ClickException(f"not enough memory{needed}") from None

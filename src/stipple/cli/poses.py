@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
+
+from stipple.cli.terminal import Terminal
 
 
 @click.command()
@@ -25,7 +26,7 @@ def poses(photos: str, output: str, ordered: bool, many_cameras: bool, thorough:
     """
     from stipple.poses import make_poses
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     made = make_poses(
         Path(photos),
         Path(output),
@@ -33,12 +34,10 @@ def poses(photos: str, output: str, ordered: bool, many_cameras: bool, thorough:
         one_camera=not many_cameras,
         thorough=thorough,
         max_size=max_size,
-        say=lambda text: console.print(text, highlight=False),
+        say=console.say,
     )
-    console.print(
+    console.say(
         f"{made.posed} of {made.photos} photos have a pose; {made.points:,} points, mean error "
         f"{made.error:.2f} pixels. "
-        f"Now: stipple inspect {output}, and stipple train {output} -o run/",
-        highlight=False,
-        soft_wrap=True,
+        f"Now: stipple inspect {output}, and stipple train {output} -o run/"
     )

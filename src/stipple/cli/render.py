@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from stipple.cli.options import Size, Vector, device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import InputError
 from stipple.scene import Camera, Gaussians
 
@@ -85,7 +85,7 @@ def render(scene: str, output: str, **options: Any) -> None:
     else:
         options["size"] = options["size"] or _SIZE
         cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with _writer(target, video, folder, options["fps"]) as write:
         steps: Any = range(frames)
         if frames > 1:
@@ -93,7 +93,7 @@ def render(scene: str, output: str, **options: Any) -> None:
         for i in steps:
             write(i, *_draw(gaussians, cameras[i], options))
         last = _draw_extras(gaussians, cameras[0], options)
-    console.print(f"Wrote {output}" + (f" ({frames} frames)" if frames > 1 else "") + "".join(f", {f}" for f in last))
+    console.say(f"Wrote {output}" + (f" ({frames} frames)" if frames > 1 else "") + "".join(f", {f}" for f in last))
 
 
 def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camera], bool]:

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stipple import __version__
 from stipple.cli.devices import describe_device
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 
 
 @click.command()
@@ -29,19 +30,19 @@ def selftest(json_file: str | None, device: str) -> None:
     from stipple.selftest import run_checks
 
     name = Session(device).device
-    console = Console()
+    console = Terminal()
     where = f"{describe_device(name)}; {platform.platform()}, Python {platform.python_version()}, Stipple {__version__}"
-    console.print(f"[bold]{name}[/bold] {where}", highlight=False, soft_wrap=True)
+    console.say_labelled(name, "bold", where)
     table = Table()
     table.add_column("check")
     for column in ("worst error", "allowed", "milliseconds"):
         table.add_column(column, justify="right")
     table.add_column("")
     checks = []
-    with console.status("checking ..."):
+    with console.status("checking ...", spinner="line" if console.plain else "dots"):
         for check in run_checks(device):
             checks.append(check)
-            verdict = "[green]ok[/green]" if check.passed else "[red bold]WRONG[/red bold]"
+            verdict = Text("ok", "green") if check.passed else Text("WRONG", "red bold")
             figures = (
                 f"{check.error:.2g}",
                 f"{check.allowed:.0e}" if check.allowed else "0",

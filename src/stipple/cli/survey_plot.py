@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+from stipple.errors import InputError
 from stipple.files import atomic_write
 from stipple.formats.captures.survey import Survey
+from stipple.text import visible
 
 Array = np.ndarray
 _MOST_POINTS = 20_000
@@ -37,12 +40,23 @@ def draw(survey: Survey, path: str) -> None:
             plot.plot(*places[ids].T, "o", color=color, markersize=4, label=f"{name}: {len(ids)}")
     _limit(plot, places, capture.points @ axes.T if len(capture.points) else places)
     plot.set_aspect("equal")
-    plot.set_title(f"{capture.root.name}: {capture.kind}, from above")
+    # a name is no formula, whatever dollars it holds
+    plot.set_title(visible(f"{capture.root.name}: {capture.kind}, from above"), parse_math=False)
     plot.legend(loc="upper right")
     plot.grid(alpha=0.2)
-    suffix = Path(path).suffix.lstrip(".").lower() or "png"
-    with atomic_write(path) as file:
-        figure.savefig(file, format=suffix, dpi=110)
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box stands where the font has none
+        figure.savefig(file, format=picture_kind(path), dpi=110)
+
+
+def picture_kind(path: str) -> str:
+    """The kind of picture that a path's suffix means, png by default. Raises InputError for one that is none."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    kind, known = Path(path).suffix.lstrip(".").lower() or "png", FigureCanvasAgg.get_supported_filetypes()
+    if kind not in known:
+        raise InputError(f"{path}: expected a picture ({', '.join('.' + k for k in known)})")
+    return kind
 
 
 def _ground_axes(up: Array) -> Array:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from stipple.cli.lasting import lasting
 from stipple.cli.options import device_options
+from stipple.cli.terminal import Terminal
 from stipple.errors import InputError, StippleError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _FLAGS = {
     "masks": "data.masks",
     "intrinsics": "data.intrinsics",
     "depth_scale": "data.depth_scale",
+    "allow_outside": "data.allow_outside",
     "image_memory": "data.image_memory",
     "max_gaussians": "density.max_count",
     "strategy": "density.strategy",
@@ -50,6 +51,12 @@ def capture_flags(function: Any) -> Any:
         click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
         click.option(
             "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
+        ),
+        click.option(
+            "--allow-outside",
+            is_flag=True,
+            default=None,
+            help="Also read files that the capture names outside of its folder; for captures that you trust.",
         ),
         click.option("--downscale", type=click.FloatRange(1, 64), help="Use photos this many times smaller."),
         click.option("--test-every", type=click.IntRange(0), help="Hold out every n-th view; 0: none. 8 by default."),
@@ -131,12 +138,13 @@ def train(
     if not resume and capture is None:
         raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
-    console = Console(file=lasting(sys.stderr))  # hours of training end neither with a pipe nor with a terminal
+    # hours of training end neither with a pipe nor with a terminal
+    console = Terminal(file=lasting(sys.stderr))
     if resume:
         folder.read_description()  # a folder without a run is left alone
     with folder.held() as note:
         if note is not None:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.say(f"note: {note}")
         if resume:
             config, described = folder.read_description()
             capture = capture or described["capture"]
@@ -149,7 +157,7 @@ def train(
         _train(problem, folder, capture, device, resume, console)
 
 
-def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resume: bool, console: Console) -> None:
+def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resume: bool, console: Terminal) -> None:
     """Train in a folder that is held, and report."""
     from stipple.cli.progress import TerminalMeter
     from stipple.train import Trainer
@@ -227,7 +235,7 @@ def _headline(problem: Problem) -> str:
 
 
 def _report(
-    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Console
+    problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Terminal
 ) -> None:
     from stipple.train.evaluation import mean_scores
     from stipple.train.report import write_report

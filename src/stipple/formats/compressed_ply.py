@@ -25,20 +25,33 @@ _COLOR_BOUNDS = tuple(f"{edge}_{axis}" for edge in ("min", "max") for axis in "r
 
 def matches(elements: list[Element]) -> bool:
     """Whether a header declares the compressed layout."""
-    vertex = next((e for e in elements if e.name == "vertex"), None)
-    return vertex is not None and set(_PACKED) <= {n for n, _ in vertex.properties}
+    return any(e.name == "vertex" and not e.names.isdisjoint(_PACKED) for e in elements)
 
 
 def read(name: str, file: BinaryIO, form: str, elements: list[Element]) -> Gaussians:
-    """The Gaussians that follow a compressed header."""
+    """The Gaussians that follow a compressed header. Raises FileFormatError."""
+    _check_header(name, elements)
     tables: dict[str, Any] = {e.name: read_table(name, file, form, e) for e in elements}
-    chunks, vertex = tables.get("chunk"), tables["vertex"]
-    if chunks is None or any(b not in (chunks.dtype.names or ()) for b in _BOUNDS):
-        raise FileFormatError(f"{name}: a compressed PLY without an element 'chunk' that holds bounds")
+    chunks, vertex = tables["chunk"], tables["vertex"]
     if len(chunks) * _CHUNK < len(vertex):
         raise FileFormatError(
             f"{name}: {len(vertex)} Gaussians need {-(-len(vertex) // _CHUNK)} chunks, got {len(chunks)}"
         )
+    with np.errstate(all="ignore"):  # bounds may be anything: what is then infinite or NaN is not drawn
+        return _unpacked(name, chunks, vertex, tables.get("sh"))
+
+
+def _check_header(name: str, elements: list[Element]) -> None:
+    found = {e.name: e for e in elements}
+    if "chunk" not in found or not found["chunk"].names >= set(_BOUNDS):
+        raise FileFormatError(f"{name}: a compressed PLY without an element 'chunk' that holds bounds")
+    kinds = dict(found["vertex"].properties)
+    wrong = [n for n in _PACKED if kinds.get(n) not in ("u4", "i4")]
+    if wrong:
+        raise FileFormatError(f"{name}: a compressed PLY whose vertex has no 32-bit integers {', '.join(wrong)}")
+
+
+def _unpacked(name: str, chunks: Any, vertex: Any, sh: Any) -> Gaussians:
     rows = chunks[np.arange(len(vertex)) // _CHUNK]
     words = {n: vertex[n].astype(np.uint32) for n in _PACKED}
     color = np.stack([_bits(words["packed_color"], shift, 8) for shift in (24, 16, 8, 0)], axis=1)
@@ -52,7 +65,7 @@ def read(name: str, file: BinaryIO, form: str, elements: list[Element]) -> Gauss
         _between(rows, _BOUNDS[6:], _three(words["packed_scale"])),
         _rotations(words["packed_rotation"]),
         np.log(alpha / (1 - alpha)),
-        _harmonics(name, rgb_to_sh(rgb), tables.get("sh")),
+        _harmonics(name, rgb_to_sh(rgb), sh),
     )
 
 
@@ -86,11 +99,14 @@ def _rotations(words: np.ndarray) -> np.ndarray:
 def _harmonics(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
     if table is None:
         return band0[:, None, :]
-    columns = [n for n in table.dtype.names if n.startswith("f_rest_")]
+    columns = [f"f_rest_{i}" for i in range(sum(1 for n in table.dtype.names if n.startswith("f_rest_")))]
     count = len(columns) // 3 + 1
-    if len(columns) % 3 or sh_degree(count) is None or len(table) != len(band0):
+    numbered = set(columns) <= set(table.dtype.names)
+    if len(columns) % 3 or sh_degree(count) is None or not numbered or (columns and len(table) != len(band0)):
         raise FileFormatError(f"{name}: element 'sh' has {len(columns)} coefficients for {len(table)} Gaussians")
-    values = np.stack([table[f"f_rest_{i}"].astype(float) for i in range(len(columns))], axis=1)
+    if not columns:
+        return band0[:, None, :]
+    values = np.stack([table[n].astype(float) for n in columns], axis=1)
     centred = np.where(values == 0, 0.0, np.where(values == 255, 1.0, (values + 0.5) / 256)) - 0.5
     rest = (centred * 8).reshape(len(table), 3, count - 1).transpose(0, 2, 1)
     return np.concatenate([band0[:, None, :], rest], axis=1)

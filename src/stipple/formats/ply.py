@@ -21,6 +21,7 @@ _TYPES = {
 }  # fmt: skip
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 1 << 20
+_MAX_WORD = 400  # characters of a number in text, and of what separates it from the next
 
 
 @dataclass
@@ -31,11 +32,16 @@ class Element:
     count: int
     properties: list[tuple[str, str]]
 
+    @property
+    def names(self) -> set[str]:
+        return {n for n, _ in self.properties}
+
 
 def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
     if file.readline(16).strip() != b"ply":
         raise FileFormatError(f"{name}: not a PLY file (its first line is not 'ply')")
-    form, elements, size = "", [], 0
+    form, size = "", 0
+    elements: list[Element] = []
     while True:
         line = file.readline(4096)
         size += len(line)
@@ -47,21 +53,38 @@ def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
         if words == ["end_header"]:
             break
         try:
-            if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
-                form = words[1]
-            elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
-                elements.append(Element(words[1], int(words[2]), []))
-            elif words[0] == "property" and words[1] == "list" and elements:
-                elements[-1].properties.append((words[4], "list"))
-            elif words[0] == "property" and len(words) == 3 and elements:
-                elements[-1].properties.append((words[2], _TYPES[words[1]]))
-            else:
-                raise KeyError
+            form = _read_line(words, elements) or form
         except (KeyError, IndexError):
             raise FileFormatError(f"{name}: cannot read the header line {' '.join(words)[:80]!r}") from None
     if not form:
         raise FileFormatError(f"{name}: the header has no format line")
+    _refuse_twice(f"{name}: an element", [e.name for e in elements])
+    for element in elements:
+        _refuse_twice(f"{name}: a property of {element.name}", [n for n, _ in element.properties])
     return form, elements
+
+
+def _read_line(words: list[str], elements: list[Element]) -> str:
+    """Add what a line declares to the elements; the format, where it says that. Raises KeyError or IndexError."""
+    if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
+        return words[1]
+    if words[0] == "element" and len(words) == 3 and words[2].isdigit():
+        elements.append(Element(words[1], int(words[2]), []))
+    elif words[0] == "property" and words[1] == "list" and elements:
+        elements[-1].properties.append((words[4], "list"))
+    elif words[0] == "property" and len(words) == 3 and elements:
+        elements[-1].properties.append((words[2], _TYPES[words[1]]))
+    else:
+        raise KeyError(words[0])
+    return ""
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FileFormatError(f"{what} is declared twice: {name}")
+        seen.add(name)
 
 
 def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
@@ -72,33 +95,34 @@ def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
             f"{name}: element {element.name!r} before or with the splats has a list property {lists[0]!r}"
         )
     dtype = np.dtype([(n, _ORDERS[form] + kind) for n, kind in element.properties])
+    if not element.properties:
+        return np.empty(0, dtype)  # rows without numbers take no room, however many there are
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    # in text a number is a digit and what separates it from the next, which the last of the file need not have
+    row, spare, most = (2 * len(element.properties), 1, "at most ") if form == "ascii" else (dtype.itemsize, 0, "")
+    if element.count * row > left + spare:
+        raise FileFormatError(
+            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds "
+            f"{most}{max(0, left + spare) // row}"
+        )
     if form == "ascii":
         return _read_ascii(name, file, element, dtype)
-    start = file.tell()
-    size = os.fstat(file.fileno()).st_size - start
-    if size < element.count * dtype.itemsize:
-        held = size // dtype.itemsize if dtype.itemsize else 0
-        raise FileFormatError(
-            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds {held}"
-        )
     return np.frombuffer(file.read(element.count * dtype.itemsize), dtype, element.count)
 
 
 def _read_ascii(name: str, file: BinaryIO, element: Element, dtype: np.dtype[Any]) -> Any:
     columns = len(element.properties)
-    rows = np.empty((min(element.count, 1 << 16), columns))
+    rows = np.empty((element.count, columns))
     for i in range(element.count):
-        words = file.readline().split()
-        if i == len(rows):  # grown as lines come, so that a hostile count allocates nothing
-            rows = np.concatenate([rows, np.empty((min(len(rows), element.count - len(rows)), columns))])
+        words = file.readline(columns * _MAX_WORD).split()
         try:
             if len(words) != columns:
                 raise ValueError(f"{len(words)} values where {columns} are declared" if words else "the file ends")
             rows[i] = [float(w) for w in words]
         except ValueError as error:
-            raise FileFormatError(f"{name}: {element.name} {i} of {element.count}: {error}") from None
+            raise FileFormatError(f"{name}: {element.name} {i} of {element.count}: {str(error)[:200]}") from None
     table = np.empty(element.count, dtype)
     for k, (column, _) in enumerate(element.properties):
         with np.errstate(all="ignore"):
-            table[column] = rows[: element.count, k]
+            table[column] = rows[:, k]
     return table

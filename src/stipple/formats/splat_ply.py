@@ -16,6 +16,7 @@ from stipple.errors import FileFormatError
 from stipple.files import atomic_write
 from stipple.formats import compressed_ply
 from stipple.formats.ply import Element, read_header, read_table
+from stipple.formats.reading import open_file
 from stipple.scene.gaussians import Gaussians
 from stipple.scene.harmonics import sh_degree
 
@@ -29,7 +30,7 @@ def load_ply(path: str | os.PathLike[str]) -> Gaussians:
     Raises FileFormatError, naming the file and what is wrong with it; OSError if it cannot be read.
     """
     name = os.fspath(path)
-    with open(name, "rb") as file:
+    with open_file(name) as file:
         form, elements = read_header(name, file)
         if compressed_ply.matches(elements):
             return compressed_ply.read(name, file, form, elements)
@@ -42,18 +43,17 @@ def load_ply(path: str | os.PathLike[str]) -> Gaussians:
 
 
 def _check_properties(name: str, element: Element) -> None:
-    have = {n for n, _ in element.properties}
+    have = element.names
     missing = [p for p in _NEEDED if p not in have]
     if missing:
         hint = " (a point cloud, not a splat scene)" if {"x", "y", "z"} <= have and "f_dc_0" in missing else ""
         raise FileFormatError(f"{name}: vertex has no property {', '.join(missing)}{hint}")
-    if len(have) != len(element.properties):
-        raise FileFormatError(f"{name}: a property of vertex is declared twice")
 
 
 def _gaussians(name: str, table: Any) -> Gaussians:
     def columns(*names: str) -> np.ndarray:
-        return np.stack([table[n].astype(np.float32) for n in names], axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 lies infinity, which is not drawn
+            return np.stack([table[n].astype(np.float32) for n in names], axis=1)
 
     rest = sum(1 for n in table.dtype.names if n.startswith("f_rest_"))
     coefficients = rest // 3 + 1
@@ -68,7 +68,7 @@ def _gaussians(name: str, table: Any) -> Gaussians:
         columns("x", "y", "z"),
         columns("scale_0", "scale_1", "scale_2"),
         columns("rot_0", "rot_1", "rot_2", "rot_3"),
-        table["opacity"].astype(np.float32),
+        columns("opacity")[:, 0],
         sh,
     )
 

@@ -111,6 +111,8 @@ def rotation_of(quat: ArrayLike) -> Array:
     q = np.asarray(quat, float)
     if q.shape != (4,) or not np.isfinite(q).all() or not np.any(q):
         raise InputError(f"quaternion: expected four finite numbers, not all 0, got {quat!r}")
+    if not 1e-100 < np.abs(q).max() < 1e100:  # where squares overflow or vanish
+        q = q / np.abs(q).max()
     w, x, y, z = q / np.linalg.norm(q)
     return np.array(
         [

@@ -86,13 +86,13 @@ class Gaussians:
     @property
     def scales(self) -> Array:
         """Sigma [N, 3], linear."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(np.exp(self.log_scales))
 
     @property
     def opacities(self) -> Array:
         """Opacities [N] in [0, 1]."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(1 / (1 + np.exp(-self.logit_opacities)))
 
     @property

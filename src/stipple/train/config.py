@@ -15,6 +15,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stipple.errors import FileFormatError, InputError
+from stipple.formats.reading import read_bytes
+from stipple.text import shown, visible
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,8 +24,31 @@ else:
     import tomli as tomllib
 
 
+_MOST_BYTES, _LONGEST_LINE = 1 << 16, 1 << 12  # reading dotted keys takes time that grows with their length squared
+_INTEGERS, _NUMBERS, _DEEPEST = 2**31, 1e30, 4
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _held(cls, value: Any) -> Any:
+        """What 32-bit integers and floats hold, nothing nested without end."""
+        _check_numbers(value, _DEEPEST)
+        return value
+
+
+def _check_numbers(value: Any, depth: int) -> None:
+    if isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
+        raise ValueError(f"expected a whole number below {_INTEGERS}")
+    if isinstance(value, float) and abs(value) > _NUMBERS:
+        raise ValueError(f"expected a number no larger than {_NUMBERS:g}")
+    if isinstance(value, (list, tuple)):
+        if not depth:
+            raise ValueError("expected fewer lists in lists")
+        for item in value:
+            _check_numbers(item, depth - 1)
 
 
 class Data(_Section):
@@ -35,6 +60,7 @@ class Data(_Section):
     masks: str | None = Field(None, description="folder of masks; bright pixels count")
     intrinsics: tuple[float, float, float, float] | None = Field(None, description="fx, fy, cx, cy (RGB-D)")
     depth_scale: float | None = Field(None, gt=0, description="integers of depth to a world unit (RGB-D)")
+    allow_outside: bool = Field(False, description="also read files that the capture names outside of its folder")
     image_memory: float = Field(4.0, gt=0, description="gigabytes of decoded photos kept; more are streamed")
 
 
@@ -181,18 +207,30 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def preset(name: str) -> Config:
     """A configuration by the name of its preset."""
-    if name not in PRESETS:
-        raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+    if not isinstance(name, str) or name not in PRESETS:  # from a file it may be anything
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {shown(name)}")
     return Config.model_validate({"preset": name, **PRESETS[name]})
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file."""
+    """The tables of a TOML file. Raises FileFormatError, naming it, where it is none."""
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return values
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return _parse_toml(read_bytes(path, _MOST_BYTES).decode())
+    except FileFormatError:
+        raise
+    except ValueError as error:
         raise FileFormatError(f"{path}: not valid TOML: {error}") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Tables from TOML. Raises ValueError."""
+    if any(len(line) > _LONGEST_LINE for line in text.split("\n")):
+        raise ValueError(f"a line is longer than {_LONGEST_LINE} characters")
+    try:
+        tables: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return tables
 
 
 def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
@@ -200,7 +238,7 @@ def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
 
     Raises InputError that names the value, what it is and what was expected.
     """
-    chosen = name or next((str(layer["preset"]) for layer in reversed(layers) if "preset" in layer), "standard")
+    chosen = name or next((layer["preset"] for layer in reversed(layers) if "preset" in layer), "standard")
     values = preset(chosen).model_dump(exclude_none=True)
     for layer in layers:
         _lay_over(values, layer)
@@ -214,11 +252,11 @@ def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
 def _first_problem(error: ValidationError) -> str:
     """The first of a validation's errors, in one sentence."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][:2]) or "values"
+    where = visible(".".join(str(part)[:80] for part in first["loc"][:2])) or "values"
     if first["type"] == "extra_forbidden":
         known = ", ".join(n for n, _ in fields() if n.startswith(f"{first['loc'][0]}."))
         return f"there is no value {where}" + (f"; known are {known}" if known else "")
-    return f"{where}: {first['msg'].lower()}, got {first['input']!r}"
+    return f"{where}: {first['msg'].lower()}, got {shown(first['input'])}"
 
 
 def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -237,8 +275,8 @@ def parse_setting(text: str) -> dict[str, Any]:
         near = ", ".join(n for n in known if name.strip().split(".")[-1] in n) or "see --show-config"
         raise InputError(f"--set {text}: expected section.key=value with a known key ({near})")
     try:
-        parsed = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
+        parsed = _parse_toml(f"v = {value}")["v"]
+    except ValueError:
         parsed = value
     return layer_of(name.strip(), parsed)
 

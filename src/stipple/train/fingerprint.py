@@ -11,6 +11,7 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures import Capture, View
+from stipple.formats.reading import open_file
 
 Array = np.ndarray
 Record = Mapping[str, Any]
@@ -45,7 +46,7 @@ def digest_of(path: Path) -> str:
     """A digest of a file's bytes. Raises FileFormatError where it cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except FileNotFoundError:

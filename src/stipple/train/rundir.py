@@ -15,6 +15,7 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.files import atomic_write, remove_leftovers
+from stipple.formats.reading import read_text
 from stipple.scene.camera import Camera
 from stipple.scene.normalization import Normalization
 from stipple.train.config import Config, make_config, read_toml
@@ -22,6 +23,7 @@ from stipple.train.lock import FileLock
 
 Array = np.ndarray
 _NUMBERS = ("width", "height", "fx", "fy", "cx", "cy", "near", "far")
+_LONGEST_SIDE, _FARTHEST, _LARGEST_EXPOSURE = 1_000_000, 1e15, 1e30
 
 
 @dataclass(frozen=True)
@@ -170,22 +172,40 @@ class RunFolder:
         write_json(self.cameras, listed)
 
     def read_cameras(self) -> dict[str, tuple[Camera, Array | None]]:
-        """Cameras, and exposures where they were fitted, by the view's name."""
+        """Cameras, and exposures where they were fitted, by the view's name: at least one."""
+        rows = read_json(self.cameras)
+        if not isinstance(rows, list) or not rows:
+            raise FileFormatError(f"{self.cameras}: expected a list of at least one camera")
         made = {}
-        try:
-            for row in read_json(self.cameras):
-                numbers = {k: row[k] for k in _NUMBERS}
-                exposure = np.array(row["exposure"], np.float32).reshape(3, 4) if "exposure" in row else None
-                made[str(row["name"])] = (Camera(**numbers, viewmat=np.array(row["viewmat"], float)), exposure)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{self.cameras}: broken: {error}") from None
+        for i, row in enumerate(rows):
+            try:
+                made[str(row["name"])] = _camera_row(row)
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+                raise FileFormatError(f"{self.cameras}: camera {i} is broken: {error}") from None
         return made
+
+
+def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:
+    width, height, *numbers = (float(row[k]) for k in _NUMBERS)
+    if not (width.is_integer() and height.is_integer() and max(width, height) <= _LONGEST_SIDE):
+        raise InputError(f"expected whole numbers of pixels, at most {_LONGEST_SIDE}, got {width} x {height}")
+    viewmat = np.array(row["viewmat"], float)
+    if viewmat.shape == (4, 4) and not (np.abs(viewmat) <= _FARTHEST).all():
+        raise InputError(f"expected a viewmat of numbers up to {_FARTHEST:g}")
+    fx, fy, cx, cy, near, far = numbers
+    camera = Camera(int(width), int(height), fx, fy, cx, cy, viewmat, near, far)
+    if "exposure" not in row:
+        return camera, None
+    exposure = np.array(row["exposure"], float).reshape(3, 4)
+    if not (np.abs(exposure) <= _LARGEST_EXPOSURE).all():
+        raise InputError("expected an exposure of finite numbers")
+    return camera, exposure.astype(np.float32)
 
 
 # --- files ------------------------------------------------------------------------------------------------
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold bytes that are no UTF-8
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -194,8 +214,10 @@ def write_json(path: Path, values: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: the file is missing") from None
+    except FileFormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not valid JSON: {error}") from None

@@ -9,6 +9,7 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures.colmap_model import Model, ModelCamera, ModelImage, model_suffix, read_model
+from stipple.formats.captures.folder import CaptureFolder
 from stipple.formats.captures.model import Capture, Lens, View, checked_capture
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES
 from stipple.scene.camera import Camera
@@ -26,15 +27,19 @@ def find_model(root: Path) -> Path | None:
     return next((p for p in places if model_suffix(p)), None)
 
 
-def load_colmap(root: Path, images: str | None = None) -> Capture:
+def load_colmap(root: Path, images: str | None = None, allow_outside: bool = False) -> Capture:
     """Read a COLMAP capture. ``images`` names the folder of photos inside it, ``images`` by default."""
+    capture = CaptureFolder(root, allow_outside)
     folder = find_model(root)
     if folder is None:
         raise InputError(f"{root}: no COLMAP model: expected cameras and images as .bin or .txt in sparse/0")
     model = read_model(folder)
     photos, notes = _photo_folder(root, images)
     row = {int(n): i for i, n in enumerate(model.ids)}
-    views = [_view(folder, photos, model, image, row) for image in model.images]
+    views = [
+        _view(folder, capture.file(image.name, f"{folder}: an image", photos), model, image, row)
+        for image in model.images
+    ]
     others = [p.name for p in sorted(folder.parent.glob("*")) if p != folder and model_suffix(p)]
     if others and folder.name != ".":
         notes.append(f"the model in {folder.name} is used; others are there: {', '.join(others)}")
@@ -58,15 +63,13 @@ def _photo_folder(root: Path, images: str | None) -> tuple[Path, list[str]]:
     raise InputError(f"{root}: no folder images; name the one that holds the photos with --images")
 
 
-def _view(folder: Path, photos: Path, model: Model, image: ModelImage, row: dict[int, int]) -> View:
+def _view(folder: Path, photo: Path, model: Model, image: ModelImage, row: dict[int, int]) -> View:
     try:
         camera, lens = _camera(model.cameras[image.camera], image)
     except InputError as error:
         raise FileFormatError(f"{folder}: image {image.name!r}: {error}") from None
     seen = [row[i] for i in image.observed.tolist() if i in row]
-    return View(
-        image.name, photos / image.name, camera, lens, points=np.unique(np.array(seen, np.int64)) if seen else None
-    )
+    return View(image.name, photo, camera, lens, points=np.unique(np.array(seen, np.int64)) if seen else None)
 
 
 def _camera(camera: ModelCamera, image: ModelImage) -> tuple[Camera, Lens | None]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stipple.errors import FileFormatError
+from stipple.formats.reading import read_bytes, read_lines
 
 Array = np.ndarray
 _MODELS: dict[int, tuple[str, int]] = {
@@ -31,7 +32,8 @@ _MODELS: dict[int, tuple[str, int]] = {
 }
 _PARAMS = dict(_MODELS.values())
 _MAX_NAME = 4096
-_OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
+_OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
+_NO_POINT = 2**64 - 1  # ids of points are unsigned; text writes this one as -1
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def read_model(folder: Path) -> Model:
         if image.camera not in cameras:
             raise FileFormatError(f"{files[1]}: image {image.name!r} names camera {image.camera}, which is not there")
     rows = (_points_bin if binary else _points_txt)(files[2]) if files[2].is_file() else []
-    ids = np.array([r[0] for r in rows], np.int64)
+    ids = np.array([r[0] for r in rows], np.uint64)
     points = np.array([r[1:4] for r in rows], np.float64).reshape(-1, 3)
     colors = np.array([r[4:7] for r in rows], np.uint8).reshape(-1, 3)
     return Model(cameras, images, ids, points, colors)
@@ -98,7 +100,7 @@ class _Reader:
     """Numbers from a binary file, never past its end."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.at = path, path.read_bytes(), 0
+        self.path, self.data, self.at = path, read_bytes(path), 0
 
     def take(self, form: str) -> tuple[Any, ...]:
         size = struct.calcsize("<" + form)
@@ -128,7 +130,7 @@ class _Reader:
         end = self.data.find(b"\0", self.at, self.at + _MAX_NAME)
         if end < 0:
             raise FileFormatError(f"{self.path}: an image name at byte {self.at} does not end")
-        text = self.data[self.at : end].decode("utf-8", "replace")
+        text = self.data[self.at : end].decode("utf-8", "surrogateescape")
         self.at = end + 1
         return text
 
@@ -152,7 +154,7 @@ def _images_bin(path: Path) -> list[ModelImage]:
         count = file.count(_OBSERVATION.itemsize)
         start = file.skip(count * _OBSERVATION.itemsize)
         observed = np.frombuffer(file.data, _OBSERVATION, count, start)["point"]
-        made.append(ModelImage(name, values[8], values[1:5], values[5:8], observed[observed >= 0]))
+        made.append(ModelImage(name, values[8], values[1:5], values[5:8], observed[observed != _NO_POINT]))
     return made
 
 
@@ -167,12 +169,11 @@ def _points_bin(path: Path) -> list[tuple[float, ...]]:
 
 
 # --- text -------------------------------------------------------------------------------------------------
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Numbered lines as words, comments left out; empty lines stay, as images have them."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.startswith("#"):
-                yield number, line.split()
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, comments left out; empty lines stay, as images have them."""
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.startswith("#"):
+            yield number, line
 
 
 def _bad(path: Path, number: int, expected: str) -> FileFormatError:
@@ -181,7 +182,8 @@ def _bad(path: Path, number: int, expected: str) -> FileFormatError:
 
 def _cameras_txt(path: Path) -> dict[int, ModelCamera]:
     made = {}
-    for number, words in _lines(path):
+    for number, line in _lines(path):
+        words = line.split()
         if not words:
             continue
         try:
@@ -200,14 +202,15 @@ def _cameras_txt(path: Path) -> dict[int, ModelCamera]:
 def _images_txt(path: Path) -> list[ModelImage]:
     made: list[ModelImage] = []
     pending: tuple[str, int, tuple[float, ...], tuple[float, ...]] | None = None
-    for number, words in _lines(path):
+    for number, line in _lines(path):
         if pending is not None:
-            made.append(ModelImage(*pending, _observed(path, number, words)))
+            made.append(ModelImage(*pending, _observed(path, number, line.split())))
             pending = None
-        elif words:
+        elif line.strip():
+            words = line.split(maxsplit=9)
             try:
                 numbers = tuple(float(w) for w in words[1:8])
-                name = " ".join(words[9:])
+                name = words[9].rstrip()  # it may hold spaces, several in a row too
                 pending = (name, int(words[8]), numbers[:4], numbers[4:])
             except (ValueError, IndexError):
                 name = ""
@@ -220,17 +223,18 @@ def _images_txt(path: Path) -> list[ModelImage]:
 
 def _observed(path: Path, number: int, words: list[str]) -> Array:
     try:
-        ids = np.array(words[2::3], np.int64)
+        ids = np.array([_NO_POINT if w == "-1" else int(w) for w in words[2::3]], np.uint64)
     except (ValueError, OverflowError):
         ids = None
     if ids is None or len(words) % 3:
         raise _bad(path, number, "X Y POINT3D_ID for each observation (each image has two lines)")
-    return np.asarray(ids[ids >= 0])
+    return np.asarray(ids[ids != _NO_POINT])
 
 
 def _points_txt(path: Path) -> list[tuple[float, ...]]:
     made: list[tuple[float, ...]] = []
-    for number, words in _lines(path):
+    for number, line in _lines(path):
+        words = line.split()
         if not words:
             continue
         try:
@@ -240,4 +244,6 @@ def _points_txt(path: Path) -> list[tuple[float, ...]]:
             raise _bad(path, number, "POINT3D_ID X Y Z R G B ERROR TRACK") from None
         if len(color) != 3 or not all(0 <= c <= 255 for c in color):
             raise _bad(path, number, "colours from 0 to 255")
+        if not 0 <= made[-1][0] <= _NO_POINT:
+            raise _bad(path, number, "an id from 0 to 2^64 - 1")
     return made

@@ -15,6 +15,7 @@ from stipple.scene.camera import Camera
 
 Array = np.ndarray
 _ASPECT_TOLERANCE = 0.02
+_FINEST_DEPTH = 16  # times the photo's pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +116,11 @@ def _depth(view: View, size: tuple[int, int]) -> Array:
     if view.depth.suffix.lower() == ".npy":
         return decode_depth(view.depth, size, view.depth_scale)
     stored = stored_sizes(view.depth)[1]
+    if stored[0] * stored[1] > _FINEST_DEPTH * size[0] * size[1]:
+        raise FileFormatError(
+            f"{view.depth}: {stored[0]} x {stored[1]} pixels of depth are far more than the photo's, "
+            f"{size[0]} x {size[1]}"
+        )
     depth = decode_depth(view.depth, stored, view.depth_scale)
     return depth if stored == size else np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST))
 

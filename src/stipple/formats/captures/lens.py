@@ -54,7 +54,7 @@ def _maps(numbers: tuple[float, ...], lens: Lens) -> tuple[tuple[float, ...], Ar
             new, _ = cv2.getOptimalNewCameraMatrix(k, five, size, 0.0)
             x, y = cv2.initUndistortRectifyMap(k, five, eye, new, size, cv2.CV_32FC1)
     except cv2.error as error:
-        raise InputError(f"lens: cannot be undone with coefficients {lens.coefficients}: {error}") from None
+        raise InputError(f"lens: cannot be undone with coefficients {lens.coefficients}: {error.err}") from None
     made = (float(new[0, 0]), float(new[1, 1]), float(new[0, 2]) + _HALF, float(new[1, 2]) + _HALF)
     if not np.isfinite(made).all() or min(made[:2]) <= 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InputError(f"lens: cannot be undone with coefficients {lens.coefficients}: no pinhole camera fits")

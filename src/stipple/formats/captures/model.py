@@ -10,8 +10,11 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.scene.camera import Camera
+from stipple.text import shown
 
 Array = np.ndarray
+_FARTHEST = 1e15  # squares of distances, and their squares, stay far from float32's and float64's ends
+_LONGEST_SIDE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,34 @@ def checked_capture(
     """A capture with views in the order of their names and only finite points."""
     if not views:
         raise FileFormatError(f"{root}: the {kind} capture holds no view")
-    names = [v.name for v in views]
-    if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise FileFormatError(f"{root}: two views are called {twice!r}")
+    seen: set[str] = set()
+    for view in views:
+        if view.name in seen:
+            raise FileFormatError(f"{root}: two views are called {view.name!r}")
+        seen.add(view.name)
+        _check_camera(root, view)
     xyz = np.zeros((0, 3)) if points is None else np.asarray(points, np.float64).reshape(-1, 3)
     rgb = np.full((len(xyz), 3), 128, np.uint8) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)
     ordered, said = sorted(views, key=lambda v: v.name), list(notes)
-    kept: Array = np.asarray(np.isfinite(xyz).all(axis=1))
+    with np.errstate(invalid="ignore"):
+        kept: Array = np.asarray((np.abs(xyz) <= _FARTHEST).all(axis=1))
     if not kept.all():
-        said.append(f"{int((~kept).sum())} of {len(xyz)} points hold NaN or infinity and were left out")
+        said.append(
+            f"{int((~kept).sum())} of {len(xyz)} points hold NaN or infinity, or lie farther out than {_FARTHEST:g}, "
+            "and were left out"
+        )
         row = np.cumsum(kept) - 1
         ordered = [v if v.points is None else replace(v, points=row[v.points[kept[v.points]]]) for v in ordered]
     return Capture(root, kind, tuple(ordered), xyz[kept], rgb[kept], tuple(said), tuple(sorted(unused)))
+
+
+def _check_camera(root: Path, view: View) -> None:
+    camera = view.camera
+    if max(camera.width, camera.height) > _LONGEST_SIDE:
+        raise FileFormatError(
+            f"{root}: the camera of {view.name!r} has {shown(camera.width)} x {shown(camera.height)} pixels; expected "
+            f"at most {_LONGEST_SIDE:,} a side"
+        )
+    with np.errstate(all="ignore"):
+        if not (np.abs(camera.position) <= _FARTHEST).all():
+            raise FileFormatError(f"{root}: the camera of {view.name!r} lies farther out than {_FARTHEST:g}")

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from stipple.errors import FileFormatError, InputError
+from stipple.formats.captures.folder import CaptureFolder
 from stipple.formats.captures.model import Capture, Lens, View, checked_capture
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES, stored_sizes
 from stipple.formats.captures.points import read_points
+from stipple.formats.reading import read_text
 from stipple.scene.camera import Camera
+from stipple.text import shown, visible
 
 Array = np.ndarray
 _RADIAL = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
@@ -28,16 +31,16 @@ _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "RADIAL", "SIMPLE_RADIAL", "
 _FISHEYES = ("OPENCV_FISHEYE", "FISHEYE")
 _SPLITS = ("train", "test", "val")
 _MILLIMETRE = 1e-3
+_UNITS = (1e-12, 1e12)
 
 
-def load_nerfstudio(file: Path) -> Capture:
+def load_nerfstudio(file: Path, allow_outside: bool = False) -> Capture:
     """Read a nerfstudio capture from its transforms.json."""
-    meta = _read_json(file)
-    root = file.parent
-    lists = {s: {str(Path(n)) for n in meta.get(f"{s}_filenames", [])} for s in _SPLITS}
+    meta, folder = _read_json(file), CaptureFolder(file.parent, allow_outside)
+    lists = {s: _names(file, f"{s}_filenames", meta.get(f"{s}_filenames")) for s in _SPLITS}
     views, notes = [], []
     for i, frame in enumerate(_frames(file, meta)):
-        view = _view(file, i, frame, meta)
+        view = _view(file, folder, i, frame, meta)
         name = str(Path(frame["file_path"]))
         split = next((s for s in _SPLITS if name in lists[s]), "")
         if any(lists.values()) and not split:
@@ -46,15 +49,16 @@ def load_nerfstudio(file: Path) -> Capture:
     views = [v for v in views if v.split != "val"]
     points = colors = None
     if meta.get("ply_file_path"):
-        points, colors = read_points(root / str(meta["ply_file_path"]))
+        points, colors = read_points(folder.file(meta["ply_file_path"], f"{file}: ply_file_path"))
     if any(v.lens and v.lens.fisheye for v in views):
         notes.append("fisheye photos are undistorted to a pinhole camera; their outermost parts are not used")
-    return checked_capture(root, "nerfstudio", views, points, colors, notes)
+    return checked_capture(file.parent, "nerfstudio", views, points, colors, notes)
 
 
-def load_blender(root: Path) -> Capture:
+def load_blender(root: Path, allow_outside: bool = False) -> Capture:
     """Read a Blender synthetic scene: transforms_train.json, and transforms_test.json (or val) as held-out views."""
     held_out = next((s for s in ("test", "val") if (root / f"transforms_{s}.json").is_file()), None)
+    folder = CaptureFolder(root, allow_outside)
     views, notes = [], []
     for split in ("train", held_out):
         if split is None:
@@ -62,7 +66,7 @@ def load_blender(root: Path) -> Capture:
             continue
         file = root / f"transforms_{split}.json"
         meta = _read_json(file)
-        made = [_view(file, i, frame, meta) for i, frame in enumerate(_frames(file, meta))]
+        made = [_view(file, folder, i, frame, meta) for i, frame in enumerate(_frames(file, meta))]
         # without a test file the usual every-nth hold-out applies
         views += [replace(v, split="" if held_out is None else "train" if split == "train" else "test") for v in made]
     if held_out == "test" and (root / "transforms_val.json").is_file():
@@ -72,7 +76,9 @@ def load_blender(root: Path) -> Capture:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = json.loads(read_text(file))
+    except FileFormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{file}: not valid JSON: {error}") from None
     if not isinstance(meta, dict):
@@ -90,35 +96,50 @@ def _frames(file: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
     return frames
 
 
-def _view(file: Path, number: int, frame: Mapping[str, Any], meta: Mapping[str, Any]) -> View:
-    where = f"{file}: frame {number} ({frame['file_path']})"
-    image = _image(file.parent, frame["file_path"])
+def _names(file: Path, key: str, listed: object) -> set[str]:
+    """The photos of a split; none where it is not given."""
+    if listed is None:
+        return set()
+    if not isinstance(listed, list) or not all(isinstance(n, str) for n in listed):
+        raise FileFormatError(f"{file}: {key}: expected a list of file names, got {shown(listed)}")
+    return {str(Path(n)) for n in listed}
+
+
+def _view(file: Path, folder: CaptureFolder, number: int, frame: Mapping[str, Any], meta: Mapping[str, Any]) -> View:
+    where = f"{file}: frame {number} ({visible(frame['file_path'])})"
+    image = _photo(folder.file(frame["file_path"], f"{file}: frame {number}"))
     merged = {**meta, **frame}
     try:
         camera = _camera(merged, image)
         lens = _lens(merged)
-    except (InputError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, FileFormatError):
-            raise
+    except FileFormatError:
+        raise
+    except (InputError, TypeError, ValueError, ArithmeticError) as error:
         raise FileFormatError(f"{where}: {error}") from None
     mask, depth = frame.get("mask_path"), frame.get("depth_file_path")
-    unit = merged.get("depth_unit_scale_factor", _MILLIMETRE)
-    if not isinstance(unit, (int, float)) or not unit > 0:
-        raise FileFormatError(f"{where}: depth_unit_scale_factor: expected a number > 0, got {unit!r}")
     return View(
-        str(image.relative_to(file.parent)) if image.is_relative_to(file.parent) else str(image),
+        folder.name(image),
         image,
         camera,
         lens,
-        mask=file.parent / str(mask) if mask else None,
-        depth=file.parent / str(depth) if depth else None,
-        depth_scale=1 / unit,
+        mask=folder.file(mask, f"{where}: mask_path") if mask else None,
+        depth=folder.file(depth, f"{where}: depth_file_path") if depth else None,
+        depth_scale=1 / _unit(where, merged.get("depth_unit_scale_factor", _MILLIMETRE)),
     )
 
 
-def _image(root: Path, name: str) -> Path:
+def _unit(where: str, unit: object) -> float:
+    """World units of one step of depth."""
+    low, high = _UNITS
+    if not isinstance(unit, (int, float)) or not low <= unit <= high:
+        raise FileFormatError(
+            f"{where}: depth_unit_scale_factor: expected a number from {low:g} to {high:g}, got {shown(unit)}"
+        )
+    return float(unit)
+
+
+def _photo(path: Path) -> Path:
     """The photo that a file_path means; Blender's have no suffix."""
-    path = root / name
     if path.suffix.lower() in IMAGE_SUFFIXES or path.is_file():
         return path
     found = (path.with_name(path.name + suffix) for suffix in (".png", *IMAGE_SUFFIXES))
@@ -128,7 +149,9 @@ def _image(root: Path, name: str) -> Path:
 def _camera(values: Mapping[str, Any], image: Path) -> Camera:
     model = values.get("camera_model", "OPENCV")
     if model not in (*_PINHOLES, *_FISHEYES):
-        raise InputError(f"camera_model {model!r} is not supported; expected one of {', '.join(_PINHOLES + _FISHEYES)}")
+        raise InputError(
+            f"camera_model {shown(model)} is not supported; expected one of {', '.join(_PINHOLES + _FISHEYES)}"
+        )
     if "w" in values and "h" in values:
         width, height = int(values["w"]), int(values["h"])
     else:
@@ -151,7 +174,7 @@ def _focal(values: Mapping[str, Any], axis: str, size: int) -> float | None:
     if angle is None:
         return None
     if not 0 < float(angle) < np.pi:
-        raise InputError(f"camera_angle_{axis}: expected radians between 0 and pi, got {angle}")
+        raise InputError(f"camera_angle_{axis}: expected radians between 0 and pi, got {shown(angle)}")
     return 0.5 * size / float(np.tan(0.5 * float(angle)))
 
 
@@ -168,12 +191,14 @@ def _viewmat(matrix: Any) -> Array:
 
 def inverse_pose(pose: Array) -> Array:
     """World to camera from camera to world, its rotation made orthonormal; InputError if it is none."""
-    u, s, vt = np.linalg.svd(pose[:3, :3])
-    if not np.allclose(s, 1, atol=0.05) or np.linalg.det(pose[:3, :3]) < 0:
+    turn = pose[:3, :3]
+    u, s, vt = np.linalg.svd(turn if np.abs(turn).max() < 2 else np.zeros((3, 3)))  # rotations hold -1 to 1
+    if not np.allclose(s, 1, atol=0.05) or np.linalg.det(turn) < 0:
         raise InputError("the pose holds no rotation (its upper left 3 x 3 scales, shears or mirrors)")
     rotation = (u @ vt).T
     viewmat = np.eye(4)
-    viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ pose[:3, 3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ pose[:3, 3]
     return viewmat
 
 

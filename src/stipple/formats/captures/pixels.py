@@ -2,48 +2,122 @@
 
 from __future__ import annotations
 
-import mmap
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stipple.errors import FileFormatError
+from stipple.errors import FileFormatError, OutOfMemoryError, StippleError
+from stipple.formats.captures.depth_array import read_depth_array
+from stipple.formats.reading import BoundedFile
+from stipple.memory import shortage
 
 Array = np.ndarray
 Size = tuple[int, int]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "PPM", "JPEG2000")  # none runs other programs
+_OTHERS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+_WARNINGS = threading.Lock()  # filters of warnings belong to the process; several threads decode
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image whose header is read; all that goes wrong while it is used comes out as FileFormatError.
+
+    Raises FileFormatError, naming a file that is missing, no image, broken, or larger than an image may be. OSError
+    only where the file cannot be opened.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with open(path, "rb") as file:  # mapped, as a read of a length that a broken file claims costs nothing then
-                return Image.open(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # type: ignore[arg-type]
+        file = BoundedFile(path)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: the image is missing") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise FileFormatError(f"{path}: more pixels than an image may have ({Image.MAX_IMAGE_PIXELS:,})") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, TypeError) as error:
-        raise FileFormatError(f"{path}: cannot be read as an image: {_reason(error)}") from None
+    with file:
+        try:
+            image = _opened(file)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path}: {error}") from None
+        except Exception as error:  # decoders raise what they stumble over: struct.error, KeyError, RuntimeError ...
+            raise _told(error, path, "cannot be read as an image", file) from None
+        with image:
+            try:
+                yield image
+            except StippleError:
+                raise
+            except Exception as error:
+                raise _told(error, path, "broken or truncated", file) from None
 
 
-def _reason(error: Exception) -> str:
-    return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+def _opened(file: BoundedFile) -> Image.Image:
+    most = Image.MAX_IMAGE_PIXELS
+    with _quiet():
+        try:
+            image = Image.open(file, formats=_formats())  # type: ignore[arg-type]  # it needs read, seek and tell alone
+        except Image.DecompressionBombError:
+            raise FileFormatError(f"more pixels than an image may have ({most:,})") from None
+    if most is not None and image.width * image.height > most:
+        raise FileFormatError(f"more pixels than an image may have ({most:,})")
+    return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow has decoders for."""
+    Image.init()
+    return tuple(f for f in _FORMATS if f in Image.OPEN)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Pillow warns of: what matters of it is checked here, and files are named."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _told(error: Exception, path: Path, what: str, file: BoundedFile) -> StippleError:
+    if shortage(error) is not None:
+        return OutOfMemoryError(f"not enough memory to decode {path}")
+    return FileFormatError(f"{path}: {what}: {_reason(error, file)}")
+
+
+def _reason(error: Exception, file: BoundedFile) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        file.seek(0)
+        known = _OTHERS.get(file.read(12)[8:])
+        return f"{known} is not supported here; convert it to JPEG or PNG" if known else "unknown format"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def stored_sizes(path: Path) -> tuple[Size, Size]:
     """Width and height of an image turned as its EXIF orientation says, and as stored, from its header."""
-    with _open(path) as image:
-        try:
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-        except (OSError, ValueError, SyntaxError, TypeError, KeyError):
-            turned = False  # no readable EXIF: nothing to honour
+    with open_image(path) as image:
+        turned = _orientation(image) in _TURNED
         width, height = image.size
         return ((height, width) if turned else (width, height)), (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF data say; 1, as it is stored, where they cannot be read."""
+    try:
+        with _quiet():
+            found = image.getexif().get(_ORIENTATION)
+    except Exception:  # EXIF data of any kind of damage: the photo itself may be whole
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; itself where that is as it is stored or cannot be read."""
+    if not 1 < _orientation(image) <= 8:
+        return image
+    with _quiet():
+        return ImageOps.exif_transpose(image)
 
 
 def decode(path: Path, size: Size) -> Array:
@@ -52,20 +126,15 @@ def decode(path: Path, size: Size) -> Array:
     Grey, palette, CMYK and 16-bit images are converted. Raises FileFormatError, naming a file that is missing,
     broken, or of another size.
     """
-    with _open(path) as image:
+    with open_image(path) as image:
         if size not in (image.size, image.size[::-1]):
             raise _wrong_size(path, size, image.size)
-        try:
-            image.load()
-            turned = ImageOps.exif_transpose(image)
-            fitting = turned if turned.size == size else image
-            if fitting.size != size:
-                raise _wrong_size(path, size, image.size)
-            return _eight_bit(fitting)
-        except FileFormatError:
-            raise
-        except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError) as error:
-            raise FileFormatError(f"{path}: broken or truncated: {_reason(error)}") from None
+        image.load()
+        turned = turned_upright(image)
+        fitting = turned if turned.size == size else image
+        if fitting.size != size:
+            raise _wrong_size(path, size, image.size)
+        return _eight_bit(fitting)
 
 
 def _wrong_size(path: Path, wanted: Size, got: Size) -> FileFormatError:
@@ -74,9 +143,10 @@ def _wrong_size(path: Path, wanted: Size, got: Size) -> FileFormatError:
 
 def _eight_bit(image: Image.Image) -> Array:
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image).astype(np.float64)
+        grey = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0)
         scale = 1 / 257 if image.mode.startswith("I") else 255.0  # 16-bit integers; floats in [0, 1]
-        byte = np.clip(grey * scale + 0.5, 0, 255).astype(np.uint8)
+        with np.errstate(over="ignore"):
+            byte = np.clip(grey * scale + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(byte[:, :, None], 3, axis=2)
     transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     return np.array(image.convert("RGBA" if transparent else "RGB"))
@@ -91,29 +161,16 @@ def decode_mask(path: Path, size: Size) -> Array:
 def decode_depth(path: Path, size: Size, scale: float) -> Array:
     """Camera z [H, W] float32 in world units; 0 where the sensor gave none (0, or all bits set)."""
     if path.suffix.lower() == ".npy":
-        return _depth_array(path, size)
-    with _open(path) as image:
+        return _valid_depth(read_depth_array(path, size))
+    with open_image(path) as image:
         if image.size != size:
             raise _wrong_size(path, size, image.size)
-        try:
-            values = np.asarray(image)
-        except (OSError, ValueError, SyntaxError, EOFError, TypeError) as error:
-            raise FileFormatError(f"{path}: broken or truncated: {_reason(error)}") from None
+        image.load()
+        values = np.asarray(image)
     if values.ndim != 2:
         raise FileFormatError(f"{path}: expected a depth map with one channel, got {list(values.shape)}")
-    return _valid_depth(np.where(values == 65535, 0, values) / scale)
-
-
-def _depth_array(path: Path, size: Size) -> Array:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: the depth map is missing") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise FileFormatError(f"{path}: cannot be read as an array: {error}") from None
-    if values.shape != (size[1], size[0]) or values.dtype.kind not in "fui":
-        raise FileFormatError(f"{path}: expected numbers [{size[1]}, {size[0]}], got {values.dtype} {values.shape}")
-    return _valid_depth(values)
+    with np.errstate(over="ignore"):
+        return _valid_depth(np.where(values == 65535, 0, values) / scale)
 
 
 def _valid_depth(values: Array) -> Array:

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from stipple.errors import FileFormatError, InputError
+from stipple.formats.captures.folder import CaptureFolder
 from stipple.formats.captures.model import Capture, View, checked_capture
 from stipple.formats.captures.nerf import inverse_pose
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES, stored_sizes
+from stipple.formats.reading import read_lines, read_text
 from stipple.scene.camera import Camera, rotation_of
 
 Array = np.ndarray
@@ -49,10 +51,13 @@ def is_rgbd(root: Path) -> bool:
     return _is_tum(root) or bool(_seven_scenes_poses(root)) or (root / "trajectory.log").is_file()
 
 
-def load_rgbd(root: Path, intrinsics: Intrinsics | None = None, depth_scale: float | None = None) -> Capture:
+def load_rgbd(
+    root: Path, intrinsics: Intrinsics | None = None, depth_scale: float | None = None, allow_outside: bool = False
+) -> Capture:
     """Read an RGB-D sequence. ``intrinsics`` are fx, fy, cx, cy in pixels of the colour images."""
+    folder = CaptureFolder(root, allow_outside)
     if _is_tum(root):
-        kind, rows = "TUM RGB-D", _tum(root)
+        kind, rows = "TUM RGB-D", _tum(folder)
         known = next((v for k, v in _FREIBURG.items() if k in root.resolve().name), _PRIMESENSE)
         sensor = _Sensor(known, 5000.0)
     elif poses := _seven_scenes_poses(root):
@@ -69,7 +74,7 @@ def load_rgbd(root: Path, intrinsics: Intrinsics | None = None, depth_scale: flo
             camera = _camera(color, found, intrinsics is not None, inverse_pose(pose))
         except InputError as error:
             raise FileFormatError(f"{color}: {error}") from None
-        views.append(View(str(color.relative_to(root)), color, camera, depth=depth, depth_scale=scale))
+        views.append(View(folder.name(color), color, camera, depth=depth, depth_scale=scale))
     return checked_capture(root, kind, views, notes=notes)
 
 
@@ -97,10 +102,11 @@ def _intrinsics(root: Path, given: Intrinsics | None, sensor: _Sensor) -> tuple[
 
 def _numbers(path: Path) -> list[float]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        numbers = [float(w) for w in re.split(r"[\s,]+", text.strip()) if w and not w.startswith("#")]
+        numbers = [float(w) for w in re.split(r"[\s,]+", read_text(path).strip()) if w and not w.startswith("#")]
+    except FileFormatError:
+        raise
     except ValueError as error:
-        raise FileFormatError(f"{path}: expected numbers: {error}") from None
+        raise FileFormatError(f"{path}: expected numbers: {str(error)[:200]}") from None
     if not np.isfinite(numbers).all():
         raise FileFormatError(f"{path}: expected finite numbers")
     return numbers
@@ -116,8 +122,8 @@ def _is_tum(root: Path) -> bool:
 
 def _stamped(path: Path, columns: int) -> list[tuple[float, list[str]]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        words = line.split()
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split(maxsplit=1) if columns == 2 else line.split()  # names may hold spaces
         if not words or line.startswith("#"):
             continue
         try:
@@ -126,18 +132,20 @@ def _stamped(path: Path, columns: int) -> list[tuple[float, list[str]]]:
             stamp = float("nan")
         if len(words) != columns or not np.isfinite(stamp):
             raise FileFormatError(f"{path}, line {number}: expected a time stamp and {columns - 1} values")
-        rows.append((stamp, words[1:]))
+        rows.append((stamp, [w.strip() for w in words[1:]]))
     return sorted(rows, key=lambda r: r[0])
 
 
 def _nearest(rows: Sequence[tuple[float, list[str]]], stamps: Array, stamp: float) -> list[str] | None:
     if not rows:
         return None
-    i = int(np.argmin(np.abs(stamps - stamp)))
+    with np.errstate(over="ignore"):
+        i = int(np.argmin(np.abs(stamps - stamp)))
     return rows[i][1] if abs(stamps[i] - stamp) <= _MAX_GAP else None
 
 
-def _tum(root: Path) -> list[_Row]:
+def _tum(folder: CaptureFolder) -> list[_Row]:
+    root = folder.root
     poses = _stamped(root / "groundtruth.txt", 8)
     depths = _stamped(root / "depth.txt", 2) if (root / "depth.txt").is_file() else []
     pose_stamps, depth_stamps = np.array([p[0] for p in poses]), np.array([d[0] for d in depths])
@@ -152,7 +160,9 @@ def _tum(root: Path) -> list[_Row]:
             pose[:3, :3], pose[:3, 3] = rotation_of([qw, qx, qy, qz]), (x, y, z)
         except (ValueError, InputError) as error:
             raise FileFormatError(f"{root / 'groundtruth.txt'}: pose at {stamp}: {error}") from None
-        rows.append((root / name, root / depth[0] if depth else None, _finite(root / "groundtruth.txt", pose)))
+        photo = folder.file(name, f"{root / 'rgb.txt'}: {stamp}")
+        map_ = folder.file(depth[0], f"{root / 'depth.txt'}: near {stamp}") if depth else None
+        rows.append((photo, map_, _finite(root / "groundtruth.txt", pose)))
     return rows
 
 

@@ -1,0 +1,54 @@
+"""A capture's folder, and what names in the capture's own files may mean in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from stipple.errors import FileFormatError
+from stipple.text import shown
+
+
+@dataclass(frozen=True)
+class CaptureFolder:
+    """Files that a capture names lie in its folder, unless ``allow_outside``: a capture from elsewhere must not
+    reach for the rest of the disk. Links count by where they lie, not by where they lead: the user made them.
+    """
+
+    root: Path
+    allow_outside: bool = False
+
+    def file(self, name: object, where: str, base: Path | None = None) -> Path:
+        """The path that a name means, relative to ``base`` (the folder itself by default).
+
+        Raises FileFormatError, beginning with ``where``, if it is no name of a file or leaves both.
+        """
+        if not isinstance(name, str) or not _can_be_a_name(name):
+            raise FileFormatError(f"{where}: expected the name of a file, got {shown(name)}")
+        start = self.root if base is None else base
+        if self.allow_outside:
+            return start / name
+        path = Path(os.path.normpath(start / name))  # what is checked is what is opened: no .. is left in it
+        if not any(_within(path, folder) for folder in (self.root, start)):
+            raise FileFormatError(
+                f"{where}: {shown(name)} lies outside of the capture's folder; if you trust the capture, read it with "
+                "--allow-outside (in Python: CaptureOptions(allow_outside=True))"
+            )
+        return path
+
+    def name(self, path: Path) -> str:
+        """What a view with this photo is called: the path inside the folder, else the whole one."""
+        absolute, root = Path(os.path.abspath(path)), os.path.abspath(self.root)
+        return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(path)
+
+
+def _can_be_a_name(name: str) -> bool:
+    try:
+        return bool(name.strip()) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold it
+        return False
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
