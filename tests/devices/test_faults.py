@@ -183,10 +183,10 @@ def test_what_is_right_costs_no_stall(name: str, gpu_session: Session, gpu: Gpu)
     executable = gpu_session.compile(graph, passes=[])
     executable.run(good)
     executable.run(good)
-    gpu.pace.most = gpu.pace.limit
-    submits, waits = gpu.submits, gpu.waits
+    gpu.stream.pace.most = gpu.stream.pace.limit
+    submits, waits = gpu.stream.submits, gpu.stream.waits
     executable.run(good)
-    assert (gpu.submits - submits, gpu.waits - waits) == (1, 1)
+    assert (gpu.stream.submits - submits, gpu.stream.waits - waits) == (1, 1)
 
 
 def test_the_device_does_not_look_at_what_the_host_knows(
@@ -293,9 +293,9 @@ def test_copies_are_made_by_the_device_in_order(gpu_session: Session, gpu: Gpu) 
         source = gpu.upload(np.asarray(array), DType.F32)
         twice = gpu.allocate(source.shape, DType.F32)
         gpu.each("double", "  out[i] = 2.0 * source[i];", {"source": source}, {"out": twice}, source.size)
-        waits = gpu.waits
+        waits = gpu.stream.waits
         copied = gpu_session.backend.copy(twice, DType.F32)
         gpu.each("clear", "  out[i] = 0.0;", {}, {"out": twice}, source.size)
-        assert gpu.waits == waits
+        assert gpu.stream.waits == waits
         assert not gpu_session.backend.overlap(copied, twice)
         np.testing.assert_array_equal(gpu.download(copied), 2 * array)

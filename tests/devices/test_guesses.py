@@ -144,12 +144,12 @@ def test_a_step_is_handed_over_once_and_waited_for_once(gpu_session: Session, gp
     stepper, frames = stepper_on(gpu_session, strategy, 100)
     for step in (1, 2):  # the first makes the sizes known
         stepper.run(step, step, frames[step])
-    gpu.pace.most = gpu.pace.limit  # as after some quick steps
-    submits, waits = gpu.submits, gpu.waits
+    gpu.stream.pace.most = gpu.stream.pace.limit  # as after some quick steps
+    submits, waits = gpu.stream.submits, gpu.stream.waits
     for step in range(3, 9):
         stepper.run(step, step % 3, frames[step % 3])
-    assert gpu.waits - waits == 6
-    assert gpu.submits - submits == 6
+    assert gpu.stream.waits - waits == 6
+    assert gpu.stream.submits - submits == 6
 
 
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
@@ -221,12 +221,12 @@ def test_results_come_together(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Non
     wanted = [(gpu.upload(np.asarray(a), d), d) for a, d in zip(arrays, dtypes, strict=True)]
     for most, waits in ((gpu.largest, 1), (32, 2)):
         monkeypatch.setattr(gpu, "largest", most)
-        before = gpu.waits
+        before = gpu.stream.waits
         for given, array in zip(gpu.download_all(wanted), arrays, strict=True):
             np.testing.assert_array_equal(given, array)
             assert given.dtype == np.asarray(array).dtype
             assert given.flags.writeable
-        assert gpu.waits - before == waits
+        assert gpu.stream.waits - before == waits
     assert gpu.download_all([]) == []
 
 

@@ -39,9 +39,9 @@ def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
     """Milliseconds of the fastest of several runs that the host did not spend waiting: what a GPU idles meanwhile."""
     times = []
     for _ in range(repeats):
-        started, waited = time.perf_counter(), gpu.waited
+        started, waited = time.perf_counter(), gpu.stream.waited
         run()
-        times.append(time.perf_counter() - started - (gpu.waited - waited))
+        times.append(time.perf_counter() - started - (gpu.stream.waited - waited))
     return round(1e3 * min(times), 3)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from stipple.errors import FileFormatError, GraphError
@@ -89,13 +90,12 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
 
 def _read(name: str) -> tuple[Any, dict[str, np.ndarray]]:
-    with open(name, "rb"):
-        pass  # a missing or unreadable file is the system's error, not a format error
+    with open(name, "rb") as file:
+        data = file.read()  # not mapped: a file that is cut short while it is read must not end the process
     try:
-        with safe_open(name, framework="np") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, AttributeError, ValueError, OSError) as error:
+        tensors = safetensors_load(data)
+        text = _metadata(data).get(_KEY)
+    except (SafetensorError, TypeError, AttributeError, ValueError, KeyError, RecursionError) as error:
         raise FileFormatError(f"{name}: not a safetensors file that NumPy can hold: {error}") from None
     if text is None:
         raise FileFormatError(f"{name}: holds no Stipple graph (no {_KEY!r} entry in its metadata)")
@@ -112,6 +112,13 @@ def _read(name: str) -> tuple[Any, dict[str, np.ndarray]]:
             f"{name}: graph version {document.get('version')!r}; this Stipple reads version {VERSION}"
         )
     return document, tensors
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The texts in a safetensors file's header."""
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    return found
 
 
 def _build(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Graph:

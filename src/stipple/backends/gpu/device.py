@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -17,14 +15,15 @@ import numpy as np
 from stipple.backends.gpu import process
 from stipple.backends.gpu.adapters import AdapterInfo, choose, import_wgpu
 from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.failures import Failures
 from stipple.backends.gpu.faults import BOARD, UNTOUCHED, WRITTEN, Faults
 from stipple.backends.gpu.guesses import Guesses
 from stipple.backends.gpu.kernels import Kernels, Params, renamed
 from stipple.backends.gpu.memory import Block, Pool
 from stipple.backends.gpu.merging import Bound, redirected, to_merge
-from stipple.backends.gpu.pace import Pace
 from stipple.backends.gpu.readback import Readback, batches
-from stipple.backends.gpu.timing import KernelClock, KernelTime
+from stipple.backends.gpu.stream import Stream
+from stipple.backends.gpu.timing import KernelTime
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
 
@@ -32,7 +31,6 @@ Array = np.ndarray
 WORKGROUP = 256
 """Threads of a workgroup, of every kernel."""
 
-_MAX_GROUPS = 65535
 _SMALL = 256
 _WIDEST_ROW = 64
 _ARRAYS = "max-storage-buffers-per-shader-stage"
@@ -47,15 +45,6 @@ _SHADERS = Path(__file__).parent / "shaders"
 def shader_text(name: str) -> str:
     """A file of the folder shaders."""
     return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
-
-
-def _cause(error: Exception) -> str:
-    """The line of an error that says most: wgpu names the calls first and the cause last, shaders' lines below it."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [
-        line for line in lines if line and line[-1] != ":" and not re.match(r"In wgpu|Validation Error|.*[│┌═]", line)
-    ]
-    return told[-1] if told else type(error).__name__
 
 
 def groups_of(count: int) -> int:
@@ -83,9 +72,6 @@ class Gpu:
 
     There is one stream of work, and one thread at a time adds to it: each method waits for ``lock``, and a run holds it
     from beginning to end (:meth:`running`).
-
-    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results; ``waited`` is
-    how many seconds both took.
     """
 
     def __init__(self, kind: str = "gpu", least: bool = False) -> None:
@@ -110,22 +96,16 @@ class Gpu:
         except RuntimeError as error:
             raise DeviceError(f"{self.info.name} ({self.info.api}): cannot be opened: {error}") from None
         self.largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"]) // 16 * 16
-        self.kernels = Kernels(self.wgpu, self.device, self._failing)
-        self._errors = (self.wgpu.GPUError, RuntimeError)
+        self._failures = Failures(self.info, (self.wgpu.GPUError, RuntimeError))
+        self.kernels = Kernels(self.wgpu, self.device, self._failures.telling)
         self.pool = Pool(self._create, self.largest)
-        self._encoder: Any = None
-        self._pass: Any = None
-        self._pending = 0
-        self.pace = Pace()
+        self.stream = Stream(self.wgpu, self.device, self._failures, self._tidy_up)
         self._fence: GpuBuffer | None = None
-        self._clock: KernelClock | None = None
         self._readback = Readback(self.wgpu, self.device, self.largest)
         self._overwriting = False
         self._spoiled: GpuBuffer | None = None
         self.guesses = Guesses(self.largest // _WIDEST_ROW)
         self.faults = Faults(self._make_board)
-        self.submits = self.waits = 0
-        self.waited = 0.0
 
     @staticmethod
     def _subgroup_size(adapter: Any) -> int:
@@ -141,12 +121,12 @@ class Gpu:
         return GpuBuffer(self._take(4 * math.prod(shape)), shape, dtype)
 
     def _take(self, size: int, upload: bool = False) -> Block:
-        self._check_size(size)
+        self._failures.check_size(size, self.largest)
         try:
             return self.pool.take(size, upload)
-        except self._errors:
+        except self._failures.errors:
             self.forget()
-        with self._failing(f"{size / 1e6:.0f} MB could not be had"):
+        with self._failures.telling(f"{size / 1e6:.0f} MB could not be had"):
             return self.pool.take(size, upload)
 
     def _create(self, size: int) -> Any:
@@ -156,28 +136,8 @@ class Gpu:
     @_alone
     def forget(self) -> None:
         """Let go of memory that nothing uses."""
-        self.flush()
+        self.stream.flush()
         self.kernels.unbind(self.pool.drop())
-
-    @contextmanager
-    def _failing(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
-        """Errors of the driver as one sentence: out of memory, a lost device, a refused kernel."""
-        try:
-            yield
-        except self._errors as error:
-            if "lost" in _cause(error).lower():
-                what, advice = "the device was lost", "start again, where it happens again use a smaller image"
-            raise DeviceError(
-                f"{self.info.name} ({self.info.api}): {what}: {_cause(error)}; {advice}, update the driver, or go on "
-                "with --device cpu"
-            ) from error
-
-    def _check_size(self, size: int) -> None:
-        if size > self.largest:
-            raise DeviceError(
-                f"{self.info.name} ({self.info.api}): one array would take {size / 1e6:.0f} MB, the device allows "
-                f"{self.largest / 1e6:.0f} MB; use fewer Gaussians, a smaller image, or --device cpu"
-            )
 
     @_alone
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
@@ -205,16 +165,15 @@ class Gpu:
         """New memory with what is in a buffer when all work before is done."""
         made = GpuBuffer(self._take(4 * buffer.size), buffer.shape, buffer.dtype, buffer.host)
         if buffer.size:
-            self._end_pass()
-            with self._failing("an array could not be copied"):
-                self._encoder.copy_buffer_to_buffer(buffer.raw, 0, made.raw, 0, 4 * buffer.size)
+            with self._failures.telling("an array could not be copied"):
+                self.stream.encoder().copy_buffer_to_buffer(buffer.raw, 0, made.raw, 0, 4 * buffer.size)
         return made
 
     def _written(self, data: Array) -> Block:
         """New memory with an array's bytes."""
         block = self._take(data.nbytes, upload=True)
         if data.nbytes:
-            with self._failing(f"{data.nbytes / 1e6:.0f} MB could not be uploaded"):
+            with self._failures.telling(f"{data.nbytes / 1e6:.0f} MB could not be uploaded"):
                 self.device.queue.write_buffer(block.raw, 0, data.reshape(-1))
         return block
 
@@ -227,15 +186,12 @@ class Gpu:
         """The values of some buffers; the host waits once for all that fit into one buffer together."""
         arrays: list[Array] = []
         for part in batches([buffer for buffer, _ in wanted], self.largest):
-            self._end_pass()
-            with self._failing("a result could not be read"):
-                self._readback.copy(self._encoder, part)
-            self.flush()
-            with self._failing("a result could not be read"), self._waiting():
+            with self._failures.telling("a result could not be read"):
+                self._readback.copy(self.stream.encoder(), part)
+            self.stream.flush()
+            with self._failures.telling("a result could not be read"), self.stream.waiting():
                 arrays += self._readback.take(part)
-            self.pace.done(time.perf_counter())
-            self.waits += 1
-        self.flush()
+        self.stream.flush()
         return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
 
     def known(self, buffer: GpuBuffer) -> Array:
@@ -316,32 +272,7 @@ class Gpu:
         if params:
             raws.append(self.kernels.uniform(program, params))
         group = self.kernels.group(program, raws)
-        self._open_pass(name, raws)
-        self._pass.set_pipeline(program.pipeline)
-        self._pass.set_bind_group(0, group)
-        across = min(groups, _MAX_GROUPS)
-        self._pass.dispatch_workgroups(across, -(-groups // across), 1)
-        self._pending += 1
-        if self._pending >= self.pace.most:
-            self.flush()
-
-    def _open_pass(self, name: str, raws: list[Any]) -> None:
-        """The pass to dispatch in: one for all, or one for each dispatch while kernels are timed."""
-        if self._clock is not None:
-            self._end_pass()
-            writes = self._clock.begin(name, sum(raw.size for raw in raws))
-            self._pass = self._encoder.begin_compute_pass(timestamp_writes=writes)
-        elif self._pass is None:
-            self._end_pass()
-            self._pass = self._encoder.begin_compute_pass()
-
-    def _end_pass(self) -> None:
-        """Leave an encoder that is in no pass."""
-        if self._encoder is None:
-            self._encoder = self.device.create_command_encoder()
-        if self._pass is not None:
-            self._pass.end()
-            self._pass = None
+        self.stream.dispatch(name, program.pipeline, group, raws, groups)
 
     @contextmanager
     def timed(self) -> Iterator[list[KernelTime]]:
@@ -351,16 +282,8 @@ class Gpu:
         """
         if not self.info.timestamps:
             raise DeviceError(f"{self.info.name} ({self.info.api}): has no timestamps, so kernels cannot be timed")
-        times: list[KernelTime] = []
-        with self.lock:
-            self.flush()
-            self._clock = KernelClock(self.wgpu, self.device, 2 * self.pace.limit)
-            try:
-                yield times
-                self.flush()
-            finally:
-                times += self._clock.times
-                self._clock = None
+        with self.lock, self.stream.timed() as times:
+            yield times
 
     @_alone
     def each(
@@ -430,33 +353,9 @@ class Gpu:
         self.faults.forget()
         self._spoiled = None
 
-    @_alone
-    def flush(self) -> None:
-        """Hand over what was dispatched."""
-        if self._encoder is not None:
-            ended, encoder = self._pass, self._encoder
-            self._pass = self._encoder = None
-            self.pace.submitted(self._pending, time.perf_counter())
-            self._pending = 0
-            self.submits += 1
-            with self._failing("the device failed"):
-                if ended is not None:
-                    ended.end()
-                if self._clock is not None:
-                    self._clock.resolve(encoder)
-                with self._waiting():  # software devices return when all before has ended
-                    self.device.queue.submit([encoder.finish()])
-                if self._clock is not None:
-                    self._clock.read()
-            self.kernels.unbind(self.pool.tick())
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.waited += time.perf_counter() - started
+    def _tidy_up(self) -> None:
+        """After a hand-over: memory that lay idle for long is dropped."""
+        self.kernels.unbind(self.pool.tick())
 
     @_alone
     def wait(self) -> None:

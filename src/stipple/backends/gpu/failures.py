@@ -1,0 +1,48 @@
+"""Errors of the driver as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stipple.backends.gpu.adapters import AdapterInfo
+from stipple.errors import DeviceError
+
+
+class Failures:
+    """Says what went wrong on a device. ``errors`` are the driver's exceptions."""
+
+    def __init__(self, info: AdapterInfo, errors: tuple[type[Exception], ...]) -> None:
+        self._where = f"{info.name} ({info.api})"
+        self.errors = errors
+
+    @contextmanager
+    def telling(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
+        """Raises the driver's errors inside as DeviceError: out of memory, a lost device, a refused kernel."""
+        try:
+            yield
+        except self.errors as error:
+            cause = _cause(error)
+            if "lost" in cause.lower():
+                what, advice = "the device was lost", "start again, where it happens again use a smaller image"
+            raise DeviceError(
+                f"{self._where}: {what}: {cause}; {advice}, update the driver, or go on with --device cpu"
+            ) from error
+
+    def check_size(self, size: int, largest: int) -> None:
+        """Raise DeviceError for an array that the device does not allow."""
+        if size > largest:
+            raise DeviceError(
+                f"{self._where}: one array would take {size / 1e6:.0f} MB, the device allows {largest / 1e6:.0f} MB; "
+                "use fewer Gaussians, a smaller image, or --device cpu"
+            )
+
+
+def _cause(error: Exception) -> str:
+    """The line of an error that says most: wgpu names the calls first and the cause last, shaders' lines below it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [
+        line for line in lines if line and line[-1] != ":" and not re.match(r"In wgpu|Validation Error|.*[│┌═]", line)
+    ]
+    return told[-1] if told else type(error).__name__

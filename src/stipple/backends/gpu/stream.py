@@ -1,0 +1,109 @@
+"""A device's stream of work: recorded dispatch by dispatch, and handed over when a result is wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stipple.backends.gpu.failures import Failures
+from stipple.backends.gpu.pace import Pace
+from stipple.backends.gpu.timing import KernelClock, KernelTime
+
+_MAX_GROUPS = 65535
+
+
+class Stream:
+    """What was dispatched and not handed over yet. ``handed_over`` is called after each hand-over.
+
+    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results; ``waited`` is
+    how many seconds both took.
+    """
+
+    def __init__(self, wgpu: Any, device: Any, failures: Failures, handed_over: Callable[[], None]) -> None:
+        self._wgpu, self._device, self._failures, self._handed_over = wgpu, device, failures, handed_over
+        self._encoder: Any = None
+        self._pass: Any = None
+        self._pending = 0
+        self._clock: KernelClock | None = None
+        self.pace = Pace()
+        self.submits = self.waits = 0
+        self.waited = 0.0
+
+    def dispatch(self, name: str, pipeline: Any, group: Any, raws: Sequence[Any], groups: int) -> None:
+        """Run workgroups of a program over what is bound to it."""
+        self._open_pass(name, raws)
+        self._pass.set_pipeline(pipeline)
+        self._pass.set_bind_group(0, group)
+        across = min(groups, _MAX_GROUPS)
+        self._pass.dispatch_workgroups(across, -(-groups // across), 1)
+        self._pending += 1
+        if self._pending >= self.pace.most:
+            self.flush()
+
+    def _open_pass(self, name: str, raws: Sequence[Any]) -> None:
+        """The pass to dispatch in: one for all, or one for each dispatch while kernels are timed."""
+        if self._clock is not None:
+            writes = self._clock.begin(name, sum(raw.size for raw in raws))
+            self._pass = self.encoder().begin_compute_pass(timestamp_writes=writes)
+        elif self._pass is None:
+            self._pass = self.encoder().begin_compute_pass()
+
+    def encoder(self) -> Any:
+        """An encoder that is in no pass, behind all that was dispatched."""
+        if self._encoder is None:
+            self._encoder = self._device.create_command_encoder()
+        if self._pass is not None:
+            self._pass.end()
+            self._pass = None
+        return self._encoder
+
+    def flush(self) -> None:
+        """Hand over what was dispatched."""
+        if self._encoder is None:
+            return
+        ended, encoder = self._pass, self._encoder
+        self._pass = self._encoder = None
+        self.pace.submitted(self._pending, time.perf_counter())
+        self._pending = 0
+        self.submits += 1
+        with self._failures.telling("the device failed"):
+            if ended is not None:
+                ended.end()
+            if self._clock is not None:
+                self._clock.resolve(encoder)
+            with self._counted():  # software devices return when all before has ended
+                self._device.queue.submit([encoder.finish()])
+            if self._clock is not None:
+                self._clock.read()
+        self._handed_over()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits until all that was handed over has ended."""
+        with self._counted():
+            yield
+        self.pace.done(time.perf_counter())
+        self.waits += 1
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - started
+
+    @contextmanager
+    def timed(self) -> Iterator[list[KernelTime]]:
+        """Times of the kernels dispatched inside; the list is filled at the end."""
+        times: list[KernelTime] = []
+        self.flush()
+        self._clock = KernelClock(self._wgpu, self._device, 2 * self.pace.limit)
+        try:
+            yield times
+            self.flush()
+        finally:
+            times += self._clock.times
+            self._clock = None
