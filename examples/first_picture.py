@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stipple import ir
+from stipple.compat import rlx
 from stipple.runtime import Session
 
 WIDTH, HEIGHT, COUNT = 400, 300, 420
@@ -37,13 +38,13 @@ def trefoil(count: int) -> dict[str, np.ndarray]:
 
 def build() -> ir.Graph:
     """A graph from Gaussians (any number of them) to an image, seen by a look-at camera."""
-    graph = ir.Graph("first_picture")
+    graph = rlx.Graph("first_picture")
     means = graph.input("means", ["N", 3])
     quats = graph.input("quats", ["N", 4])
     scales = graph.input("scales", ["N", 3])
     opacities = graph.input("opacities", ["N"])
     colors = graph.input("colors", ["N", 3])
-    params = ir.GaussianSplatRenderParams(WIDTH, HEIGHT, radius_scale=1.0, max_splat_steps=0, max_list_entries=0)
+    params = rlx.GaussianSplatRenderParams(WIDTH, HEIGHT, radius_scale=1.0, max_splat_steps=0, max_list_entries=0)
     meta = graph.gaussian_splat_render_meta(
         camera_position=[2.0, 4.0, -9.0],
         camera_target=[0.0, -0.2, 0.0],

@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 
 import stipple
+import stipple.compat.slam
 import stipple.scene
-import stipple.slam
 from stipple import Camera, Gaussians, arguments, ir
+from stipple.compat.slam import DiffCamera, DiffSplatRenderer, TrainableGaussians
 from stipple.errors import InputError, StippleError
 from stipple.runtime import Session
 from stipple.scene import Normalization, rgb_to_sh, sh_to_rgb
 from stipple.scene.camera import look_at, rotation_of
 from stipple.selftest import run_checks
-from stipple.slam import DiffCamera, DiffSplatRenderer, TrainableGaussians
 
 
 class Raises:
@@ -314,7 +314,9 @@ def test_an_argument_is_taken_rightly_or_refused_by_name(function: str, argument
 
 
 def test_every_public_function_and_argument_is_listed() -> None:
-    public = {n: getattr(m, n) for m in (stipple, stipple.scene, stipple.slam) for n in getattr(m, "__all__", dir(m))}
+    public = {
+        n: getattr(m, n) for m in (stipple, stipple.scene, stipple.compat.slam) for n in getattr(m, "__all__", dir(m))
+    }
     data = {"Image", "SplatOutput", "SplatRecord"}  # results
     for name, thing in public.items():
         own = callable(thing) and getattr(thing, "__module__", "").startswith("stipple") and not name.startswith("_")

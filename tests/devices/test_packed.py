@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stipple import ir
+from stipple.compat import rlx
 from stipple.errors import InputError
 from stipple.runtime import Session
 
@@ -13,19 +14,19 @@ from stipple.runtime import Session
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_the_packed_buffers_of_a_symbolic_number_of_gaussians(count: int, any_session: Session) -> None:
     """prepare, pack, unpack and rasterize through one vector give what render gives, on every device."""
-    params = ir.GaussianSplatRenderParams(width=24, height=20, max_splat_steps=0, max_list_entries=200)
+    params = rlx.GaussianSplatRenderParams(width=24, height=20, max_splat_steps=0, max_list_entries=200)
     rng = np.random.default_rng(0)
     arrays = {
         "positions": rng.uniform(-0.8, 0.8, (count, 3)), "scales": rng.uniform(0.05, 0.25, (count, 3)),
         "rotations": rng.normal(size=(count, 4)), "opacities": rng.uniform(0.3, 0.95, count),
         "colors": rng.uniform(0.2, 0.9, (count, 3)), "sh_coeffs": 0.2 * rng.normal(size=(count, 4, 3)),
     }  # fmt: skip
-    graph = ir.Graph("t")
+    graph = rlx.Graph("t")
     meta = graph.gaussian_splat_render_meta(
         [0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], params
     )
     values = {n: graph.input(n, ["N", *a.shape[1:]]) for n, a in arrays.items()}
-    inputs = ir.GaussianSplatInputs(**values, meta=meta)
+    inputs = rlx.GaussianSplatInputs(**values, meta=meta)
     packed = graph.gaussian_splat_prepare(inputs, params)
     graph.output("packed", packed)
     graph.output("decomposed", graph.gaussian_splat_rasterize(packed, meta, params))

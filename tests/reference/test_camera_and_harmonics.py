@@ -11,10 +11,11 @@ from scenes import look_at, relative_error
 from stipple import ir
 from stipple import numerics as nx
 from stipple.backends.host.geometry import sh_basis
+from stipple.compat import rlx
 from stipple.errors import InputError
 from stipple.runtime import Executable, Session
 
-PARAMS = ir.GaussianSplatRenderParams(width=64, height=48)
+PARAMS = rlx.GaussianSplatRenderParams(width=64, height=48)
 
 
 def camera_executable(with_gradient: bool = False) -> Executable:
@@ -57,7 +58,7 @@ def meta_array(**changes: Any) -> np.ndarray:
 
 
 def test_camera_of_the_meta_is_the_look_at_written_by_hand() -> None:
-    graph = ir.Graph("meta")
+    graph = rlx.Graph("meta")
     meta = graph.gaussian_splat_render_meta(
         [1, -2, 3], [0.3, 0.5, -0.2], [0.1, 0.9, 0.2], 50, 0.1, 100, [0.1, 0.2, 0.3], PARAMS
     )

@@ -86,15 +86,6 @@ from stipple.ir.ops.structure import (
     zeros_like,
 )
 from stipple.ir.printing import to_dot, to_text
-from stipple.ir.seed import (
-    GaussianSplatBackwardParams,
-    GaussianSplatInputs,
-    GaussianSplatRenderParams,
-    gaussian_splat_packed_grad_len,
-    gaussian_splat_prep_packed_len,
-    gaussian_splat_tile_count,
-    unpack_gaussian_splat_packed_grads,
-)
 from stipple.ir.serialize import load, save
 from stipple.ir.shape import Dim, Shape, TensorType
 from stipple.ir.verify import verify
@@ -105,9 +96,6 @@ __all__ = [
     "Camera2d",
     "DType",
     "Dim",
-    "GaussianSplatBackwardParams",
-    "GaussianSplatInputs",
-    "GaussianSplatRenderParams",
     "Graph",
     "L1Ssim",
     "Node",
@@ -135,9 +123,6 @@ __all__ = [
     "full",
     "full_like",
     "gather",
-    "gaussian_splat_packed_grad_len",
-    "gaussian_splat_prep_packed_len",
-    "gaussian_splat_tile_count",
     "grad",
     "image_l1",
     "image_l1_ssim",
@@ -188,7 +173,6 @@ __all__ = [
     "to_dot",
     "to_text",
     "transpose",
-    "unpack_gaussian_splat_packed_grads",
     "verify",
     "where",
     "zeros_like",

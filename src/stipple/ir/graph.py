@@ -18,7 +18,6 @@ from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.numbers import as_dtype
 from stipple.ir.op import OpDef, lookup
-from stipple.ir.seed import SeedSplatBuilders
 from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
 
 Scalar = int | float | bool
@@ -181,7 +180,7 @@ class Node:
         return f"<node {self.id}: {self.op}>"
 
 
-class Graph(SeedSplatBuilders):
+class Graph:
     """A tensor program. Built by adding nodes; run by :class:`stipple.runtime.Session`.
 
     ``inputs`` are fed on every run, ``params`` live in the executable, ``outputs`` are what a run returns,

@@ -1,9 +1,10 @@
 """The runtime: a Session compiles a graph for a device; an Executable runs it."""
 
+from stipple.backends.registry import devices, register_device
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.executable import Executable
 from stipple.runtime.memory import MemoryUse
-from stipple.runtime.registry import devices, register_device
+from stipple.runtime.params import Params
 from stipple.runtime.reports import Dispatch, Timing
 from stipple.runtime.session import Session
 
@@ -14,6 +15,7 @@ __all__ = [
     "Executable",
     "Kernel",
     "MemoryUse",
+    "Params",
     "Session",
     "Timing",
     "devices",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
-from stipple.runtime.memory import Key, MemoryUse, Pool
+from stipple.runtime.memory import Key, MemoryUse, pool_of
+from stipple.runtime.params import Params
 from stipple.runtime.plan import Plan, Step
 from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
 
@@ -55,6 +57,7 @@ class Executable:
         plan: Plan,
         kernels: Mapping[int, Kernel],
         pass_records: Sequence[PassRecord],
+        params: Params,
     ) -> None:
         self.graph = graph
         self.backend = backend
@@ -63,20 +66,18 @@ class Executable:
         self._plan = plan
         self._kernels = kernels
         self._finite = finite_users(graph)
-        self._pool = Pool(backend)
-        self._params: dict[str, Buffer] = {}
+        self.params = params
+        self.memory = MemoryUse()
+        self._pool = pool_of(backend)
+        weakref.finalize(self, self._pool.forget, id(self))
         self._constants = {
             node.outputs[0]: backend.upload(node.attrs["value"], node.outputs[0].dtype)
             for node in graph.nodes
             if node.op == "constant"
         }
         for name, array in graph.param_values.items():
-            self.set_param(name, array)
-
-    @property
-    def memory(self) -> MemoryUse:
-        """Buffers of the last run."""
-        return self._pool.use
+            if name not in params:
+                self.set_param(name, array)
 
     # --- parameters ---------------------------------------------------------------------------------------
     def set_param(self, name: str, value: ArrayLike) -> None:
@@ -87,32 +88,12 @@ class Executable:
         Bindings().bind(what, type_, array.shape)
         if name in self._finite:
             check_finite(what, array, self._finite[name])
-        self._params[name] = self.backend.upload(array, type_.dtype)
+        self.params.put(name, self.backend.upload(array, type_.dtype), type_.dtype)
 
     def get_param(self, name: str) -> np.ndarray:
         """A copy of a parameter's current value."""
-        value = self._param(name)
-        if name not in self._params:
-            raise FeedError(f"parameter {name!r} has no value yet; call set_param({name!r}, ...)")
-        return self.backend.download(self._params[name], value.dtype)
-
-    def take_params(self, other: Executable) -> None:
-        """Take over the values of the parameters that both graphs have, without copying; ``other`` loses them.
-
-        For graphs that do the same at another size. Values whose shape does not fit here are left behind.
-        """
-        if arguments.instance("other", other, Executable).backend is not self.backend:
-            raise FeedError("take_params: both executables must be compiled by one session")
-        for name, value in self.graph.params.items():
-            buffer = other._params.get(name)
-            if buffer is None or other.graph.params[name].dtype is not value.dtype:
-                continue
-            try:
-                Bindings().bind(describe(value), value.type, self.backend.shape(buffer))
-            except (FeedError, ValueError):
-                continue
-            self._params[name] = other._params.pop(name)
-        other._pool.clear()
+        self._param(name)
+        return self.params.get(name)
 
     def _param(self, name: str) -> Value:
         if not isinstance(name, str) or name not in self.graph.params:
@@ -146,7 +127,8 @@ class Executable:
         """
         bindings = Bindings()
         run = _Run(self._sources(feeds, bindings), bindings, timed)
-        self._pool.begin(bindings.dims)
+        self.memory = MemoryUse()
+        self._pool.begin(id(self), tuple(sorted(bindings.dims.items())))
         self.timings = []
         for step in self._plan.steps:
             self._execute(self._prepare(step, run), run)
@@ -165,10 +147,8 @@ class Executable:
         check_names(feeds, self.graph.inputs)
         buffers = dict(self._constants)
         for name, value in self.graph.params.items():
-            if name not in self._params:
-                raise FeedError(f"parameter {name!r} has no value yet; call set_param({name!r}, ...)")
-            buffers[value] = self._params[name]
-            bindings.bind(describe(value), value.type, self.backend.shape(self._params[name]))
+            buffers[value] = self.params.buffer(name, value.dtype)
+            _bind_param(bindings, value, self.params.shape(name))
         for name, value in self.graph.inputs.items():
             array = as_array(describe(value), feeds[name], value.type)
             bindings.bind(describe(value), value.type, array.shape)
@@ -196,7 +176,7 @@ class Executable:
                 outputs.append(None)
             else:
                 with _enough_memory(self.backend, node, shape):
-                    outputs.append(self._pool.take((shape, value.dtype)))
+                    outputs.append(self._pool.take(self.backend, (shape, value.dtype), self.memory))
                 run.owned[storage[value]] = ((shape, value.dtype), outputs[-1])
         return _Prepared(step, kernel, inputs, outputs)
 
@@ -217,7 +197,7 @@ class Executable:
                 run.bindings.bind(f"result of {node.op}", value.type, self.backend.shape(buffer))
         for number in prepared.step.dead:
             if number in run.owned:
-                self._pool.give(*run.owned.pop(number))
+                self._pool.give(*run.owned.pop(number), self.memory)
         for value in prepared.step.forgotten:
             run.buffers.pop(value, None)
 
@@ -227,7 +207,7 @@ class Executable:
         made: dict[str, Buffer] = {}
         moved: set[int] = set()
         for name, value in self.graph.updates.items():
-            if value not in run.buffers or run.buffers[value] is self._params[name]:
+            if value not in run.buffers or run.buffers[value] is self.params.buffer(name, value.dtype):
                 continue  # a commit makes it, or the parameter keeps its value
             number = self._plan.storage[value]
             if number not in moved and number in run.owned and run.owned[number][1] is run.buffers[value]:
@@ -240,10 +220,10 @@ class Executable:
         """Give parameters their next values, then free what outlived the run only to be returned."""
         kept = {self._plan.storage[v] for name, v in self.graph.updates.items() if name not in copies}
         for name, value in self.graph.updates.items():
-            self._params[name] = copies[name] if name in copies else run.buffers[value]
+            self.params.put(name, copies[name] if name in copies else run.buffers[value], value.dtype)
         for number, (key, buffer) in run.owned.items():
             if number not in kept:
-                self._pool.give(key, buffer)
+                self._pool.give(key, buffer, self.memory)
 
     # --- reports ------------------------------------------------------------------------------------------
     @property
@@ -254,6 +234,13 @@ class Executable:
     def report(self) -> str:
         """Passes, dispatch and, after a timed run, times: as text."""
         return report_text(self.pass_records, self.dispatch, self.timings, self.backend.name)
+
+
+def _bind_param(bindings: Bindings, value: Value, shape: tuple[int, ...]) -> None:
+    """Match a parameter's shape, which another executable of its store may have changed."""
+    if len(shape) != value.shape.rank:
+        raise FeedError(f"{describe(value)}: expected shape {value.shape}, its value has {list(shape)}")
+    bindings.bind(describe(value), value.type, shape)
 
 
 def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | None:

@@ -1,16 +1,24 @@
-"""The memory of a run: buffers that dead values leave are taken by later ones of the same shape and dtype."""
+"""The memory of runs: buffers that dead values leave are taken by later ones of the same shape and dtype.
+
+A backend has one pool, which all executables on it share. What no run has used for a while is let go, and all of it
+when an executable runs at another size: then the old sizes seldom come back.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from stipple.ir.dtype import DType
 from stipple.runtime.backend import Backend, Buffer
 
 Key = tuple[tuple[int, ...], DType]
 """Shape and dtype: buffers are interchangeable where these are equal."""
+
+_IDLE_RUNS = 8
 
 
 @dataclass
@@ -25,37 +33,56 @@ class MemoryUse:
 
 
 class Pool:
-    """Buffers between uses, for one size of the graph's symbols."""
+    """Buffers between uses. Threads may share it."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._free: dict[Key, list[Buffer]] = {}
-        self._dims: dict[str, int] = {}
-        self.use = MemoryUse()
+        self._last_use: dict[Key, int] = {}
+        self._sizes: dict[Hashable, Hashable] = {}
+        self._runs = 0
 
-    def begin(self, dims: Mapping[str, int]) -> None:
-        """A run starts: buffers of another size are let go."""
-        if dims != self._dims:
-            self._free.clear()
-            self._dims = dict(dims)
-        self.use = MemoryUse()
+    def begin(self, executable: Hashable, sizes: Hashable) -> None:
+        """A run starts, at these sizes of its symbols."""
+        with self._lock:
+            self._runs += 1
+            if self._sizes.setdefault(executable, sizes) != sizes:
+                self._sizes[executable] = sizes
+                self._free.clear()
+            for key in [k for k in self._free if self._last_use[k] < self._runs - _IDLE_RUNS]:
+                del self._free[key]
 
-    def take(self, key: Key) -> Buffer:
-        free = self._free.get(key)
-        self.use.live_bytes += _bytes(key)
-        self.use.peak_bytes = max(self.use.peak_bytes, self.use.live_bytes)
-        if free:
-            self.use.reused += 1
-            return free.pop()
-        self.use.allocated += 1
-        return self._backend.allocate(*key)
+    def take(self, backend: Backend, key: Key, use: MemoryUse) -> Buffer:
+        """A free buffer, or a new one."""
+        use.live_bytes += _bytes(key)
+        use.peak_bytes = max(use.peak_bytes, use.live_bytes)
+        with self._lock:
+            self._last_use[key] = self._runs
+            free = self._free.get(key)
+            found = free.pop() if free else None
+        if found is not None:
+            use.reused += 1
+            return found
+        use.allocated += 1
+        return backend.allocate(*key)
 
-    def give(self, key: Key, buffer: Buffer) -> None:
-        self._free.setdefault(key, []).append(buffer)
-        self.use.live_bytes -= _bytes(key)
+    def give(self, key: Key, buffer: Buffer, use: MemoryUse) -> None:
+        """A buffer that nothing needs any more."""
+        use.live_bytes -= _bytes(key)
+        with self._lock:
+            self._free.setdefault(key, []).append(buffer)
 
-    def clear(self) -> None:
-        self._free.clear()
+    def forget(self, executable: Hashable) -> None:
+        """An executable is gone."""
+        self._sizes.pop(executable, None)
+
+
+_POOLS: WeakKeyDictionary[Backend, Pool] = WeakKeyDictionary()
+
+
+def pool_of(backend: Backend) -> Pool:
+    """The pool of a backend."""
+    return _POOLS.setdefault(backend, Pool())
 
 
 def _bytes(key: Key) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stipple import arguments
+from stipple.backends.registry import open_device
 from stipple.errors import InputError, UnsupportedOpError
 from stipple.ir.graph import Graph, Node
 from stipple.ir.passes import Pass, PassManager, standard_passes
@@ -13,8 +14,8 @@ from stipple.ir.verify import verify
 from stipple.runtime.backend import Backend, Kernel, evaluate
 from stipple.runtime.debug import WatchedKernel
 from stipple.runtime.executable import Executable
+from stipple.runtime.params import Params
 from stipple.runtime.plan import make_plan
-from stipple.runtime.registry import open_device
 
 
 class Session:
@@ -34,10 +35,18 @@ class Session:
     def device(self) -> str:
         return self.backend.name
 
-    def compile(self, graph: Graph, passes: Sequence[Pass] | None = None) -> Executable:
+    def params(self) -> Params:
+        """A new store of parameters on this device, for executables that share them."""
+        return Params(self.backend)
+
+    def compile(
+        self, graph: Graph, passes: Sequence[Pass] | None = None, params: Params | None = None
+    ) -> Executable:
         """Verify, optimise and plan a graph. The graph itself is not changed, and may be changed afterwards.
 
-        ``passes`` replaces the standard ones; an empty sequence runs the graph as it is. Raises
+        ``passes`` replaces the standard ones; an empty sequence runs the graph as it is.
+        ``params`` is the store that holds the graph's parameters, shared with other executables; first values stored
+        with the graph are taken where the store has none. Without it the executable has a store of its own. Raises
         UnsupportedOpError, naming every op that the device has no kernel for, or a value that it cannot hold.
         """
         verify(arguments.instance("graph", graph, Graph))
@@ -56,7 +65,7 @@ class Session:
         if missing:
             raise UnsupportedOpError(f"device {self.device!r} has no kernel for: {', '.join(missing)}")
         ready = {i: kernel for i, kernel in kernels.items() if kernel is not None}
-        return Executable(optimised, self.backend, plan, ready, manager.records)
+        return Executable(optimised, self.backend, plan, ready, manager.records, store)
 
     def _check_dtypes(self, graph: Graph) -> None:
         for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""The interface of the rlx-ir splat builders, as thin builders over Stipple's ops.
+"""The interface of the rlx-ir splat builders, as thin builders over Stipple's ops: a :class:`Graph` that has them.
 
 Names, defaults, orders and lengths are those of rlx-ir's public splat interface; every field does what its
 name says, in forward and in backward:
@@ -19,17 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from stipple import ir
 from stipple import numerics as nx
 from stipple.errors import GraphError
+from stipple.ir.autodiff import pullback
+from stipple.ir.graph import Value
 from stipple.ir.ops import packing, splat, structure
 from stipple.ir.ops.elementwise import clamp, maximum
 from stipple.ir.ops.reduce import reduce_max
 from stipple.ir.shape import Dim, Shape
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Graph, Node, Value
 
 PROJECTION = "ray"
 
@@ -109,7 +109,7 @@ def gaussian_splat_packed_grad_len(count: int, sh_coeff_count: int) -> int:
 
 
 def unpack_gaussian_splat_packed_grads(
-    graph: Graph, packed: Value, count: int | Dim | str, sh_coeff_count: int
+    graph: ir.Graph, packed: Value, count: int | Dim | str, sh_coeff_count: int
 ) -> GaussianSplatInputs:
     """The gradients in a packed vector, shaped like the inputs; ``meta`` holds the packed vector itself."""
     n = Dim.of(count)
@@ -125,7 +125,7 @@ def unpack_gaussian_splat_packed_grads(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Operands of splat_prepare made from the seed's inputs."""
+    """Operands of splat_prepare made from rlx-ir's inputs."""
 
     gaussians: tuple[Value, Value, Value, Value]
     colors: Value
@@ -216,8 +216,8 @@ def _rasterize_attrs(params: GaussianSplatRenderParams) -> dict[str, Any]:
     return {**splat.select_attrs(splat.RASTERIZE_ATTRS, params.attrs()), "projection": PROJECTION}
 
 
-class SeedSplatBuilders:
-    """The seed's builders, as methods of :class:`stipple.ir.Graph`."""
+class Graph(ir.Graph):
+    """A graph with rlx-ir's splat builders as methods."""
 
     def gaussian_splat_render_meta(
         self,
@@ -240,7 +240,7 @@ class SeedSplatBuilders:
             if len(vector) != 3:
                 raise GraphError(f"gaussian_splat_render_meta: {name}: expected 3 numbers, got {vector!r}")
         numbers = [*camera_position, *camera_target, *camera_up, fov_y_degrees, near, far, *background]
-        return cast("Graph", self).constant([*numbers, *params.meta_tail()], "f32")
+        return self.constant([*numbers, *params.meta_tail()], "f32")
 
     def gaussian_splat_render(self, inputs: GaussianSplatInputs, params: SplatParams) -> Value:
         """Render: rgba [height, width, 4]."""
@@ -267,7 +267,7 @@ class SeedSplatBuilders:
         )
         operands = [p.means2d, p.conics, p.colors, p.opacities, p.depths, p.tile_ranges, p.sorted_ids]
         attrs["max_list_entries"] = made.render.max_list_entries
-        node = cast("Graph", self).add("splat_pack_prepared", [*operands, camera.intrinsics, camera.background], attrs)
+        node = self.add("splat_pack_prepared", [*operands, camera.intrinsics, camera.background], attrs)
         return node.outputs[0]
 
     def gaussian_splat_rasterize(self, prep: Value, meta: Value, params: SplatParams) -> Value:
@@ -276,10 +276,10 @@ class SeedSplatBuilders:
         camera = splat.splat_camera(meta, **render.attrs())
         attrs = _rasterize_attrs(render)
         more = {"max_list_entries": render.max_list_entries, "count": _packed_count(prep, render)}
-        node: Node = cast("Graph", self).add("splat_unpack_prepared", [prep], {**attrs, **more})
+        node = self.add("splat_unpack_prepared", [prep], {**attrs, **more})
         means2d, conics, colors, opacities, depths, ranges, ids = node.outputs
         operands = [means2d, conics, colors, opacities, depths, camera.background, ranges, ids]
-        return cast("Graph", self).add("splat_rasterize", operands, attrs).outputs[0]
+        return self.add("splat_rasterize", operands, attrs).outputs[0]
 
     def gaussian_splat_render_decomposed(self, inputs: GaussianSplatInputs, params: SplatParams) -> Value:
         """prepare, then rasterize, through the packed buffer: the same bits as gaussian_splat_render."""
@@ -294,8 +294,6 @@ class SeedSplatBuilders:
         ``d_loss_rgba`` is [height, width, 4] or flat. The order is positions, scales, rotations, opacities,
         colors, sh; the length :func:`gaussian_splat_packed_grad_len`.
         """
-        from stipple.ir.autodiff import pullback
-
         s = shaped_inputs(inputs)
         render = params.render
         cotangent = structure.reshape(d_loss_rgba, [render.height, render.width, 4])

@@ -1,4 +1,4 @@
-"""The seed's interface: names, defaults, orders, lengths, and what each field does, forward and back."""
+"""rlx-ir's interface: names, defaults, orders, lengths, and what each field does, forward and back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 from scenes import relative_error
 from stipple import ir
+from stipple.compat import rlx
 from stipple.errors import GraphError, InputError, LimitWarning
 from stipple.runtime import Executable, Session
 
-RENDER = ir.GaussianSplatRenderParams(width=24, height=20, max_splat_steps=0, max_list_entries=200)
+RENDER = rlx.GaussianSplatRenderParams(width=24, height=20, max_splat_steps=0, max_list_entries=200)
 FIELDS = ("positions", "scales", "rotations", "opacities", "colors", "sh_coeffs")
 
 
@@ -31,40 +32,40 @@ def scene(count: int = 7, coefficients: int = 4, seed: int = 0) -> dict[str, np.
 
 
 def declare(
-    graph: ir.Graph, arrays: dict[str, np.ndarray], params: ir.GaussianSplatRenderParams
-) -> ir.GaussianSplatInputs:
+    graph: rlx.Graph, arrays: dict[str, np.ndarray], params: rlx.GaussianSplatRenderParams
+) -> rlx.GaussianSplatInputs:
     values = {n: graph.input(n, ["N", *a.shape[1:]], "f64") for n, a in arrays.items()}
     meta = graph.gaussian_splat_render_meta(
         [0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], params
     )
-    return ir.GaussianSplatInputs(**values, meta=ir.cast(meta, "f64"))
+    return rlx.GaussianSplatInputs(**values, meta=ir.cast(meta, "f64"))
 
 
 def render(arrays: dict[str, np.ndarray], params: Any) -> np.ndarray:
-    graph = ir.Graph("render")
-    plain = params if isinstance(params, ir.GaussianSplatRenderParams) else params.render
+    graph = rlx.Graph("render")
+    plain = params if isinstance(params, rlx.GaussianSplatRenderParams) else params.render
     graph.output("rgba", graph.gaussian_splat_render(declare(graph, arrays, plain), params))
     return Session("reference").compile(graph).run(arrays)["rgba"]
 
 
-def backward_executable(arrays: dict[str, np.ndarray], params: ir.GaussianSplatBackwardParams) -> Executable:
-    graph = ir.Graph("backward")
+def backward_executable(arrays: dict[str, np.ndarray], params: rlx.GaussianSplatBackwardParams) -> Executable:
+    graph = rlx.Graph("backward")
     inputs = declare(graph, arrays, params.render)
     d_rgba = graph.input("d_rgba", [params.render.height, params.render.width, 4], "f64")
     packed = graph.gaussian_splat_render_backward(inputs, d_rgba, params)
     graph.output("packed", packed)
-    parts = ir.unpack_gaussian_splat_packed_grads(graph, packed, "N", arrays["sh_coeffs"].shape[1])
+    parts = rlx.unpack_gaussian_splat_packed_grads(graph, packed, "N", arrays["sh_coeffs"].shape[1])
     for name in FIELDS:
         graph.output(name, getattr(parts, name))
     return Session("reference").compile(graph)
 
 
-def weights(params: ir.GaussianSplatRenderParams = RENDER, scale: float = 0.2) -> np.ndarray:
+def weights(params: rlx.GaussianSplatRenderParams = RENDER, scale: float = 0.2) -> np.ndarray:
     return np.clip(np.random.default_rng(9).normal(size=(params.height, params.width, 4)) * scale, -0.9, 0.9)
 
 
 def gradients(
-    arrays: dict[str, np.ndarray], params: ir.GaussianSplatBackwardParams, d_rgba: np.ndarray | None = None
+    arrays: dict[str, np.ndarray], params: rlx.GaussianSplatBackwardParams, d_rgba: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     given = weights(params.render) if d_rgba is None else d_rgba
     return backward_executable(arrays, params).run({**arrays, "d_rgba": given})
@@ -74,8 +75,8 @@ def test_signatures_and_defaults() -> None:
     def fields(cls: Any) -> dict[str, Any]:
         return {f.name: f.default for f in dataclasses.fields(cls)}
 
-    assert list(fields(ir.GaussianSplatInputs)) == [*FIELDS, "meta"]
-    assert fields(ir.GaussianSplatRenderParams) == {
+    assert list(fields(rlx.GaussianSplatInputs)) == [*FIELDS, "meta"]
+    assert fields(rlx.GaussianSplatRenderParams) == {
         "width": 64,
         "height": 64,
         "tile_size": 16,
@@ -85,10 +86,10 @@ def test_signatures_and_defaults() -> None:
         "transmittance_threshold": 0.01,
         "max_list_entries": 576,
     }
-    backward = ir.GaussianSplatBackwardParams()
+    backward = rlx.GaussianSplatBackwardParams()
     assert (backward.loss_grad_clip, backward.sh_band, backward.max_anisotropy) == (1.0, 0, 10.0)
-    assert backward.render == ir.GaussianSplatRenderParams()
-    names = list(inspect.signature(ir.Graph.gaussian_splat_render_meta).parameters)
+    assert backward.render == rlx.GaussianSplatRenderParams()
+    names = list(inspect.signature(rlx.Graph.gaussian_splat_render_meta).parameters)
     assert names == [
         "self",
         "camera_position",
@@ -103,19 +104,19 @@ def test_signatures_and_defaults() -> None:
 
 
 def test_lengths() -> None:
-    assert ir.gaussian_splat_tile_count(64, 64, 16) == 16
-    assert ir.gaussian_splat_tile_count(65, 1, 16) == 5
+    assert rlx.gaussian_splat_tile_count(64, 64, 16) == 16
+    assert rlx.gaussian_splat_tile_count(65, 1, 16) == 5
     for count in (0, 1, 10):
         n = max(count, 1)
         wanted = n * 4 + n + n * 3 + n * 3 + n * 4 + 576 + 16 * 2 + 64 * 64 * 3 + 11
-        assert ir.gaussian_splat_prep_packed_len(count, 576, 64, 64, 16) == wanted
+        assert rlx.gaussian_splat_prep_packed_len(count, 576, 64, 64, 16) == wanted
         for k in (0, 1, 16):
-            assert ir.gaussian_splat_packed_grad_len(count, k) == count * 14 + count * max(k, 1) * 3
+            assert rlx.gaussian_splat_packed_grad_len(count, k) == count * 14 + count * max(k, 1) * 3
 
 
 def test_meta_order() -> None:
-    graph = ir.Graph("meta")
-    params = ir.GaussianSplatRenderParams(1, 2, 3, 4.0, 0.5, 6, 0.7, 8)
+    graph = rlx.Graph("meta")
+    params = rlx.GaussianSplatRenderParams(1, 2, 3, 4.0, 0.5, 6, 0.7, 8)
     meta = graph.gaussian_splat_render_meta([11, 12, 13], [14, 15, 16], [17, 18, 19], 20, 21, 22, [23, 24, 25], params)
     wanted = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 1, 2, 3, 4, 0.5, 6, 0.7, 8]
     np.testing.assert_array_equal(meta.node.attrs["value"], np.array(wanted, np.float32))
@@ -127,25 +128,25 @@ def test_meta_order() -> None:
 @pytest.mark.parametrize("symbolic", [True, False])
 def test_prepare_and_rasterize_composed_equal_render_bit_for_bit(count: int, symbolic: bool) -> None:
     arrays = scene(count)
-    graph = ir.Graph("both")
+    graph = rlx.Graph("both")
     if symbolic:
         inputs = declare(graph, arrays, RENDER)
     else:
         values = {n: graph.input(n, a.shape, "f64") for n, a in arrays.items()}
-        inputs = ir.GaussianSplatInputs(**values, meta=_meta(graph))
+        inputs = rlx.GaussianSplatInputs(**values, meta=_meta(graph))
     prep = graph.gaussian_splat_prepare(inputs, RENDER)
     graph.output("prep", prep)
     graph.output("render", graph.gaussian_splat_render(inputs, RENDER))
     graph.output("rasterize", graph.gaussian_splat_rasterize(prep, inputs.meta, RENDER))
     graph.output("decomposed", graph.gaussian_splat_render_decomposed(inputs, RENDER))
     out = Session("reference").compile(graph).run(arrays)
-    assert out["prep"].shape == (ir.gaussian_splat_prep_packed_len(count, 200, 24, 20, 16),)
+    assert out["prep"].shape == (rlx.gaussian_splat_prep_packed_len(count, 200, 24, 20, 16),)
     assert (out["render"][..., 3].max() > 0.3) == (count > 0)
     np.testing.assert_array_equal(out["rasterize"], out["render"])
     np.testing.assert_array_equal(out["decomposed"], out["render"])
 
 
-def _meta(graph: ir.Graph) -> ir.Value:
+def _meta(graph: rlx.Graph) -> ir.Value:
     meta = graph.gaussian_splat_render_meta(
         [0.3, 0.4, -3.0], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0.1, 0.2, 0.3], RENDER
     )
@@ -154,7 +155,7 @@ def _meta(graph: ir.Graph) -> ir.Value:
 
 def test_packed_prepare_round_trips() -> None:
     arrays = scene(6)
-    graph = ir.Graph("pack")
+    graph = rlx.Graph("pack")
     prep = graph.gaussian_splat_prepare(declare(graph, arrays, RENDER), RENDER)
     packing = next(n for n in graph if n.op == "splat_pack_prepared")
     unpacked = graph.add("splat_unpack_prepared", [prep], packing.attrs)
@@ -179,7 +180,7 @@ def test_packed_prepare_round_trips() -> None:
 
 def test_a_buffer_of_other_parameters_is_refused() -> None:
     arrays = scene(3)
-    graph = ir.Graph("t")
+    graph = rlx.Graph("t")
     inputs = declare(graph, arrays, RENDER)
     prep = graph.gaussian_splat_prepare(inputs, RENDER)
     other = dataclasses.replace(RENDER, width=20, height=24)  # as many pixels and tiles
@@ -193,7 +194,7 @@ def test_a_buffer_of_other_parameters_is_refused() -> None:
         graph.gaussian_splat_prepare(inputs, unlimited)
 
 
-def _meta_of(graph: ir.Graph, params: ir.GaussianSplatRenderParams) -> ir.Value:
+def _meta_of(graph: rlx.Graph, params: rlx.GaussianSplatRenderParams) -> ir.Value:
     meta = graph.gaussian_splat_render_meta([0, 0, -3], [0, 0, 0], [0, 1, 0], 40, 0.1, 50, [0, 0, 0], params)
     return ir.cast(meta, "f64")
 
@@ -202,11 +203,11 @@ def _meta_of(graph: ir.Graph, params: ir.GaussianSplatRenderParams) -> ir.Value:
 def test_packed_gradients_are_the_derivatives(coefficients: int) -> None:
     """Every element against central differences of the forward render with the same parameters."""
     arrays = scene(3, coefficients, seed=4)
-    params = ir.GaussianSplatBackwardParams(RENDER, sh_band=1 if coefficients == 4 else 0, loss_grad_clip=0)
+    params = rlx.GaussianSplatBackwardParams(RENDER, sh_band=1 if coefficients == 4 else 0, loss_grad_clip=0)
     out = gradients(arrays, params)
-    assert out["packed"].shape == (ir.gaussian_splat_packed_grad_len(3, coefficients),)
+    assert out["packed"].shape == (rlx.gaussian_splat_packed_grad_len(3, coefficients),)
     np.testing.assert_array_equal(out["packed"], np.concatenate([out[n].ravel() for n in FIELDS]))
-    graph = ir.Graph("render")
+    graph = rlx.Graph("render")
     graph.output("rgba", graph.gaussian_splat_render(declare(graph, arrays, RENDER), params))
     exe = Session("reference").compile(graph)
     d_rgba = weights()
@@ -226,9 +227,9 @@ def test_packed_gradients_are_the_derivatives(coefficients: int) -> None:
 
 
 def test_packed_gradients_round_trip_through_unpack() -> None:
-    graph = ir.Graph("t")
-    packed = graph.input("packed", [ir.gaussian_splat_packed_grad_len(5, 4)])
-    parts = ir.unpack_gaussian_splat_packed_grads(graph, packed, 5, 4)
+    graph = rlx.Graph("t")
+    packed = graph.input("packed", [rlx.gaussian_splat_packed_grad_len(5, 4)])
+    parts = rlx.unpack_gaussian_splat_packed_grads(graph, packed, 5, 4)
     shapes = {n: getattr(parts, n).shape.static for n in FIELDS}
     assert shapes == {
         "positions": (5, 3),
@@ -249,10 +250,10 @@ def test_gradients_through_the_packed_buffer() -> None:
     """Differentiating prepare -> rasterize through pack and unpack gives what render gives."""
     arrays = scene(5)
     for count_known in (False, True):
-        graph = ir.Graph("t")
+        graph = rlx.Graph("t")
         if count_known:
             values = {n: graph.input(n, a.shape, "f64") for n, a in arrays.items()}
-            inputs = ir.GaussianSplatInputs(**values, meta=_meta(graph))
+            inputs = rlx.GaussianSplatInputs(**values, meta=_meta(graph))
         else:
             inputs = declare(graph, arrays, RENDER)
         w = graph.constant(weights())
@@ -273,12 +274,12 @@ def test_packed_gradients_are_partial_where_inputs_depend_on_each_other() -> Non
     arrays = scene()
     found = []
     for computed in (False, True):
-        graph = ir.Graph("t")
+        graph = rlx.Graph("t")
         inputs = declare(graph, arrays, RENDER)
         if computed:
             inputs = dataclasses.replace(inputs, colors=ir.sigmoid(inputs.positions))
         d_rgba = graph.constant(weights())
-        params = ir.GaussianSplatBackwardParams(RENDER)
+        params = rlx.GaussianSplatBackwardParams(RENDER)
         graph.output("packed", graph.gaussian_splat_render_backward(inputs, d_rgba, params))
         feeds = {**arrays, "colors": 1 / (1 + np.exp(-arrays["positions"]))}
         found.append(Session("reference").compile(graph).run(feeds)["packed"])
@@ -286,32 +287,32 @@ def test_packed_gradients_are_partial_where_inputs_depend_on_each_other() -> Non
 
 
 def test_one_value_cannot_be_two_inputs_of_a_backward() -> None:
-    graph = ir.Graph("t")
+    graph = rlx.Graph("t")
     inputs = declare(graph, scene(), RENDER)
     same = dataclasses.replace(inputs, scales=inputs.positions)
     with pytest.raises(GraphError, match="one value stands for two of them"):
-        graph.gaussian_splat_render_backward(same, graph.constant(weights()), ir.GaussianSplatBackwardParams(RENDER))
+        graph.gaussian_splat_render_backward(same, graph.constant(weights()), rlx.GaussianSplatBackwardParams(RENDER))
 
 
 def test_flat_inputs_are_taken_as_rows() -> None:
     arrays = scene(4)
-    graph = ir.Graph("flat")
+    graph = rlx.Graph("flat")
     values = {n: graph.input(n, [a.size], "f64") for n, a in arrays.items()}
-    rgba = graph.gaussian_splat_render(ir.GaussianSplatInputs(**values, meta=_meta(graph)), RENDER)
+    rgba = graph.gaussian_splat_render(rlx.GaussianSplatInputs(**values, meta=_meta(graph)), RENDER)
     graph.output("rgba", rgba)
     out = Session("reference").compile(graph).run({n: a.ravel() for n, a in arrays.items()})
     np.testing.assert_array_equal(out["rgba"], render(arrays, RENDER))
     values["colors"] = graph.input("odd", [13], "f64")
     with pytest.raises(GraphError, match="colors: expected"):
-        graph.gaussian_splat_render(ir.GaussianSplatInputs(**values, meta=_meta(graph)), RENDER)
+        graph.gaussian_splat_render(rlx.GaussianSplatInputs(**values, meta=_meta(graph)), RENDER)
 
 
 # --- one test per field -----------------------------------------------------------------------------------
-def backward(**changes: Any) -> ir.GaussianSplatBackwardParams:
-    return ir.GaussianSplatBackwardParams(RENDER, **changes)
+def backward(**changes: Any) -> rlx.GaussianSplatBackwardParams:
+    return rlx.GaussianSplatBackwardParams(RENDER, **changes)
 
 
-def changed(**changes: Any) -> ir.GaussianSplatRenderParams:
+def changed(**changes: Any) -> rlx.GaussianSplatRenderParams:
     return dataclasses.replace(RENDER, **changes)
 
 
@@ -322,8 +323,8 @@ def test_radius_scale_multiplies_sigma() -> None:
     two = changed(radius_scale=1.6)
     np.testing.assert_allclose(render(halved, two), render(arrays, one), atol=1e-12)
     assert render(arrays, two)[..., 3].sum() > 2 * render(arrays, one)[..., 3].sum()
-    a = gradients(halved, ir.GaussianSplatBackwardParams(two))
-    b = gradients(arrays, ir.GaussianSplatBackwardParams(one))
+    a = gradients(halved, rlx.GaussianSplatBackwardParams(two))
+    b = gradients(arrays, rlx.GaussianSplatBackwardParams(one))
     np.testing.assert_allclose(a["scales"], 2 * b["scales"], rtol=1e-9)
     np.testing.assert_allclose(a["positions"], b["positions"], rtol=1e-9)
 
@@ -335,7 +336,7 @@ def test_alpha_cutoff_drops_faint_contributions() -> None:
     alpha = render(alone, changed(alpha_cutoff=0.3))[..., 3]
     assert np.all((alpha == 0) | (alpha >= 0.3))
     assert (cut[..., 3] == 0).sum() > (full[..., 3] == 0).sum()
-    g = gradients(arrays, ir.GaussianSplatBackwardParams(changed(alpha_cutoff=0.3)))
+    g = gradients(arrays, rlx.GaussianSplatBackwardParams(changed(alpha_cutoff=0.3)))
     faint = arrays["opacities"] < 0.3
     assert not np.array_equal(g["packed"], gradients(arrays, backward())["packed"])
     assert np.all(g["positions"][faint] == 0)
@@ -349,7 +350,7 @@ def test_max_splat_steps_keeps_the_nearest_gaussians_of_a_pixel() -> None:
         out = render(arrays, changed(max_splat_steps=2))
     assert out[..., 3].max() == pytest.approx(1 - 0.6**2, abs=0.02)
     with pytest.warns(LimitWarning, match="max_splat_steps = 2 cut"):
-        g = gradients(arrays, ir.GaussianSplatBackwardParams(changed(max_splat_steps=2)))
+        g = gradients(arrays, rlx.GaussianSplatBackwardParams(changed(max_splat_steps=2)))
     assert np.any(g["colors"][:2] != 0)
     free = gradients(arrays, backward())
     assert np.abs(g["colors"][4:]).sum() < np.abs(free["colors"][4:]).sum()
@@ -363,7 +364,7 @@ def test_transmittance_threshold_ends_a_pixel() -> None:
     early = changed(transmittance_threshold=0.3)
     assert render(arrays, early)[..., 3].max() <= 0.7
     assert render(arrays, RENDER)[..., 3].max() > 0.95
-    g = gradients(arrays, ir.GaussianSplatBackwardParams(early))
+    g = gradients(arrays, rlx.GaussianSplatBackwardParams(early))
     assert np.abs(g["colors"][2:]).sum() < np.abs(gradients(arrays, backward())["colors"][2:]).sum()
 
 
@@ -373,7 +374,7 @@ def test_max_list_entries_keeps_the_nearest_gaussians() -> None:
         out = render(arrays, changed(max_list_entries=3))
     assert out[..., 3].sum() < render(arrays, RENDER)[..., 3].sum()
     with pytest.warns(LimitWarning, match="max_list_entries"):
-        g = gradients(arrays, ir.GaussianSplatBackwardParams(changed(max_list_entries=3)))
+        g = gradients(arrays, rlx.GaussianSplatBackwardParams(changed(max_list_entries=3)))
     depth = arrays["positions"] @ np.array([-0.3, -0.4, 3.0])
     seen = np.flatnonzero(np.abs(g["colors"]).sum(axis=1))
     assert 1 <= len(seen) <= 3

@@ -1,0 +1,1 @@
+"""Other programs' interfaces over Stipple: ``rlx`` (the rlx-ir splat builders), ``slam`` (a SLAM-style renderer)."""

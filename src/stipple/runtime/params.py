@@ -1,0 +1,64 @@
+"""Parameters: tensors by name in a device's memory, which the executables that are compiled with a store share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stipple.errors import FeedError
+from stipple.ir.dtype import DType
+from stipple.ir.shape import Shape, TensorType
+from stipple.runtime.backend import Backend, Buffer
+from stipple.runtime.feeds import as_array
+
+
+class Params:
+    """The one owner of parameters' values. Made by :meth:`stipple.runtime.Session.params`.
+
+    Executables of any graphs bind to a store by ``Session.compile(graph, params=store)``: a parameter that one of them
+    updates has its new value in all of them. An executable without a store has one of its own.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._held: dict[str, tuple[Buffer, DType]] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that have a value."""
+        return list(self._held)
+
+    def set(self, name: str, value: Any, dtype: DType | str = DType.F32) -> None:
+        """Give a parameter a value: an array of that dtype, or numbers that the dtype has."""
+        made = DType.of(dtype)
+        shape = Shape(np.shape(value) if isinstance(value, (list, tuple, int, float)) else value.shape)
+        self.put(name, self.backend.upload(as_array(f"parameter {name!r}", value, TensorType(shape, made)), made), made)
+
+    def get(self, name: str) -> np.ndarray:
+        """A copy of a parameter's value."""
+        buffer, dtype = self._entry(name)
+        return self.backend.download(buffer, dtype)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A parameter's shape, without reading it."""
+        return self.backend.shape(self._entry(name)[0])
+
+    def put(self, name: str, buffer: Buffer, dtype: DType) -> None:
+        """Hold a buffer as a parameter's value: it belongs to the store from now on."""
+        self._held[name] = (buffer, dtype)
+
+    def buffer(self, name: str, dtype: DType) -> Buffer:
+        """The buffer with a parameter's value, which stays the store's."""
+        buffer, held = self._entry(name)
+        if held is not dtype:
+            raise FeedError(f"parameter {name!r}: expected dtype {dtype.value}, its value is {held.value}")
+        return buffer
+
+    def _entry(self, name: str) -> tuple[Buffer, DType]:
+        if name not in self._held:
+            raise FeedError(f"parameter {name!r} has no value yet; call set_param({name!r}, ...)")
+        return self._held[name]
