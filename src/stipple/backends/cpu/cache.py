@@ -81,8 +81,8 @@ class Store:
     """The folders that kernels are read from, and of these the first that can be written.
 
     ``NUMBA_CACHE_DIR`` alone where it is set and can be written; else ``__pycache__`` beside the kernels, and the
-    user's folder for caches. Both are read: kernels that were compiled when a container's image was made serve there, where
-    nothing can be written.
+    user's folder for caches. Both are read: kernels that were compiled when a container's image was made serve there,
+    where nothing can be written.
     """
 
     def __init__(self) -> None:
