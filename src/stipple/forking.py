@@ -20,6 +20,12 @@ def in_forked_children(item: Item, renew: Callable[[Item], None]) -> None:
     _RENEWALS[item] = renew
 
 
+def hold_across_forks(lock: Any) -> None:
+    """Have no other thread hold a lock at the moment of a fork: the child could never take it."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
 def _renew() -> None:
     for item, renew in list(_RENEWALS.items()):
         renew(item)

@@ -41,9 +41,10 @@ def loaded(dispatcher: Any) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The only folder that kernels are kept in."""
+    """The only folder that kernels are kept in; not there yet."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    only = cache.Store.folders()[0]
+    (only,) = cache.Store.folders()
+    only.rmdir()
     monkeypatch.setattr(cache, "STORE", cache.Store())
     monkeypatch.setattr(cache.Store, "folders", staticmethod(lambda: [only]))
     return only
@@ -134,8 +135,12 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    given, beside, _ = cache.Store.folders()
+    (given,) = cache.Store.folders()
     assert given.parent == tmp_path
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
+    refused, beside, _ = cache.Store.folders()
+    assert refused.parent == tmp_path / "file"
     assert beside == Path(cache.__file__).parent / "__pycache__"
     monkeypatch.setattr(config, "CACHE_DIR", "")
     assert cache.Store.folders()[0] == beside

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from devices.held_to_reference import run_all
 from scenes import random_scene
 from stipple.backends.cpu import CpuBackend
+from stipple.backends.cpu.threads import Threads
 from stipple.errors import DeviceError
 from stipple.runtime import Session
 
@@ -29,6 +31,30 @@ def test_the_same_bits_for_any_number_of_threads(projection: str) -> None:
     for other in results[1:]:
         for name, array in results[0].items():
             assert array.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("born_dead", [False, True])
+def test_work_is_done_where_no_thread_can_start(born_dead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is short, starting a thread fails, or the thread ends before it has done anything."""
+
+    def start(thread: threading.Thread) -> None:
+        if not born_dead:
+            raise RuntimeError("can't start new thread")
+
+    threads = Threads(4)
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        threads.blocks(10, 1, lambda start, end: done.append(start))
+    assert sorted(done) == list(range(10))
+    assert threads._pool is not None
+    monkeypatch.setattr(threads._pool, "submit", _refuse)
+    with pytest.raises(RuntimeError, match="something else"):
+        threads.blocks(10, 1, done.append)
+
+
+def _refuse(work: object) -> None:
+    raise RuntimeError("something else")
 
 
 def test_threads_by_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,8 +80,9 @@ def _sources() -> str:
 class Store:
     """The folders that kernels are read from, and of these the first that can be written.
 
-    ``NUMBA_CACHE_DIR`` if it is set, ``__pycache__`` beside the kernels, the user's folder for caches. All are read:
-    kernels that were compiled when a container's image was made serve there, where nothing can be written.
+    ``NUMBA_CACHE_DIR`` alone where it is set and can be written; else ``__pycache__`` beside the kernels, and the
+    user's folder for caches. Both are read: kernels that were compiled when a container's image was made serve there,
+    where nothing can be written.
     """
 
     def __init__(self) -> None:
@@ -94,6 +95,8 @@ class Store:
         mine = f"stipple_{hashlib.sha256(os.fsencode(here)).hexdigest()[:16]}"
         wanted = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR, when Numba was imported
         given = [Path(wanted) / mine] if wanted else []
+        if given and _refusal(given[0]) is None:
+            return given
         return [*given, here / "__pycache__", Path(AppDirs("stipple", False).user_cache_dir) / mine]
 
     def holds(self, name: str, key: bytes) -> bool:
@@ -137,12 +140,10 @@ class Store:
     def open(self) -> None:
         """Find out which folder can be written, before time is spent on what cannot be kept."""
         for folder in self.folders():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
+            refusal = _refusal(folder)
+            if refusal is None:
                 return
-            except OSError as error:
-                self._closed[folder] = error
+            self._closed[folder] = refusal
         self._tell()
 
     def _tell(self) -> None:
@@ -157,6 +158,17 @@ class Store:
             CacheWarning,
             stacklevel=2,
         )
+
+
+@lru_cache(maxsize=16)
+def _refusal(folder: Path) -> OSError | None:
+    """Why a folder cannot be written, if so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error
+    return None
 
 
 STORE = Store()

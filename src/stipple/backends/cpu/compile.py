@@ -6,7 +6,6 @@ Every kernel has explicit signatures, so all of them can be compiled ahead of th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from numba.core import sigutils
 from numba.core.compiler_lock import global_compiler_lock
 
 from stipple.backends.cpu.cache import STORE, KernelCache
+from stipple.forking import hold_across_forks
 
 Function = Callable[..., Any]
 
@@ -29,12 +29,7 @@ OPTIONS: dict[str, Any] = {
 
 _KERNELS: list[tuple[Any, KernelCache, tuple[str, ...]]] = []
 
-if hasattr(os, "register_at_fork"):  # a child that is forked while another thread compiles could never compile itself
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+hold_across_forks(global_compiler_lock)
 
 
 def inline(function: Function) -> Function:

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -71,13 +71,27 @@ class Threads:
             while (i := next(ticket)) < count:
                 run(i * block, min((i + 1) * block, total))
 
-        others = [self._pool.submit(work) for _ in range(min(self.count, count) - 1)]
+        others = self._started(work, min(self.count, count) - 1)
         try:
             work()
         finally:
-            wait(others)
-        for other in others:
+            # What no thread has begun finds nothing left to do, and where threads cannot start nobody would begin it.
+            running = [other for other in others if not other.cancel()]
+            wait(running)
+        for other in running:
             other.result()
+
+    def _started(self, work: Callable[[], None], wanted: int) -> list[Future[None]]:
+        """The work, given to as many threads as there are to be had: their number changes no result."""
+        assert self._pool is not None
+        futures: list[Future[None]] = []
+        try:
+            for _ in range(wanted):
+                futures.append(self._pool.submit(work))
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):  # no memory for one more
+                raise
+        return futures
 
     def spread(self, total: int, run: Callable[[int, int], object], per_thread: int = 1) -> None:
         """Like ``blocks`` with ``per_thread`` blocks a thread: for items whose results never depend on which

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stipple.errors import FileFormatError, OutOfMemoryError, StippleError
+from stipple.forking import hold_across_forks
 from stipple.formats.captures.depth_array import read_depth_array
 from stipple.formats.reading import BoundedFile
 from stipple.memory import shortage
@@ -24,6 +25,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "PPM", "JPEG200
 _OTHERS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 _WARNINGS = threading.Lock()  # filters of warnings belong to the process; several threads decode
+hold_across_forks(_WARNINGS)
 
 
 @contextmanager
