@@ -265,7 +265,6 @@ target(
     value=(_P, "feed"),
 )
 target("Executable.get_param", EXECUTABLE.get_param, {"name": "parameter"}, name=("p", "object"))
-target("Executable.take_params", EXECUTABLE.take_params, other=(EXECUTABLE, "object"))
 target("Executable.run", EXECUTABLE.run, feeds=({"x": np.zeros(3, np.float32)}, "object"), timings=(False, "flag"))
 
 

@@ -176,9 +176,9 @@ def test_updates_from_feeds_constants_and_views() -> None:
 def test_adam_writes_parameters_and_moments_in_place() -> None:
     graph, feeds = training_step()
     exe = compile_graph(graph)
-    before = {n: exe._params[n] for n in graph.params}
+    before = {n: exe.params.buffer(n, p.dtype) for n, p in graph.params.items()}
     exe.run({**feeds, "step": 1.0})
-    assert all(exe._params[n] is before[n] for n in graph.params)
+    assert all(exe.params.buffer(n, p.dtype) is before[n] for n, p in graph.params.items())
     adam = [d for d in exe.dispatch if d.op == "adam"]
     assert len(adam) == 5
     assert all(d.inplace for d in adam)
@@ -391,25 +391,60 @@ def test_an_empty_graph_runs() -> None:
     assert compile_graph(ir.Graph("empty")).run() == {}
 
 
-def test_parameters_move_between_executables_of_one_session() -> None:
+def test_executables_of_a_store_share_its_parameters() -> None:
+    """What one updates, the others see; a graph of another size refuses what does not fit it."""
+
     def build(size: int) -> ir.Graph:
         graph = ir.Graph("t")
-        p = graph.param("p", ["N", 2])
+        p = graph.param("p", ["N", 2], init=np.ones((4, 2)))
         q = graph.param("q", [size])
         graph.output("sum", ir.sum(p) + ir.sum(q))
         graph.update(p, p + 1.0)
         return graph
 
     session = Session("cpu")
-    first, second = session.compile(build(2)), session.compile(build(3))
-    first.set_param("p", np.ones((4, 2), np.float32))
-    first.set_param("q", np.ones(2, np.float32))
-    second.set_param("q", np.zeros(3, np.float32))
-    first.run()
-    second.take_params(first)
-    assert second.run()["sum"] == 16, "p has moved, q has another shape and stayed"
-    np.testing.assert_array_equal(second.get_param("p"), np.full((4, 2), 3))
-    with pytest.raises(FeedError, match="'p' has no value"):
+    store = session.params()
+    store.set("p", np.full((4, 2), 5, np.float32))
+    first, second, third = (session.compile(build(size), params=store) for size in (2, 2, 3))
+    assert store.names == ["p"], "a value that is there is kept"
+    assert store.shape("p") == (4, 2)
+    with pytest.raises(FeedError, match="parameter 'q' has no value"):
         first.run()
-    with pytest.raises(FeedError, match="compiled by one session"):
-        Session("cpu").compile(build(2)).take_params(second)
+    first.set_param("q", np.ones(2, np.float32))
+    assert first.run()["sum"] == 42
+    assert second.run()["sum"] == 50
+    np.testing.assert_array_equal(store.get("p"), np.full((4, 2), 7))
+    with pytest.raises(FeedError, match=r"parameter 'q': expected shape \[3\], got \[2\]"):
+        third.run()
+    store.set("q", [1, 2, 3])
+    assert third.run()["sum"] == 62
+    store.set("q", [[1.0]])
+    with pytest.raises(FeedError, match=r"parameter 'q': expected shape \[3\], its value has \[1, 1\]"):
+        third.run()
+    store.set("q", [1, 2, 3], "i32")
+    with pytest.raises(FeedError, match="parameter 'q': expected dtype f32, its value is i32"):
+        third.run()
+    with pytest.raises(FeedError, match=r"parameter 'q': i32\[1\]: expected whole numbers"):
+        store.set("q", [0.5], "i32")
+    with pytest.raises(InputError, match="params: expected a store of this session's device"):
+        Session("cpu").compile(build(2), params=store)
+
+
+def test_executables_of_a_device_share_memory_between_runs() -> None:
+    session = Session("cpu")
+
+    def build(name: str) -> Executable:
+        graph = ir.Graph(name)
+        x = graph.input("x", ["N", 4])
+        graph.output("y", (x @ graph.constant(np.eye(4, dtype=np.float32))) @ graph.constant(np.eye(4), "f32"))
+        return session.compile(graph, passes=[])
+
+    first, second = build("a"), build("b")
+    feeds = {"x": np.ones((100, 4), np.float32)}
+    first.run(feeds)
+    assert first.memory.allocated == 2
+    second.run(feeds)
+    assert (second.memory.allocated, second.memory.reused) == (0, 2)
+    second.run({"x": np.ones((50, 4), np.float32)})
+    first.run(feeds)
+    assert first.memory.allocated == 2, "sizes that were left are let go"

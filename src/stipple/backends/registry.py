@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from stipple import arguments
 from stipple.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def devices() -> list[str]:
 
 def open_device(name: str) -> Backend:
     """Open a device by name, or ``"auto"``."""
+    arguments.device(name)
     chosen = AUTO if name == "auto" else name
     opener = _SHIPPED.get(chosen) or _REGISTERED.get(chosen) or _elsewhere().get(chosen)
     if opener is None:

@@ -35,8 +35,8 @@ class Params:
     def set(self, name: str, value: Any, dtype: DType | str = DType.F32) -> None:
         """Give a parameter a value: an array of that dtype, or numbers that the dtype has."""
         made = DType.of(dtype)
-        shape = Shape(np.shape(value) if isinstance(value, (list, tuple, int, float)) else value.shape)
-        self.put(name, self.backend.upload(as_array(f"parameter {name!r}", value, TensorType(shape, made)), made), made)
+        array = as_array(f"parameter {name!r}", value, TensorType(Shape(np.shape(value)), made))
+        self.put(name, self.backend.upload(array, made), made)
 
     def get(self, name: str) -> np.ndarray:
         """A copy of a parameter's value."""

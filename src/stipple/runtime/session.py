@@ -39,9 +39,7 @@ class Session:
         """A new store of parameters on this device, for executables that share them."""
         return Params(self.backend)
 
-    def compile(
-        self, graph: Graph, passes: Sequence[Pass] | None = None, params: Params | None = None
-    ) -> Executable:
+    def compile(self, graph: Graph, passes: Sequence[Pass] | None = None, params: Params | None = None) -> Executable:
         """Verify, optimise and plan a graph. The graph itself is not changed, and may be changed afterwards.
 
         ``passes`` replaces the standard ones; an empty sequence runs the graph as it is.
@@ -52,6 +50,8 @@ class Session:
         verify(arguments.instance("graph", graph, Graph))
         if passes is not None and not (isinstance(passes, Sequence) and all(hasattr(p, "run") for p in passes)):
             raise InputError(f"passes: expected a list of passes, got {arguments.shown(passes)}")
+        if params is not None and arguments.instance("params", params, Params).backend is not self.backend:
+            raise InputError("params: expected a store of this session's device, made by Session.params()")
         self._check_dtypes(graph)
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
         manager = PassManager(chosen)
@@ -65,6 +65,7 @@ class Session:
         if missing:
             raise UnsupportedOpError(f"device {self.device!r} has no kernel for: {', '.join(missing)}")
         ready = {i: kernel for i, kernel in kernels.items() if kernel is not None}
+        store = Params(self.backend) if params is None else params
         return Executable(optimised, self.backend, plan, ready, manager.records, store)
 
     def _check_dtypes(self, graph: Graph) -> None:

@@ -33,10 +33,11 @@ class Stepper:
         self.session, self.config, self.views = session, config, views
         self._compiled: dict[StepShape, Executable] = {}
         self._edits: dict[str, Executable] = {}
-        self._current: Executable | None = None
-        self._arrays: dict[str, Array] = {}
+        self._params = session.params()
         self._coefficients = 0
         self.count = 0
+        self.executable: Executable | None = None
+        """What ran last, for reports and timings."""
 
     # --- parameters ---------------------------------------------------------------------------------------
     def start(self, population: Population) -> None:
@@ -49,24 +50,14 @@ class Stepper:
         return bool(getattr(self.config.extras, name))
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Replace parameters; they reach the device with the next step."""
-        others = [name for name in self._names() if name not in arrays]
-        self._arrays = {**self.arrays(others), **arrays}
-        self._current = None
-        self.count, self._coefficients = self._arrays["sh"].shape[:2]
-
-    def _names(self) -> list[str]:
-        """Every parameter, on the device or not."""
-        return [*self._arrays, *(() if self._current is None else self._current.graph.params)]
+        """Replace parameters."""
+        for name, array in arrays.items():
+            self._params.set(name, array)
+        self.count, self._coefficients = self._params.shape("sh")[:2]
 
     def arrays(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Copies of all parameters, or of some."""
-        return {name: self._array(name) for name in (self._names() if names is None else names)}
-
-    def _array(self, name: str) -> Array:
-        if self._current is not None and name in self._current.graph.params:
-            return self._current.get_param(name)
-        return self._arrays[name]
+        return {name: self._params.get(name) for name in (self._params.names if names is None else names)}
 
     def population(self) -> Population:
         """A copy of the Gaussians with everything that belongs to them."""
@@ -78,58 +69,32 @@ class Stepper:
 
     def fitted(self, name: str) -> Array | None:
         """Exposures or pose corrections, where they are fitted."""
-        return self._array(name) if name in self._names() else None
+        return self._params.get(name) if name in self._params else None
 
     def edit(self, change: Callable[[Population], None]) -> None:
-        """Let the population be changed. What is on the device and is only rearranged stays there."""
-        if self._current is None:
-            population = self.population()
-            change(population)
-            self.set_arrays(population.arrays)
-            return
-        finite = self._lend("finite", build_finite, {})["finite"]
+        """Let the population be changed. What is only rearranged stays on the device."""
+        finite = self._run_edit("finite", build_finite, {})["finite"]
         population = Population(self.arrays(EDITED), finite)
         change(population)
         forgotten = {f"forgotten_{name}": rows for name, rows in population.forgotten.items()}
-        self._lend("rearrange", build_rearrange, {"rows": population.origin.astype(np.int32), **forgotten})
-        for name, array in population.arrays.items():
-            if name in self._current.graph.params:
-                self._current.set_param(name, array)
-            else:
-                self._arrays[name] = array
-        self.count = population.count
+        self._run_edit("rearrange", build_rearrange, {"rows": population.origin.astype(np.int32), **forgotten})
+        self.set_arrays(population.arrays)
 
-    def _lend(self, name: str, build: Callable[[int], Graph], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _run_edit(self, name: str, build: Callable[[int], Graph], feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run another graph on the parameters."""
-        assert self._current is not None
         key = f"{name} {self._coefficients}"
         if key not in self._edits:
-            self._edits[key] = self.session.compile(build(self._coefficients))
-        borrower = self._edits[key]
-        borrower.take_params(self._current)
-        try:
-            return borrower.run(feeds)
-        finally:
-            self._current.take_params(borrower)
+            self._edits[key] = self.session.compile(build(self._coefficients), params=self._params)
+        return self._edits[key].run(feeds)
 
     # --- steps --------------------------------------------------------------------------------------------
     def _executable(self, shape: StepShape) -> Executable:
         if shape not in self._compiled:
-            self._compiled[shape] = self.session.compile(build_step(self.config, shape))
-        made = self._compiled[shape]
-        if made is self._current:
-            return made
-        if self._current is None:
-            for name in made.graph.params:
-                made.set_param(name, self._arrays[name])
-            self._arrays = {n: a for n, a in self._arrays.items() if n not in made.graph.params}
-        else:
-            made.take_params(self._current)
-        self._current = made
-        return made
+            self._compiled[shape] = self.session.compile(build_step(self.config, shape), params=self._params)
+        return self._compiled[shape]
 
     def _widen(self, coefficients: int) -> None:
-        """Room for harmonics of a higher degree. Graphs of the lower one go, and with them what they hold."""
+        """Room for harmonics of a higher degree. Graphs of the lower one are not used again."""
         population = self.population()
         population.widen(coefficients)
         self.set_arrays(population.arrays)
@@ -147,7 +112,7 @@ class Stepper:
         shape = StepShape(
             camera.width, camera.height, degree, frame.pixels.shape[2], frame.mask is not None, depth, self.views
         )
-        executable = self._executable(shape)
+        executable = self.executable = self._executable(shape)
         out = executable.run(self._feeds(executable, step, index, frame), timings=timings)
         return {name: float(value) for name, value in zip(METRICS, out["metrics"], strict=True)}
 
@@ -169,8 +134,3 @@ class Stepper:
             **{f"lr_{name}": rate for name, rate in rates.items()},
         }
         return {name: feeds[name] for name in inputs}
-
-    @property
-    def executable(self) -> Executable | None:
-        """What ran last, for reports and timings."""
-        return self._current
