@@ -255,7 +255,7 @@ target(
     "DiffSplatRenderer.render_with_intermediates", _RENDERER.render_with_intermediates, **_SLAM, records=(True, "flag")
 )
 target("Session", Session, device=("reference", "object"), debug=(False, "flag"))
-target("Session.compile", SESSION.compile, graph=(GRAPH, "object"), passes=(None, "passes"))
+target("Session.compile", SESSION.compile, graph=(GRAPH, "object"), passes=(None, "passes"), params=(None, "object?"))
 _P = SCENE.means
 target(
     "Executable.set_param",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stipple import arguments
 from stipple.errors import FeedError
 from stipple.ir.dtype import DType
 from stipple.ir.shape import Shape, TensorType
@@ -34,8 +35,8 @@ class Params:
 
     def set(self, name: str, value: Any, dtype: DType | str = DType.F32) -> None:
         """Give a parameter a value: an array of that dtype, or numbers that the dtype has."""
-        made = DType.of(dtype)
-        array = as_array(f"parameter {name!r}", value, TensorType(Shape(np.shape(value)), made))
+        made, what = DType.of(dtype), f"parameter {arguments.instance('parameter', name, str)!r}"
+        array = as_array(what, value, TensorType(Shape(_shape(what, value)), made))
         self.put(name, self.backend.upload(array, made), made)
 
     def get(self, name: str) -> np.ndarray:
@@ -59,6 +60,13 @@ class Params:
         return buffer
 
     def _entry(self, name: str) -> tuple[Buffer, DType]:
-        if name not in self._held:
+        if arguments.instance("parameter", name, str) not in self._held:
             raise FeedError(f"parameter {name!r} has no value yet; call set_param({name!r}, ...)")
         return self._held[name]
+
+
+def _shape(what: str, value: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(value)
+    except ValueError:
+        raise FeedError(f"{what}: expected numbers in rows of one length, got {arguments.shown(value)}") from None
