@@ -65,7 +65,7 @@ CAMERAS = {
     "huge": ({"width": 10**9}, "camera 0 is broken: expected whole numbers of pixels"),
     "a number that no float holds": ({"fx": 10**400}, "camera 0 is broken"),
     "far out": ({"viewmat": (np.eye(4) + np.eye(4, k=3) * 1e308).tolist()}, "camera 0 is broken: expected a viewmat"),
-    "no matrix": ({"viewmat": []}, "camera 0 is broken: camera: viewmat must be 4 x 4"),
+    "no matrix": ({"viewmat": []}, r"camera 0 is broken: viewmat: expected shape \[4, 4\], got \[0\]"),
     "no text": ({"width": None}, "camera 0 is broken"),
     "an exposure that is none": ({"exposure": [[1e40] * 4] * 3}, "camera 0 is broken: expected an exposure"),
 }

@@ -36,9 +36,8 @@ import os, sys, time
 from pathlib import Path
 from stipple.train.rundir import RunFolder
 with RunFolder(Path(sys.argv[1])).held():
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(600)
 """
 _CHILD_LEAVES = """

@@ -9,13 +9,13 @@ import os
 import socket
 import sys
 import threading
-import weakref
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from stipple.errors import InputError
+from stipple.forking import in_forked_children
 
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -82,7 +82,7 @@ class FileLock:
         self._depth = 0
         self._thread = 0
         self._guard = threading.Lock()
-        _made.add(self)
+        in_forked_children(self, FileLock._forget)
 
     def acquire(self) -> str | None:
         """Take the lock, or raise InputError that says who holds it.
@@ -160,18 +160,6 @@ class FileLock:
         if self._file is not None:
             self._file.close()
             self._file, self._depth = None, 0
-
-
-_made: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for lock in list(_made):
-        lock._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
 
 
 def _is_named(file: FileIO, path: Path) -> bool:
