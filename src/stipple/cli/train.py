@@ -85,7 +85,7 @@ def capture_flags(function: Any) -> Any:
 @click.option("--steps", type=click.IntRange(1), help="Optimiser updates, one view each.")
 @capture_flags
 @click.option("--max-gaussians", type=click.IntRange(1), help="Never more Gaussians than this.")
-@click.option("--strategy", type=click.Choice(["default", "mcmc", "none"]), help="How their number changes.")
+@click.option("--strategy", metavar="NAME", help="How their number changes: default, mcmc, or none.")
 @click.option("--sh-degree", type=click.IntRange(0, 4), help="Harmonics that colours end with.")
 @click.option("--depth-weight", type=click.FloatRange(0), help="Weight of the depth loss, where the capture has depth.")
 @click.option("--background", help="auto, random, or red,green,blue from 0 to 1.")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.reading import read_bytes
 from stipple.text import shown, visible
+from stipple.train.strategies import STRATEGIES, Traits
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -125,7 +126,7 @@ class Loss(_Section):
 class Density(_Section):
     """How the number of Gaussians changes."""
 
-    strategy: Literal["default", "mcmc", "none"] = Field("default", description="adaptive density control, or MCMC")
+    strategy: str = Field("default", description="adaptive density control (default), mcmc, or none")
     max_count: int = Field(400_000, ge=1, description="never more Gaussians than this")
     start: int = Field(500, ge=0, description="first step at which they change")
     stop: float | None = Field(
@@ -142,6 +143,18 @@ class Density(_Section):
     # mcmc
     growth: float = Field(0.05, ge=0, le=1, description="share of Gaussians added each time, up to max_count")
     noise: float = Field(5e5, ge=0, description="factor of the noise on means, times their learning rate")
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"expected one of {', '.join(STRATEGIES)}")
+        return name
+
+    @property
+    def traits(self) -> Traits:
+        """What the strategy wants of the rest of training."""
+        return STRATEGIES[self.strategy].traits
 
 
 class Extras(_Section):
@@ -175,16 +188,16 @@ class Config(_Section):
 
     @property
     def regularisers(self) -> tuple[float, float]:
-        """Weights of the mean opacity and the mean scale; those of the MCMC paper where that strategy is taken."""
-        usual = 0.01 if self.density.strategy == "mcmc" else 0.0
+        """Weights of the mean opacity and the mean scale; the strategy's where none are given."""
+        usual = self.density.traits.regularisers
         opacity, scale = self.loss.opacity, self.loss.scale
         return usual if opacity is None else opacity, usual if scale is None else scale
 
     @property
     def last_change(self) -> float:
         """The step after which the number of Gaussians does not change."""
-        usual = 0.8 if self.density.strategy == "mcmc" else 0.5
-        return (usual if self.density.stop is None else self.density.stop) * self.schedule.steps
+        share = self.density.traits.stop if self.density.stop is None else self.density.stop
+        return share * self.schedule.steps
 
     def to_toml(self) -> str:
         """The configuration as TOML; values that are None are left out."""
@@ -256,7 +269,7 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(n for n, _ in fields() if n.startswith(f"{first['loc'][0]}."))
         return f"there is no value {where}" + (f"; known are {known}" if known else "")
-    return f"{where}: {first['msg'].lower()}, got {shown(first['input'])}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}, got {shown(first['input'])}"
 
 
 def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ class _Builder:
             mask = visible if config.rates.visible_only else None
             update = ir.adam(self.params[name], gradients[name], m, v, rate, step, visible=mask)
             moved = update.param
-            if name == "means" and config.density.strategy == "mcmc":
+            if name == "means" and config.density.traits.noise:
                 amount, key = graph.input("noise_amount", []), graph.input("noise_key", [2], "i32")
                 moved = ir.splat_noise(moved, self.params["quats"], scales, opacities, amount, key)
             graph.update(self.params[name], moved)
@@ -185,7 +185,7 @@ class _Builder:
     def _statistics(self, visible: ir.Value) -> None:
         """Sums over steps of the 2D means' gradients, in half image sizes, and of how often one was seen."""
         graph, shape = self.graph, self.shape
-        if self.config.density.strategy != "default":
+        if not self.config.density.traits.gradients:
             return
         result = "v_means2d_abs" if self.config.density.absolute else "v_means2d"
         gradient = ir.splat_backward_node(graph).result(result)

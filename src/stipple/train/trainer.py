@@ -132,7 +132,7 @@ class Trainer:
     def _warn_of_growth(self, count: int) -> None:
         """Say it where the most Gaussians that may come have no room on the disk."""
         density = self.config.density
-        most = max(count, density.max_count) if density.strategy != "none" else count
+        most = max(count, density.max_count) if density.traits.grows else count
         wanted, free = 2 * checkpoint_bytes(most, self.config), self.folder.free_bytes
         if wanted > free:
             self.meter.note(

@@ -1,13 +1,18 @@
-"""How the number of Gaussians changes while they are trained."""
+"""How the number of Gaussians changes while they are trained: a file each, all in this folder are found."""
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
 
-from stipple.train.config import Config
-from stipple.train.strategies.base import Fixed, Strategy
-from stipple.train.strategies.default import Default
-from stipple.train.strategies.mcmc import Mcmc
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
 
-STRATEGIES: Mapping[str, Callable[[Config], Strategy]] = {"default": Default, "mcmc": Mcmc, "none": Fixed}
+from stipple.train.strategies.base import STRATEGIES, Strategy, Traits
+
+if TYPE_CHECKING:
+    from stipple.train.config import Config
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 
 def make_strategy(config: Config) -> Strategy:
@@ -15,4 +20,4 @@ def make_strategy(config: Config) -> Strategy:
     return STRATEGIES[config.density.strategy](config)
 
 
-__all__ = ["STRATEGIES", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "Strategy", "Traits", "make_strategy"]

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from stipple.train.config import Config
 from stipple.train.population import Population
+
+if TYPE_CHECKING:
+    from stipple.train.config import Config
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a strategy wants of the rest of training."""
+
+    regularisers: float = 0.0
+    """The usual weight of the mean opacity, and of the mean scale, in the loss."""
+    stop: float = 0.5
+    """The usual share of steps after which the population does not change."""
+    grows: bool = True
+    """Whether there may come to be more Gaussians than at the start."""
+    gradients: bool = False
+    """Whether it looks at the sums of the 2D means' gradients (``grad2d``, ``seen``), which the step then keeps."""
+    noise: bool = False
+    """Whether every step moves the means by noise."""
 
 
 class Strategy(Protocol):
     """Edits the population at the steps at which it is due; its only randomness is the generator it is given."""
+
+    traits: ClassVar[Traits]
+
+    def __init__(self, config: Config) -> None: ...
 
     def due(self, step: int) -> bool:
         """Whether the population changes after this step (counted from 1)."""
@@ -22,18 +46,20 @@ class Strategy(Protocol):
         ...
 
 
-class Fixed:
-    """The strategy ``none``: the Gaussians of the start, no others."""
+STRATEGIES: dict[str, type[Strategy]] = {}
+"""Every strategy by the name that configurations give it."""
 
-    def __init__(self, config: Config) -> None:
-        del config
+_Class = TypeVar("_Class", bound=type[Strategy])
 
-    def due(self, step: int) -> bool:
-        del step
-        return False
 
-    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
-        raise AssertionError("never due")
+def strategy(name: str) -> Callable[[_Class], _Class]:
+    """Decorator that makes a class a strategy of this name."""
+
+    def register(made: _Class) -> _Class:
+        STRATEGIES[name] = made
+        return made
+
+    return register
 
 
 def within(config: Config, step: int) -> bool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from stipple.train.config import Config
 from stipple.train.population import Population
-from stipple.train.strategies.base import within
+from stipple.train.strategies.base import Traits, strategy, within
+
+if TYPE_CHECKING:
+    from stipple.train.config import Config
 
 Array = np.ndarray
 _SPLIT_SHRINK = 1.6
 _RESET_FACTOR = 2.0
 
 
+@strategy("default")
 class Default:
     """Where an image pulls hard at a Gaussian's place it is cloned, or split if it is large; what is faint or huge
     is removed; opacities are reset now and then, so that what is not needed fades."""
+
+    traits: ClassVar[Traits] = Traits(gradients=True)
 
     def __init__(self, config: Config) -> None:
         self.config, self.density = config, config.density

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from math import comb
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from stipple.train.config import Config
 from stipple.train.population import Population
-from stipple.train.strategies.base import within
+from stipple.train.strategies.base import Traits, strategy, within
+
+if TYPE_CHECKING:
+    from stipple.train.config import Config
 
 Array = np.ndarray
 _MOST_COPIES = 51
 _MAX_OPACITY = 1 - 1e-6
 
 
+@strategy("mcmc")
 class Mcmc:
     """A fixed number of Gaussians, approached by steady growth: those that have faded are placed upon ones that
     have not, so that the picture stays as it is; noise on the means (in the step's graph) explores."""
+
+    traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, noise=True)
 
     def __init__(self, config: Config) -> None:
         self.config, self.density = config, config.density
