@@ -38,6 +38,9 @@ CUT: dict[str, tuple[str, Callable[[Value], Any]]] = {
     "first value": ("i32", lambda x: x.graph.param("p", [1], "i32", [0.5])),
     "complex": ("f32", lambda x: x * np.complex64(1)),
     "text": ("f32", lambda x: x + "1"),
+    "beyond 64 bits": ("f32", lambda x: x + 10**39),
+    "ragged": ("f32", lambda x: x.graph.constant([[1], [2, 3]])),
+    "two as a truth value": ("f32", lambda x: ir.full(x.graph, [2], 2, "bool")),
 }
 
 
@@ -87,6 +90,38 @@ def test_builders_need_graph_values(build: Callable[[Any], Value]) -> None:
     for wrong in (1.0, np.ones(1), None):
         with pytest.raises(GraphError, match="expected a graph value, got"):
             build(wrong)
+
+
+BROKEN: dict[str, tuple[Callable[[Value], Any], str]] = {
+    "a graph's name": (lambda x: Graph(3), "graph name: letters"),
+    "no dict of parameters": (lambda x: save(x.graph, "never", [1]), "save: params: expected a dict"),
+    "no path": (lambda x: load(3), "load: path: expected a path, got int"),
+    "no loss": (lambda x: ir.grad(x.graph, 3, [x]), "grad: the loss: expected a graph value, got int"),
+    "no list of operands": (lambda x: x.graph.add("neg", x), "neg: inputs: expected a list of graph values"),
+    "no list to join": (lambda x: ir.concat(x, 0), "concat: values: expected a list of graph values"),
+    "no output": (lambda x: x.graph.output("y", 3), "output 'y': expected a graph value, got int"),
+    "no update": (lambda x: x.graph.update(3, x), "update: expected a graph value, got int"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_calls_are_told(name: str) -> None:
+    build, message = BROKEN[name]
+    with pytest.raises(GraphError, match=message):
+        build(value("f32"))
+
+
+@pytest.mark.parametrize(
+    ("base", "power", "gradient"),
+    [(0.0, -1.0, 0), (-1e30, 2.0, 0), (float("-inf"), 1.0, 0), (1.0, 3.0, 0), (2.0, 1.0, 1)],
+)
+def test_gradients_in_an_exponent(base: float, power: float, gradient: float, any_session: Session) -> None:
+    graph = Graph("t")
+    y = graph.input("y", [1])
+    graph.output("v", ir.grad(graph, ir.sum(graph.input("x", [1]) ** y), [y])[0])
+    feeds = {"x": np.array([base], np.float32), "y": np.array([power], np.float32)}
+    wanted = gradient * 2 * np.log(2)
+    np.testing.assert_allclose(any_session.compile(graph).run(feeds)["v"], [wanted], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scenes import OPERANDS, declare, prepare_and_rasterize, random_scene
 from stipple import ir
+from stipple.errors import InputError
 from stipple.ir.passes import (
     FoldConstants,
     FuseElementwise,
@@ -24,6 +25,7 @@ from stipple.ir.passes import (
     Simplify,
     standard_passes,
 )
+from stipple.ir.passes.fusion import MAX_STEPS
 from stipple.runtime import Session
 from stipple.runtime.backend import evaluate
 
@@ -159,6 +161,33 @@ def test_constants_fold_only_while_small() -> None:
     made = FoldConstants(compute).run(graph).graph
     assert made.count("add") == 0
     assert made.count("exp") == 1
+
+
+@pytest.mark.parametrize(
+    "build", [lambda x: ir.narrow(x, 0, "K", "N"), lambda x: ir.pad(x, 0, "K", -1 * ir.Dim.of("K"))]
+)
+def test_sizes_that_only_a_run_knows_are_left_to_it(build: Callable[[ir.Value], ir.Value]) -> None:
+    graph = ir.Graph("t")
+    x = graph.input("x", ["N"])
+    graph.output("k", graph.input("k", ["K"]))
+    graph.output("y", build(x))
+    feeds = {"x": np.arange(3, dtype=np.float32), "k": np.zeros(0, np.float32)}
+    exe = SESSION.compile(graph)
+    assert exe.run(feeds)["y"].tolist() == [0, 1, 2]
+    with pytest.raises(InputError):
+        exe.run({**feeds, "k": np.zeros(1, np.float32)})
+
+
+def test_long_chains_are_fused_in_parts() -> None:
+    graph = ir.Graph("t")
+    value = graph.input("x", [2])
+    for _ in range(1000):
+        value = ir.sin(value) + 1.0
+    graph.output("y", value)
+    made = FuseElementwise().run(graph).graph
+    assert made.count("fused") == -(-2000 // MAX_STEPS)
+    given, wanted = (SESSION.compile(g, []).run({"x": np.ones(2, np.float32)})["y"] for g in (made, graph))
+    np.testing.assert_array_equal(given, wanted)
 
 
 def test_folding_leaves_errors_to_the_run() -> None:

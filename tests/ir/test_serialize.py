@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -134,6 +135,7 @@ def _set(*keys: Any) -> Callable[[Any, Any], None]:
 
 BROKEN: dict[str, tuple[Callable[[Any, Any], None], Any, str]] = {
     "version": (_set("version"), 99, "graph version 99; this Stipple reads version 1"),
+    "true version": (_set("version"), True, "graph version True; this Stipple reads version 1"),
     "format": (_set("format"), "onnx", "not of the format"),
     "cycle": (_set("nodes", 2, "in"), [[5, 0], [1, 0]], "does not exist before it"),
     "itself": (_set("nodes", 2, "in"), [[2, 0], [1, 0]], "does not exist before it"),
@@ -313,3 +315,10 @@ def test_show_prints_a_saved_graph(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not a safetensors file" in capsys.readouterr().err
     assert main(["show", str(tmp_path / "missing")]) == 1
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match="expected a file, found a pipe or a device"):
+        ir.load(tmp_path / "pipe")

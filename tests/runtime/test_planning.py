@@ -153,6 +153,37 @@ def test_computed_operands_are_checked_too(compiled: Callable[[Graph], Executabl
     assert not np.array_equal(exe.get_param("p"), START)
 
 
+class Short(ReferenceBackend):
+    """Runs out of memory at the n-th copy that leaves it."""
+
+    left = 0
+
+    def download(self, buffer: np.ndarray, dtype: ir.DType) -> np.ndarray:
+        self.left -= 1
+        if self.left == 0:
+            raise MemoryError("Unable to allocate 191 MiB.")
+        return super().download(buffer, dtype)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_outputs_without_memory_change_no_parameter(at: int) -> None:
+    graph, (p, q, m, v) = with_params("p", "q", "m", "v")
+    made = ir.adam(p, q, m, v, 0.1, graph.constant(1.0, "f32"))
+    for old, new in zip((p, m, v), made, strict=True):
+        graph.update(old, new)
+    graph.update(q, q + 1.0)
+    graph.output("first", q * 2.0)
+    graph.output("second", made.param)
+    exe = Session(backend := Short()).compile(graph)
+    backend.left = at
+    message = r"reference: out of memory in the graph's outputs \(Unable to allocate 191 MiB\); use fewer Gaussians"
+    with pytest.raises(MemoryError, match=message):
+        exe.run({})
+    for i, name in enumerate("pqmv"):
+        np.testing.assert_array_equal(exe.get_param(name), START * 10**i)
+    assert exe.run({})["first"][0, 0] == 20
+
+
 def test_the_callers_graph_stays_the_callers(compiled: Callable[[Graph], Executable]) -> None:
     """Also where no pass has anything to do."""
     graph = Graph("t")

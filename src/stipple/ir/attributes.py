@@ -43,9 +43,9 @@ class Attr:
             made = _NORMALISERS[self.kind](value)
         except (TypeError, ValueError, OverflowError, GraphError) as error:
             detail = f" ({error})" if isinstance(error, GraphError) else ""
-            raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {value!r}{detail}") from None
+            raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {_short(value)}{detail}") from None
         if not self._in_range(made):
-            raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {value!r}")
+            raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {_short(value)}")
         return made
 
     def expected(self) -> str:
@@ -82,6 +82,11 @@ class Attr:
         if self.kind == "axes":
             return list(value)
         return value
+
+
+def _short(value: AttrValue) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _int(value: AttrValue) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stipple.errors import GraphError
 from stipple.ir.op import VjpContext
-from stipple.ir.ops.structure import full_like, zeros_like
+from stipple.ir.ops.structure import full_like, known_value, zeros_like
 
 if TYPE_CHECKING:
     from stipple.ir.graph import Graph, Node, Value
@@ -24,6 +24,8 @@ def grad(graph: Graph, loss: Value, wrt: Sequence[Value]) -> list[Value]:
     zeros. Raises GraphError if the loss is no float scalar, or if a gradient would have to pass an op, or an
     output of one, that carries none.
     """
+    for what, value in (("the loss", loss), *(("wrt", v) for v in wrt)):
+        known_value(f"grad: {what}", value)
     if loss.graph is not graph:
         raise GraphError("grad: the loss belongs to another graph")
     if loss.shape.rank != 0 or not loss.dtype.is_float:

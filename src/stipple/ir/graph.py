@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from stipple.errors import GraphError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
-from stipple.ir.numbers import as_dtype
+from stipple.ir.numbers import as_dtype, numbers_of
 from stipple.ir.op import OpDef, lookup
 from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
 
@@ -188,7 +188,7 @@ class Graph:
     """
 
     def __init__(self, name: str = "graph") -> None:
-        if not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.match(name):
             raise GraphError(f"graph name: letters, digits and _.-/ expected, got {name!r}")
         self.name = name
         self.nodes: list[Node] = []
@@ -208,6 +208,8 @@ class Graph:
         return self._append(definition, inputs, attrs or {})
 
     def _append(self, definition: OpDef, inputs: Iterable[Value], attrs: Mapping[str, AttrValue]) -> Node:
+        if isinstance(inputs, Value):
+            raise GraphError(f"{definition.name}: inputs: expected a list of graph values, got a single one")
         operands = tuple(inputs)
         for i, value in enumerate(operands):
             where = f"{definition.name}: operand {i}"
@@ -285,8 +287,8 @@ class Graph:
 
     def constant(self, value: ArrayLike, dtype: DType | str | None = None) -> Value:
         """A value stored in the graph. Without ``dtype``, NumPy's choice, with float64 kept as f64."""
-        given = np.asarray(value)
         try:
+            given = numbers_of(value)
             chosen = DType.of(dtype if dtype is not None else np.int32 if given.dtype == np.int64 else given.dtype)
             array = as_dtype(given, chosen)
         except ValueError as error:
@@ -332,7 +334,9 @@ class Graph:
         self.updates[name] = value
 
     def _own(self, value: Value, where: str) -> None:
-        if not isinstance(value, Value) or value.graph is not self:
+        if not isinstance(value, Value):
+            raise GraphError(f"{where}: expected a graph value, got {type(value).__name__}")
+        if value.graph is not self:
             raise GraphError(f"{where}: the value belongs to another graph")
 
     # --- reading ------------------------------------------------------------------------------------------

@@ -18,12 +18,7 @@ def as_dtype(value: Any, dtype: DType) -> np.ndarray:
     Floats take every number, rounded, that is not too large for them; integers take whole numbers in their range;
     truth values take truth values. Raises ValueError with what was expected and the first number that does not fit.
     """
-    try:
-        given = np.asarray(value)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"expected numbers in rows of one length, got {value!r:.100}") from None
-    if given.dtype.kind not in _KINDS:
-        raise ValueError(f"expected numbers, got {_described(value, given)}")
+    given = numbers_of(value)
     if given.dtype == dtype.numpy:
         return np.array(given, order="C")
     if dtype is DType.BOOL:
@@ -38,6 +33,19 @@ def as_dtype(value: Any, dtype: DType) -> np.ndarray:
     if dtype.is_float and given.dtype.kind != "b":
         _refuse(given, np.isinf(made) & np.isfinite(given), f"numbers up to {np.finfo(made.dtype).max:.4g}")
     return made
+
+
+def numbers_of(value: Any) -> np.ndarray:
+    """Numbers as an array of NumPy's choice. Raises ValueError for anything else."""
+    try:
+        given = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"expected numbers in rows of one length, got {value!r:.100}") from None
+    if given.dtype.kind == "O" and given.size and all(isinstance(v, (int, float)) for v in given.flat):
+        raise ValueError(f"expected numbers of at most 64 bits, got {max(given.flat, key=abs)!r:.60}")
+    if given.dtype.kind not in _KINDS:
+        raise ValueError(f"expected numbers, got {_described(value, given)}")
+    return given
 
 
 def _refuse(given: np.ndarray, bad: Any, expected: str) -> None:

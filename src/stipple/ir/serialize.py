@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ def save(graph: Graph, path: str | os.PathLike[str], params: Mapping[str, np.nda
     ``params`` replaces the stored first values (for example an executable's current ones). The file is
     written under a temporary name and renamed, so that an interrupted save leaves the old file whole.
     """
+    if params is not None and not isinstance(params, Mapping):
+        raise GraphError(f"save: params: expected a dict of arrays by name, got {type(params).__name__}")
     values = {**graph.param_values, **(params or {})}
     unknown = values.keys() - graph.params.keys()
     if unknown:
@@ -78,6 +81,8 @@ def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
 def load(path: str | os.PathLike[str]) -> Graph:
     """Read a graph. Raises FileFormatError, naming the file and what is wrong, for anything but a whole,
     valid graph of a known version; OSError if the file cannot be read."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise GraphError(f"load: path: expected a path, got {type(path).__name__}")
     name = os.fspath(path)
     document, tensors = _read(name)
     try:
@@ -90,6 +95,9 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
 
 def _read(name: str) -> tuple[Any, dict[str, np.ndarray]]:
+    mode = os.stat(name).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for somebody to write
+        raise FileFormatError(f"{name}: expected a file, found a pipe or a device")
     with open(name, "rb") as file:
         data = file.read()  # not mapped: a file that is cut short while it is read must not end the process
     try:
@@ -107,7 +115,7 @@ def _read(name: str) -> tuple[Any, dict[str, np.ndarray]]:
         raise FileFormatError(f"{name}: the graph's JSON cannot be read: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FileFormatError(f"{name}: its metadata is not of the format {FORMAT!r}")
-    if document.get("version") != VERSION:
+    if type(document.get("version")) is not int or document["version"] != VERSION:
         raise FileFormatError(
             f"{name}: graph version {document.get('version')!r}; this Stipple reads version {VERSION}"
         )

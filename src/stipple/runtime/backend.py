@@ -106,8 +106,16 @@ class Backend(Protocol):
         ask for another run, even if only the device knows that yet."""
         ...
 
-    def collect(self, wanted: Sequence[tuple[Buffer, DType]]) -> list[np.ndarray] | None:
-        """Fresh arrays with a run's results, or None: the run must be made again.
+    def stage(self, wanted: Sequence[tuple[Buffer, DType]]) -> Any:
+        """What :meth:`collect` is to be given for a run's results: copies, where they are made at once.
+
+        Called before parameters are overwritten, so that what may fail for want of memory fails before that.
+        """
+        ...
+
+    def collect(self, staged: Any) -> list[np.ndarray] | None:
+        """Fresh arrays with a run's results, or None: the run must be made again. Raises InputError for what only the
+        device could check.
 
         A device whose kernels guess sizes that only data tell finds out here, waiting once for all results, and makes
         more room. Called at the end of every run.
@@ -133,6 +141,8 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
         while True:
             kernel.check(inputs, {})
             results = kernel(inputs, outputs, {})
-            collected = backend.collect([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
+            collected = backend.collect(
+                backend.stage([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
+            )
             if collected is not None:
                 return collected

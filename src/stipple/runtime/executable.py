@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from stipple import arguments
 from stipple.errors import FeedError, InputError
-from stipple.ir.graph import Graph, Node, Value
+from stipple.ir.graph import Graph, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
@@ -135,9 +135,11 @@ class Executable:
         with self.backend.overwriting():
             commits = [self._prepare(step, run) for step in self._plan.commits]
             copies = self._copies(run)
+            with _enough_memory(self.backend, "the graph's outputs"):
+                staged = self.backend.stage([(run.buffers[v], v.dtype) for v in self.graph.outputs.values()])
             for prepared in commits:
                 self._execute(prepared, run)
-        results = self.backend.collect([(run.buffers[v], v.dtype) for v in self.graph.outputs.values()])
+        results = self.backend.collect(staged)
         if results is not None:
             self._commit(run, copies)
         return results
@@ -175,7 +177,7 @@ class Executable:
             elif kernel.owns_outputs or node.definition.view or shape is None:
                 outputs.append(None)
             else:
-                with _enough_memory(self.backend, node, shape):
+                with _enough_memory(self.backend, f"{node.op} (node {node.id}): an array of {list(shape)}"):
                     outputs.append(self._pool.take(self.backend, (shape, value.dtype), self.memory))
                 run.owned[storage[value]] = ((shape, value.dtype), outputs[-1])
         return _Prepared(step, kernel, inputs, outputs)
@@ -186,7 +188,7 @@ class Executable:
         if run.timed:
             self.backend.synchronize()
         started = time.perf_counter() if run.timed else 0.0
-        with _enough_memory(self.backend, node):
+        with _enough_memory(self.backend, f"{node.op} (node {node.id})"):
             made = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
         if run.timed:
             self.backend.synchronize()
@@ -213,7 +215,8 @@ class Executable:
             if number not in moved and number in run.owned and run.owned[number][1] is run.buffers[value]:
                 moved.add(number)
             else:
-                made[name] = self.backend.copy(run.buffers[value], value.dtype)
+                with _enough_memory(self.backend, f"the next value of parameter {name!r}"):
+                    made[name] = self.backend.copy(run.buffers[value], value.dtype)
         return made
 
     def _commit(self, run: _Run, copies: Mapping[str, Buffer]) -> None:
@@ -255,13 +258,12 @@ def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | Non
 
 
 @contextmanager
-def _enough_memory(backend: Backend, node: Node, shape: tuple[int, ...] | None = None) -> Iterator[None]:
+def _enough_memory(backend: Backend, what: str) -> Iterator[None]:
     """What NumPy says of an array that is too large, as one sentence."""
     try:
         yield
     except MemoryError as error:
-        what = f"an array of {list(shape)}" if shape is not None else str(error) or "an array of its results"
+        told = f" ({str(error).rstrip('.')})" if str(error) else ""
         raise MemoryError(
-            f"{backend.name}: out of memory in {node.op} (node {node.id}): {what}; use fewer Gaussians or a smaller "
-            "image, or free memory"
+            f"{backend.name}: out of memory in {what}{told}; use fewer Gaussians or a smaller image, or free memory"
         ) from None

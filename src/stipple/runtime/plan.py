@@ -93,9 +93,9 @@ def _storages(graph: Graph) -> dict[Value, int]:
 
 
 def _commit_candidates(graph: Graph) -> dict[int, dict[int, int]]:
-    """Nodes whose results are next values of their own operands, each of one parameter, and nobody's operands; with
-    the outputs that may take the parameter's memory."""
-    read = {v for n in graph.nodes for v in n.inputs}
+    """Nodes whose results are next values of their own operands, each of one parameter, and nothing else; with the
+    outputs that may take the parameter's memory."""
+    read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs.values())
     taken = list(graph.updates.values())
     next_of = {v: graph.params[name] for name, v in graph.updates.items() if taken.count(v) == 1}
     found: dict[int, dict[int, int]] = {}

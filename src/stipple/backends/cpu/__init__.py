@@ -129,8 +129,11 @@ class CpuBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def collect(self, wanted: Sequence[tuple[Array, DType]]) -> list[Array]:
+    def stage(self, wanted: Sequence[tuple[Array, DType]]) -> list[Array]:
         return [self.download(buffer, dtype) for buffer, dtype in wanted]
+
+    def collect(self, staged: list[Array]) -> list[Array]:
+        return staged
 
     def synchronize(self) -> None:
         """Kernels have finished when they return."""

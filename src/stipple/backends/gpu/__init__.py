@@ -187,6 +187,10 @@ class GpuBackend:
     def overwriting(self) -> AbstractContextManager[None]:
         return self.gpu.overwriting()
 
+    def stage(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> Sequence[tuple[GpuBuffer, DType]]:
+        """The results stay where they are until all can be waited for at once."""
+        return wanted
+
     def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
         """Results, if there was room for all tile entries."""
         return collecting.collect(self.gpu, wanted)

@@ -79,8 +79,11 @@ class ReferenceBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def collect(self, wanted: Sequence[tuple[np.ndarray, DType]]) -> list[np.ndarray]:
+    def stage(self, wanted: Sequence[tuple[np.ndarray, DType]]) -> list[np.ndarray]:
         return [self.download(buffer, dtype) for buffer, dtype in wanted]
+
+    def collect(self, staged: list[np.ndarray]) -> list[np.ndarray]:
+        return staged
 
     def synchronize(self) -> None:
         """Kernels have finished when they return."""

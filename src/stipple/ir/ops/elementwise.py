@@ -202,7 +202,7 @@ def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     to_base = ct * where(equal(power, 0.0), 0.0, power * pow_(base, power - 1.0))
     # x^p has a derivative in p only where log x exists; 0 elsewhere keeps integer powers of negatives usable.
     safe = where(base > 0.0, base, 1.0)
-    return [to_base, ct * g.outputs[0] * log(safe)]
+    return [to_base, where(base > 0.0, ct * g.outputs[0] * log(safe), 0.0)]
 
 
 def _tie_rule(first_wins: Callable[[Value, Value], Value]) -> Rule:
@@ -378,6 +378,8 @@ def _infer_fused(c: InferContext) -> list[TensorType]:
             and all(isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) for p in step[2])
         ):
             c.fail(f"program step {i}: expected (op, operands, attributes), got {step!r}")
+        if len({name for name, _ in step[2]}) < len(step[2]):
+            c.fail(f"program step {i}: an attribute stands twice")
         definition = lookup(step[0])
         if not definition.elementwise or definition.name == "fused":
             c.fail(f"program step {i}: {step[0]} is not an elementwise op")

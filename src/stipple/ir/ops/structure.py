@@ -74,8 +74,11 @@ register(
 
 
 def _infer_full(c: InferContext) -> list[TensorType]:
+    value, dtype = c.attrs["value"], c.attrs["dtype"]
+    if dtype is DType.BOOL and value not in (0, 1):
+        c.fail(f"value: expected 0 or 1 for bool, got {value}")
     try:
-        as_dtype(c.attrs["value"] if c.attrs["dtype"] is not DType.BOOL else bool(c.attrs["value"]), c.attrs["dtype"])
+        as_dtype(bool(value) if dtype is DType.BOOL else value, dtype)
     except ValueError as error:
         c.fail(f"value: {error}")
     return _declared(c)
@@ -357,6 +360,8 @@ def pad(x: Value, axis: int, before: DimLike = 0, after: DimLike = 0) -> Value:
 
 
 def concat(values: Sequence[Value], axis: int = 0) -> Value:
+    if not isinstance(values, Sequence):
+        raise GraphError(f"concat: values: expected a list of graph values, got {type(values).__name__}")
     return one("concat", values, axis=axis)
 
 

@@ -220,6 +220,16 @@ def _unchanged(rw: Rewriter, node: Node) -> Value | None:
     return _same_type(rw, node, rw[node.inputs[0]])
 
 
+def _narrow(rw: Rewriter, node: Node) -> Value | None:
+    """All of the axis: a start that only looks like that, a symbol, is for the run to check."""
+    return _unchanged(rw, node) if rw.attrs(node)["start"].value == 0 else None
+
+
+def _pad(rw: Rewriter, node: Node) -> Value | None:
+    attrs = rw.attrs(node)
+    return _unchanged(rw, node) if attrs["before"].value == 0 == attrs["after"].value else None
+
+
 def _single(rw: Rewriter, node: Node) -> Value | None:
     return rw[node.inputs[0]] if len(node.inputs) == 1 else None
 
@@ -239,8 +249,8 @@ _RULES: dict[str, Rule] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "broadcast": _unchanged,
-    "narrow": _unchanged,
-    "pad": _unchanged,
+    "narrow": _narrow,
+    "pad": _pad,
     "cast": _unchanged,
     "concat": _single,
     "sum": _no_axes,

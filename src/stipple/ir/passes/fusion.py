@@ -8,9 +8,12 @@ from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.ops.elementwise import Step, program_step
 from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild
 
+MAX_STEPS = 256
+"""The longest group: one kernel is compiled for each on GPUs, in a time that grows faster than its length."""
+
 
 class FuseElementwise:
-    """Join elementwise nodes into groups that one kernel runs.
+    """Join elementwise nodes into groups that one kernel runs, of at most :data:`MAX_STEPS`.
 
     A node joins the group of its users when all of them are in one group and its shape is the group's: then
     nothing is computed twice and nothing is stored between.
@@ -41,14 +44,16 @@ def _groups(graph: Graph) -> dict[int, list[Node]]:
     uses = graph.uses()
     roots = set(graph.roots)
     group_of: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for node in reversed(graph.nodes):
         if not node.definition.elementwise:
             continue
         value = node.outputs[0]
         users = {group_of.get(user.id) for user in uses.get(value, [])}
         root = users.pop() if len(users) == 1 and value not in roots else None
-        joins = root is not None and graph.nodes[root].outputs[0].shape == value.shape
-        group_of[node.id] = root if joins and root is not None else node.id
+        fits = root is not None and sizes[root] < MAX_STEPS and graph.nodes[root].outputs[0].shape == value.shape
+        group_of[node.id] = joined = root if fits and root is not None else node.id
+        sizes[joined] = sizes.get(joined, 0) + 1
     members: dict[int, list[Node]] = {}
     for node_id, root in sorted(group_of.items()):
         members.setdefault(root, []).append(graph.nodes[node_id])
