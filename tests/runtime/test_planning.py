@@ -285,3 +285,34 @@ def test_kernels_that_break_the_protocol_are_found(fault: str, message: str) -> 
     exe = Session(Misbehaving(fault), debug=True).compile(graph, passes=[])
     with pytest.raises(DeviceError, match=f"reference: kernel broken: {message}; this is a bug in the backend"):
         exe.run(feeds)
+
+
+class Twice(ReferenceBackend):
+    """A kernel that returns one array for two results."""
+
+    def kernel(self, node: ir.Node) -> Any:
+        inner = super().kernel(node)
+        if node.op != "image_l1_backward" or inner is None:
+            return inner
+
+        class Kernel:
+            name, owns_outputs = "twice", True
+
+            def check(self, inputs: Sequence[Any], dims: Mapping[str, int]) -> None:
+                pass
+
+            def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any], dims: Mapping[str, int]) -> Any:
+                made = inner(inputs, outputs, dims)
+                return [made[0], made[0]]
+
+        return Kernel()
+
+
+def test_one_array_for_two_results_is_found() -> None:
+    graph = Graph("t")
+    a, b = graph.input("a", [2, 2, 1]), graph.input("b", [2, 2, 1])
+    for name, value in zip("ab", ir.grad(graph, ir.image_l1(a, b), [a, b]), strict=True):
+        graph.output(name, value)
+    feeds = {n: np.full((2, 2, 1), i, np.float32) for i, n in enumerate("ab")}
+    with pytest.raises(DeviceError, match="results 'v_image' and 'v_target' are in the same memory"):
+        Session(Twice(), debug=True).compile(graph).run(feeds)

@@ -12,9 +12,9 @@ from stipple.runtime.backend import Backend, Buffer, Kernel
 
 
 class WatchedKernel:
-    """A kernel of whose every call these are checked: it changes no operand but those it may overwrite, it returns the
-    buffers it was given, it returns no operand's memory unless its op is a view, and what it returns has the declared
-    dtype and shape. Raises DeviceError, naming the kernel and the operand or result."""
+    """A kernel of whose every call these are checked: it changes no operand but those it may overwrite; it returns the
+    buffers it was given; no result is in an operand's memory, unless its op is a view, or in another result's; and
+    results have the declared dtype and shape. Raises DeviceError, naming the kernel and the operand or result."""
 
     def __init__(self, kernel: Kernel, node: Node, backend: Backend) -> None:
         self._kernel = kernel
@@ -41,6 +41,8 @@ class WatchedKernel:
             self._fail(f"returned {len(made)} results of {len(self._node.outputs)}")
         for i, (buffer, planned) in enumerate(zip(made, outputs, strict=True)):
             self._check_result(i, buffer, planned, inputs, dims)
+            if not self._node.definition.view:
+                self._check_apart(i, made)
         return made
 
     def _contents(self, inputs: Sequence[Buffer]) -> list[np.ndarray]:
@@ -69,6 +71,12 @@ class WatchedKernel:
             for i, operand in enumerate(inputs):
                 if backend.overlap(operand, buffer):
                     self._fail(f"{name} is in the memory of operand {self._node.definition.operand(i).name!r}")
+
+    def _check_apart(self, index: int, made: Sequence[Buffer]) -> None:
+        for other in range(index):
+            if self._backend.overlap(made[other], made[index]):
+                names = self._node.definition.results
+                self._fail(f"results {names[other]!r} and {names[index]!r} are in the same memory")
 
     def _fail(self, what: str) -> None:
         raise DeviceError(f"{self._backend.name}: kernel {self.name}: {what}; this is a bug in the backend")
