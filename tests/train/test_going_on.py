@@ -152,7 +152,7 @@ def test_two_damaged_checkpoints_are_one_sentence(capture: Path, out: Path) -> N
     with pytest.raises(FileFormatError, match=r"checkpoint\.older\.safetensors: broken checkpoint"):
         train(capture, out, resume=True)
     (out / "checkpoint.older.safetensors").unlink()
-    with pytest.raises(FileFormatError, match="there is no older one: train anew with --overwrite"):
+    with pytest.raises(FileFormatError, match="no checkpoint is whole: train anew with --overwrite"):
         train(capture, out, resume=True)
 
 

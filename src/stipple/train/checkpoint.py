@@ -130,13 +130,15 @@ def latest_checkpoint(path: Path, older: Path) -> tuple[Checkpoint | None, str |
 
     Raises FileFormatError where there are some and none is whole.
     """
-    if not path.exists():
-        # a kill between two renames, or before the first checkpoint
-        return (load_checkpoint(older), None) if older.exists() else (None, None)
-    try:
-        return load_checkpoint(path), None
-    except FileFormatError as error:
-        if not older.exists():
-            raise FileFormatError(f"{error}; there is no older one: train anew with --overwrite") from None
-        found = load_checkpoint(older)
-        return found, f"{error}; going on from the one before, of step {found.step}"
+    damaged: list[str] = []
+    for place in (path, older):
+        try:
+            found = load_checkpoint(place) if place.exists() else None
+        except FileFormatError as error:
+            damaged.append(str(error))
+            continue
+        if found is not None:
+            return found, f"{damaged[0]}; going on from the one before, of step {found.step}" if damaged else None
+    if damaged:
+        raise FileFormatError(f"{'; '.join(damaged)}; no checkpoint is whole: train anew with --overwrite")
+    return None, None  # a kill before the first checkpoint
