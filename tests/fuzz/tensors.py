@@ -225,13 +225,18 @@ def _sum(spans: Sequence[Span], how: Precision) -> Span:
 
 
 def matmul(a: Tensor, b: Tensor, how: Precision, exact: Precision) -> Tensor:
-    """Products are taken exactly (``exact`` is a precision that hardly rounds); their roundings count as the sum's."""
+    """Products are taken exactly (``exact`` is a precision that hardly rounds); their roundings count as the sum's. One
+    that is too large for a number is infinite, or, multiplied and added at once, never a number of its own."""
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
     spans = []
     for i in range(rows):
         for j in range(columns):
             terms = [elementwise.mul(a.spans[i * inner + k], b.spans[k * columns + j], exact) for k in range(inner)]
             if any(infinite(t, how) for t in terms):
+                signs = {math.copysign(1, end) for t in terms for end in t[:2] if end != 0}
+                if len(signs) > 1 and not any(infinite(t, exact) for t in terms):
+                    spans.append(ANYTHING)
+                    continue
                 terms = [elementwise.mul(t, (1.0, 1.0, False), how) for t in terms]
             spans.append(total(terms, how, 1.0) if terms else (-0.0, 0.0, False))
     return Tensor((rows, columns), a.dtype, spans)
