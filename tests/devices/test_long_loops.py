@@ -36,7 +36,8 @@ def drawn(session: Session, scene: Scene, gradients: bool = True) -> Results:
     graph.output("rgba", image.rgba)
     graph.output("depth", image.depth)
     if gradients:
-        weights = np.random.default_rng(1).normal(size=[int(n) for n in image.rgba.type.shape]).astype(np.float32)
+        shape = (scene.attrs["height"], scene.attrs["width"], scene.arrays["background"].size + 1)
+        weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
         loss = ir.sum(image.rgba * graph.constant(weights)) + ir.mean(image.depth)
         for name, value in zip(LEARNED, ir.grad(graph, loss, [values[n] for n in LEARNED]), strict=True):
             graph.output(name, value)
