@@ -13,6 +13,8 @@ from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu
 from stipple.errors import DeviceError
 
+_MANY = 32
+
 
 class Part(NamedTuple):
     """``length`` items from the one with index ``skip``."""
@@ -46,8 +48,9 @@ def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
 
 
 def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int) -> list[Part]:
-    """Parts of the longest list of a tile. The host asks how long that is only where it matters, and so waits there."""
-    if len(parts_of(gpu, entries, rounds)) > 1:
+    """Parts of the longest list of a tile. A few parts too many cost less than a wait; where there would be many, the
+    host asks how long the longest list is."""
+    if len(parts_of(gpu, entries, rounds)) > _MANY:
         held = gpu.known(ranges).reshape(-1, 2)
         longest = int((held[:, 1].astype(int) - held[:, 0]).max(initial=0))
         entries = min(max(longest, 0), entries)
