@@ -16,6 +16,7 @@ KINDS = {"metal": "Metal", "vulkan": "Vulkan", "dx12": "D3D12"}
 _PREFERRED = ("Metal", "Vulkan", "D3D12")
 _TYPES = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _VARIABLE = "STIPPLE_GPU_ADAPTER"
+_LOOP_LIMITS = {"llvmpipe": 65_535}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class AdapterInfo:
     subgroups: bool
     timestamps: bool
     largest_buffer: int
+    loop_limit: int = 0
+    """Rounds of all loops of one thread after which the device leaves them; 0: it goes on."""
 
     @property
     def device(self) -> str:
@@ -59,6 +62,9 @@ def _adapters() -> tuple[tuple[AdapterInfo, Any], ...]:
 
 
 def _describe(info: Any, adapter: Any) -> AdapterInfo:
+    limits = [
+        limit for name, limit in _LOOP_LIMITS.items() if name in f"{info['device']} {info['description']}".lower()
+    ]
     return AdapterInfo(
         info["device"],
         info["description"],
@@ -67,6 +73,7 @@ def _describe(info: Any, adapter: Any) -> AdapterInfo:
         "subgroup" in adapter.features,
         "timestamp-query" in adapter.features,
         adapter.limits["max-storage-buffer-binding-size"],
+        min(limits, default=0),
     )
 
 

@@ -17,6 +17,7 @@ from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import Gpu, groups_of, shader_text
 from stipple.backends.gpu.guesses import Guess
+from stipple.backends.gpu.loops import check_tiles, parts_of
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
 from stipple.backends.gpu.structure import fill
 from stipple.errors import InputError, LimitWarning
@@ -71,6 +72,7 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
     size, count = attrs["tile_size"], prints.seen.size
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
     tiles = columns * rows
+    check_tiles(gpu, columns, rows)
     params: dict[str, int | float] = {
         "count": count, "tile": size, "columns": columns, "rows": rows, "height": attrs["height"],
         "alpha_cutoff": float(attrs["alpha_cutoff"]),
@@ -87,7 +89,9 @@ def tile_lists(gpu: Gpu, prints: Footprints, attrs: Attrs, exact: bool) -> tuple
         reads["offsets"], params["total"] = offsets, total
         writes = {"keys": keys, "gaussians": gaussians, "emission": emission}
         code = _tiles_code(attrs, begin="  let first_entry = u32(offsets[rank]);", row=_MAKE_ENTRIES)
-        gpu.run("make_entries", code, reads, writes, params, groups_of(count))
+        for first_row, band in parts_of(gpu, rows, columns + 3):
+            params |= {"first_row": first_row, "band": band}
+            gpu.run("make_entries", code, reads, writes, params, groups_of(count))
     keys, emission = sort_pairs(gpu, keys, emission, max(1, (tiles - 1).bit_length()), sums=offsets)
     sorted_ids = _ids_of(gpu, gaussians, emission, offsets)
     sorted_ids.notes["lists"] = Lists(order, offsets, emission)
@@ -102,9 +106,11 @@ def _tiles_code(attrs: Attrs, begin: str = "", row: str = "", end: str = "") -> 
 
 
 _MAKE_ENTRIES = """
-      for (var column = first; column <= last; column++) {
-        let at = first_entry + n + u32(column - first);
-        if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }
+      if (u32(row_) - P.first_row < P.band) {
+        for (var column = first; column <= last; column++) {
+          let at = first_entry + n + u32(column - first);
+          if (at < P.total) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }
+        }
       }"""
 # as many entries as there are and had room
 _HELD = "fn held() -> u32 { return min(u32(offsets[P.last]), P.total); }\n"

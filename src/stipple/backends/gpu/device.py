@@ -79,6 +79,7 @@ class Gpu:
         self.wgpu = import_wgpu()
         process.bind(self)
         self.info, adapter = choose(kind)
+        self.loop_limit = self.info.loop_limit
         self.subgroup_size = self._subgroup_size(adapter) if self.info.subgroups and not least else 0
         limits = adapter.limits
         self.most_arrays = min(_LEAST_ARRAYS if least else _MOST_ARRAYS, limits[_ARRAYS])

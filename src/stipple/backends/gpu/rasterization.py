@@ -10,6 +10,7 @@ from stipple.backends.gpu.binning import lists_of
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.constants import Attrs, constants
 from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
+from stipple.backends.gpu.loops import parts_of, tile_parts
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
 from stipple.errors import LimitWarning
@@ -39,6 +40,25 @@ def _raster_params(attrs: Attrs, gaussians: int) -> dict[str, int | float]:
     }  # fmt: skip
 
 
+_RESUME = """
+  if (P.skip > 0u && place.inside) {  // what an earlier part of the list has made of the pixel
+    let at = place.y * P.width + place.x;
+    let state = states[at];
+    done = state < 0; over = state == -2; steps = u32(max(state, 0));
+    t = transmittance[at]; z = depth[at]; last = last_ids[at];
+    for (var c = 0u; c < CHANNELS; c++) { color[c] = rgba[at * (CHANNELS + 1u) + c]; }
+  }"""
+_LEAVE = "\n  states[at] = select(i32(steps), select(-1, -2, over), done);"
+_WHOLE = {"resume": "", "behind": "t * background[c]", "leave": ""}
+_IN_PARTS = {"resume": _RESUME, "behind": "select(0.0, t * background[c], P.ends == 1u)", "leave": _LEAVE}
+
+
+def _forward_rounds(channels: int) -> int:
+    """Rounds of loops that an entry takes at most, with the one in which a loop finds that it is over: the entry's own,
+    its channels', and what it shares with its batch."""
+    return 1 + (channels + 1) + 1
+
+
 def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]:
     """Results of splat_rasterize."""
     means2d = x[0]
@@ -57,8 +77,13 @@ def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]
     params = _raster_params(attrs, means2d.shape[0])
     params |= {"threshold": float(attrs["transmittance_threshold"]), "most_steps": most}
     reads = dict(zip((*_PREPARED, "background", "tile_ranges", "sorted_ids"), x[:8], strict=True))
-    code = _raster_code(attrs, channels, "rasterize", cut=cut)
-    gpu.run("rasterize", code, reads, writes, params, int(params["groups"]))
+    parts = tile_parts(gpu, x[6], x[7].size, _forward_rounds(channels))
+    if len(parts) > 1:
+        writes["states"] = gpu.allocate((height, width), DType.I32)
+    code = _raster_code(attrs, channels, "rasterize", cut=cut, **(_IN_PARTS if len(parts) > 1 else _WHOLE))
+    for skip, length in parts:
+        params |= {"skip": skip, "part": length, "ends": int(skip == parts[-1].skip)}
+        gpu.run("rasterize", code, reads, writes, params, int(params["groups"]))
     if most:
         total = gpu.allocate((), DType.F32)
         reduce(gpu, "sum", writes["cuts"], (0, 1), total)
@@ -120,6 +145,25 @@ _GATHER_PLAIN = """
         workgroupBarrier();"""
 
 
+_RESUME_BACKWARD = """
+    if (end < front + count && last_ids[at] >= end) {  // what is behind was gone through before
+      t = states[2u * at]; behind = states[2u * at + 1u];
+    }"""
+_LEAVE_BACKWARD = """
+  if (place.inside) {
+    let at = place.y * P.width + place.x;
+    states[2u * at] = t; states[2u * at + 1u] = behind;
+  }"""
+
+
+def _backward_rounds(channels: int, values: int) -> int:
+    """Rounds that an entry takes at most: the three loops that it is in, two over its channels, and adding up. By
+    subgroups that is two loops over its values and, for each value that a thread spreads, one over the subgroups, of
+    which there are 64 at most; without them, for eight values, loops of 1, 8, 16 and 16."""
+    spread = -(-values // WORKGROUP) + 1
+    return 3 * 2 + 2 * (channels + 1) + max(2 * (values + 1) + spread * 66, 44 * -(-values // 8) + 1)
+
+
 def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
     """How a workgroup adds up the gradients of its pixels: by subgroups where there are any and their sums fit."""
     parts = {"ray": _RAY_VALUES if ray else ""}
@@ -143,7 +187,8 @@ _ADD_UP = """
   let g = u32(order[rank]);
   var sum = 0.0;
   let last = min(u32(offsets[rank + 1u]), P.entries) * P.subs;
-  for (var e = u32(offsets[rank]) * P.subs; e < last; e++) { sum += slots[e * P.values + k]; }
+  let start = min(u32(offsets[rank]) * P.subs + P.skip, last);
+  for (var e = start; e < min(start + P.part, last); e++) { sum += slots[e * P.values + k]; }
   if (k < 2u) { v_means2d[2u * g + k] = sum; }
   else if (k < 2u + P.conic) { v_conics[P.conic * g + k - 2u] = sum; }
   else if (k == 2u + P.conic) { v_opacities[g] = sum; }
@@ -162,15 +207,22 @@ def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Seq
     slots = gpu.allocate((ids.size * subs, values), DType.F32)
     fill(gpu, slots, 0.0)
     params = _raster_params(attrs, count)
-    parts = _reduction_parts(gpu, values, attrs["projection"] == "ray")
+    in_parts = tile_parts(gpu, x[6], ids.size, _backward_rounds(channels, values))
+    parts = _reduction_parts(gpu, values, attrs["projection"] == "ray") | {"resume": "", "leave": ""}
+    writes = {"slots": slots}
+    if len(in_parts) > 1:
+        parts |= {"resume": _RESUME_BACKWARD, "leave": _LEAVE_BACKWARD}
+        writes["states"] = gpu.allocate((attrs["height"], attrs["width"], 2), DType.F32)
     code = f"const VALUES: u32 = {values}u;\n" + _raster_code(attrs, channels, "rasterize_backward", **parts)
     reads = dict(zip((*_PREPARED, "background", "tile_ranges", "sorted_ids"), x[:8], strict=True))
     reads |= {
         "transmittance": transmittance, "last_ids": last_ids, "v_rgba": v_rgba, "v_depth": v_depth,
         "emission": lists.emission,
     }  # fmt: skip
-    if ids.size:
-        gpu.run("rasterize_backward", code, reads, {"slots": slots}, params, int(params["groups"]))
+    for skip, length in reversed(in_parts if ids.size else []):
+        gpu.run(
+            "rasterize_backward", code, reads, writes, {**params, "skip": skip, "part": length}, int(params["groups"])
+        )
     made = {
         "v_means2d": gpu.allocate(means2d.shape, DType.F32), "v_conics": gpu.allocate(conics.shape, DType.F32),
         "v_colors": gpu.allocate(colors.shape, DType.F32), "v_opacities": gpu.allocate((count,), DType.F32),
@@ -180,7 +232,11 @@ def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Seq
         "values": values, "conic": conic, "channels": channels, "subs": subs, "entries": ids.size
     }  # fmt: skip
     reads = {"slots": slots, "order": lists.order, "offsets": lists.offsets}
-    gpu.each("add_up_entries", _ADD_UP, reads, made, count * values, numbers)
+    columns, rows = (-(-attrs[n] // attrs["tile_size"]) for n in ("width", "height"))
+    most = min(ids.size, columns * rows) if "lists" in ids.notes else ids.size  # entries of a Gaussian
+    for skip, length in parts_of(gpu, most * subs, 1):
+        body = _ADD_UP.replace("= sum;", "+= sum;") if skip else _ADD_UP
+        gpu.each("add_up_entries", body, reads, made, count * values, {**numbers, "skip": skip, "part": length})
     v_background = gpu.allocate((channels,), DType.F32)
     if used[5]:
         seen = gpu.allocate((transmittance.size, channels), DType.F32)

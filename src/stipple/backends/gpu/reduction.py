@@ -13,6 +13,8 @@ from stipple.ir.graph import Node
 Dims = Mapping[str, int]
 _SHORT = 64
 _CHUNK = 4096
+_LONGEST = 256 * 16_384
+"""Terms of an element of a product that are added up at a time; see loops.py."""
 
 _OPERATIONS = {
     "sum": ("0.0", "a + b"),
@@ -138,14 +140,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   if (o >= P.rows * P.columns) { return; }
   let row = o / P.columns; let column = o % P.columns;
   var total = 0.0;
-  for (var k = lid; k < P.inner; k += 256u) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
+  for (var k = P.first + lid; k < P.end; k += 256u) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
   partial[lid] = total;
   workgroupBarrier();
   for (var width = 128u; width > 0u; width = width / 2u) {
     if (lid < width) { partial[lid] = partial[lid] + partial[lid + width]; }
     workgroupBarrier();
   }
-  if (lid == 0u) { out[o] = partial[0]; }
+  if (lid == 0u) {
+    if (P.first == 0u) { out[o] = partial[0]; } else { out[o] += partial[0]; }
+  }
 }
 """
 
@@ -156,7 +160,9 @@ def matmul(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
     params: dict[str, int | float] = {"rows": rows, "inner": inner, "columns": columns}
     if inner > 4 * _SHORT:
-        gpu.run("matmul_long", _PRODUCT, {"a": a, "b": b}, {"out": out[0]}, params, rows * columns)
+        for first in range(0, inner, _LONGEST):
+            params |= {"first": first, "end": min(first + _LONGEST, inner)}
+            gpu.run("matmul_long", _PRODUCT, {"a": a, "b": b}, {"out": out[0]}, params, rows * columns)
         return
     body = """  let row = i / P.columns; let column = i % P.columns;
   var total = 0.0;

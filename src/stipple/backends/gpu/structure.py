@@ -13,6 +13,9 @@ from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 
 Dims = Mapping[str, int]
+_ENTRIES = 16_384
+"""Of a sum by index, how many are looked through at a time: watchdogs end kernels that run for seconds, and some
+devices end long loops (loops.py)."""
 
 
 def strides_of(shape: Sequence[int]) -> list[int]:
@@ -104,9 +107,11 @@ def scatter_add(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuB
     width = math.prod(base.shape[1:])
     body = """  let row = i32(i / P.width);
   var sum = base[i];
-  for (var k = 0u; k < P.entries; k++) {
+  for (var k = P.first; k < P.end; k++) {
     if (ids[k] == row) { sum += updates[k * P.width + i % P.width]; }
   }
   out[i] = sum;"""
-    reads = {"base": base, "ids": ids, "updates": updates}
-    gpu.each("scatter_add", body, reads, {"out": out[0]}, base.size, {"width": width, "entries": ids.size})
+    for first in range(0, max(ids.size, 1), _ENTRIES):
+        reads = {"base": out[0] if first else base, "ids": ids, "updates": updates}
+        params = {"width": width, "first": first, "end": min(first + _ENTRIES, ids.size)}
+        gpu.each("scatter_add", body, reads, {"out": out[0]}, base.size, params)

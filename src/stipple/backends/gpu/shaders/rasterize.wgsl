@@ -11,9 +11,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
   let tile = group / (SUB * SUB);
-  let start = u32(tile_ranges[2u * tile]); let end = u32(tile_ranges[2u * tile + 1u]);
+  let front = u32(tile_ranges[2u * tile]); let count = u32(tile_ranges[2u * tile + 1u]) - front;
+  let start = front + min(P.skip, count); let end = front + min(P.skip + P.part, count);
   var t = 1.0; var done = !place.inside; var last = -1; var steps = 0u; var z = 0.0; var over = false;
   var color = array<f32, COLOR>();
+$resume
   if (lid == 0u) { atomicStore(&live, 0u); }
   workgroupBarrier();
   for (var base = start; base < end; base += BATCH) {
@@ -41,10 +43,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   }
   if (!place.inside) { return; }
   let at = place.y * P.width + place.x;
-  for (var c = 0u; c < CHANNELS; c++) { rgba[at * (CHANNELS + 1u) + c] = color[c] + t * background[c]; }
+  for (var c = 0u; c < CHANNELS; c++) { rgba[at * (CHANNELS + 1u) + c] = color[c] + $behind; }
   rgba[at * (CHANNELS + 1u) + CHANNELS] = 1.0 - t;
   depth[at] = z;
   transmittance[at] = t;
   last_ids[at] = last;
-$cut
+$cut$leave
 }

@@ -35,7 +35,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
   let tile = group / (SUB * SUB);
-  let start = tile_ranges[2u * tile]; let end = tile_ranges[2u * tile + 1u];
+  let front = tile_ranges[2u * tile]; let count = tile_ranges[2u * tile + 1u] - front;
+  let start = front + min(i32(P.skip), count); let end = front + min(i32(P.skip + P.part), count);
+  if (start >= end) { return; }
   var last = -1; var t = 0.0; var behind = 0.0; var v_z = 0.0;
   var v_color = array<f32, COLOR>();
   if (place.inside) {
@@ -49,6 +51,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
       behind += v_color[c] * background[c];
     }
     behind *= t;
+$resume
   }
   if (lid == 0u) { atomicStore(&top, -1); }
   workgroupBarrier();
@@ -86,4 +89,5 @@ $spread
     until = base;
     workgroupBarrier();
   }
+$leave
 }

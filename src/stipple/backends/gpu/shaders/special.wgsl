@@ -40,8 +40,24 @@ fn root(x: f32) -> f32 {
   return either(bits == INFINITY || (bits & 0x7fffffffu) == 0u, x, sqrt(x));
 }
 
-fn log_plus(x: f32) -> f32 { return rectified(x) + log(1.0 + exp(-abs(x))); }
-fn tangent(x: f32) -> f32 { return unless_nan(x, tanh(clamp(x, -15.0, 15.0))); }
+// log(1 + exp(x)). 1 + e would lose a small e, so log(1 + e) is 2 atanh(s) by its series; s is a third at most.
+fn log_plus(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  let s = e / (2.0 + e);
+  let z = s * s;
+  let tail = 1.0 / 5.0 + z * (1.0 / 7.0 + z * (1.0 / 9.0 + z * (1.0 / 11.0 + z / 13.0)));
+  return rectified(x) + 2.0 * (s + s * z * (1.0 / 3.0 + z * tail));
+}
+
+// the built-in function may lose what is small: there the polynomial of the Cephes library (Moshier)
+fn tangent(x: f32) -> f32 {
+  if (abs(x) < 0.625) {
+    let z = x * x;
+    let high = (-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2;
+    return x + x * z * ((high * z + 1.33314422036e-1) * z - 3.33332819422e-1);
+  }
+  return unless_nan(x, tanh(clamp(x, -15.0, 15.0)));
+}
 
 // x - x and x / x, which compilers would make 0 and 1
 fn without_itself(x: f32) -> f32 { return from_bits(select(NAN, 0u, is_finite(x))); }

@@ -1,0 +1,57 @@
+"""Long loops in parts, for devices that end loops early and do not say so.
+
+Mesa's software device (llvmpipe) lets a thread make 65,535 rounds of loops, all its loops together, and then leaves
+whichever it is in. So a kernel whose loops go as far as its data does is dispatched several times there, each time for
+a part of the data that a thread can surely go through. All other devices go through all of it at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.device import Gpu
+from stipple.errors import DeviceError
+
+_MANY = 32
+
+
+class Part(NamedTuple):
+    """``length`` items from the one with index ``skip``."""
+
+    skip: int
+    length: int
+
+
+def most_items(gpu: Gpu, rounds: int) -> int | None:
+    """How many items of so many rounds each a thread can go through, an eighth left for its other loops; None: all."""
+    limit = gpu.loop_limit
+    return max(1, (limit - limit // 8) // rounds) if limit else None
+
+
+def parts_of(gpu: Gpu, count: int, rounds: int) -> list[Part]:
+    """Items in parts that a thread can go through, one at least; ``rounds`` is at least what an item takes."""
+    most = most_items(gpu, rounds)
+    if most is None or count <= most:
+        return [Part(0, count)]
+    return [Part(skip, min(most, count - skip)) for skip in range(0, count, most)]
+
+
+def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
+    """Raise DeviceError where a thread cannot go through a row of tiles, or come to each row."""
+    most = most_items(gpu, 1)
+    if most is not None and (columns + 3 > most or 2 * rows > gpu.loop_limit - most):
+        raise DeviceError(
+            f"{gpu.info.name} ({gpu.info.api}): ends loops after {gpu.loop_limit} rounds, too few for {columns} x "
+            f"{rows} tiles; use larger tiles or a smaller image, or go on with --device cpu"
+        )
+
+
+def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int) -> list[Part]:
+    """Parts of the longest list of a tile. A few parts too many cost less than a wait; where there would be many, the
+    host asks how long the longest list is."""
+    if len(parts_of(gpu, entries, rounds)) > _MANY:
+        held = gpu.known(ranges).reshape(-1, 2)
+        longest = int((held[:, 1].astype(int) - held[:, 0]).max(initial=0))
+        entries = min(max(longest, 0), entries)
+    return parts_of(gpu, entries, rounds)
