@@ -234,7 +234,7 @@ def matmul(a: Tensor, b: Tensor, how: Precision, exact: Precision) -> Tensor:
             terms = [elementwise.mul(a.spans[i * inner + k], b.spans[k * columns + j], exact) for k in range(inner)]
             if any(infinite(t, how) for t in terms):
                 signs = {math.copysign(1, end) for t in terms for end in t[:2] if end != 0}
-                if len(signs) > 1 and not any(infinite(t, exact) for t in terms):
+                if len(signs) > 1 and any(infinite(t, how) and not infinite(t, exact) for t in terms):
                     spans.append(ANYTHING)
                     continue
                 terms = [elementwise.mul(t, (1.0, 1.0, False), how) for t in terms]
