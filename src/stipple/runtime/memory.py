@@ -49,8 +49,9 @@ class Pool:
             if self._sizes.setdefault(executable, sizes) != sizes:
                 self._sizes[executable] = sizes
                 self._free.clear()
-            for key in [k for k in self._free if self._last_use[k] < self._runs - _IDLE_RUNS]:
-                del self._free[key]
+            for key in [k for k, run in self._last_use.items() if run < self._runs - _IDLE_RUNS]:
+                del self._last_use[key]
+                self._free.pop(key, None)
 
     def take(self, backend: Backend, key: Key, use: MemoryUse) -> Buffer:
         """A free buffer, or a new one."""
@@ -70,6 +71,7 @@ class Pool:
         """A buffer that nothing needs any more."""
         use.live_bytes -= _bytes(key)
         with self._lock:
+            self._last_use[key] = self._runs
             self._free.setdefault(key, []).append(buffer)
 
     def forget(self, executable: Hashable) -> None:
