@@ -122,8 +122,8 @@ def test_long_work_is_handed_over_in_pieces_and_quick_work_at_once() -> None:
 
 
 def test_steady_training_makes_nothing_new(gpu_session: Session, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither buffers nor bindings nor constants, but where the room for tile entries changes, once the pools have let go
-    of what they have not lent for a while."""
+    """Neither buffers nor bindings nor constants, but where the room for tile entries changes, once the pools have let
+    go of what they have not lent for a while."""
     gc.collect()
     gpu.forget()  # what other tests left would be taken first
     stepper, frames = stepper_on(gpu_session, "default", 1000)
