@@ -16,7 +16,7 @@ import numpy as np
 
 from stipple import ir
 from stipple.backends.gpu.device import Gpu
-from stipple.cli.workloads import Case
+from stipple.bench.cases import Case
 from stipple.ir.dtype import DType
 from stipple.runtime import Session
 

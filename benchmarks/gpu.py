@@ -19,9 +19,11 @@ from rich.console import Console
 
 from scenes import garden_case
 from stipple.backends.gpu import GpuBackend
+from stipple.bench.cases import Case, slam_case
+from stipple.bench.gpu import by_kernel, measure_case
+from stipple.bench.tables import HOST, MEASURED
+from stipple.bench.timing import best_of_waiting
 from stipple.cli.devices import describe_device
-from stipple.cli.measure_gpu import MEASURED, OURS, best_of, by_kernel, measure_case
-from stipple.cli.workloads import Case, slam_case
 from stipple.errors import DeviceError
 from stipple.runtime import Session
 
@@ -50,7 +52,7 @@ def measure_peer(cases: list[Case], repeats: int) -> dict[str, dict[str, float]]
     for case in cases:
         forward, both = peer.frames(case)
         runs = {"forward_ms": forward, "forward_backward_ms": both, "step_ms": peer.step(case)}
-        rows[case.name] = {name: best_of(run, peer.wait, repeats) for name, run in runs.items()}
+        rows[case.name] = {name: best_of_waiting(run, peer.wait, repeats) for name, run in runs.items()}
     return rows
 
 
@@ -65,14 +67,14 @@ def markdown(results: dict[str, Any]) -> str:
         ]
     peers = results["gsplat"]
     lines += [
-        "| scene | " + " | ".join((*MEASURED.values(), *OURS.values())) + (" | gsplat, the same |" if peers else " |")
+        "| scene | " + " | ".join((*MEASURED.values(), *HOST.values())) + (" | gsplat, the same |" if peers else " |")
     ]
-    lines += ["| --- |" + " ---: |" * (len(MEASURED) + len(OURS)) + (" --- |" if peers else "")]
+    lines += ["| --- |" + " ---: |" * (len(MEASURED) + len(HOST)) + (" --- |" if peers else "")]
     for row in results["rows"]:
         if "failed" in row:
-            lines.append(f"| {row['scene']} | {row['failed']} |" + " |" * (len(MEASURED) + len(OURS) - 1 + bool(peers)))
+            lines.append(f"| {row['scene']} | {row['failed']} |" + " |" * (len(MEASURED) + len(HOST) - 1 + bool(peers)))
             continue
-        shown = " | ".join(f"{row[k]:.2f} ms" for k in (*MEASURED, *OURS))
+        shown = " | ".join(f"{row[k]:.2f} ms" for k in (*MEASURED, *HOST))
         if peers:
             peer = peers[row["scene"]]
             shown += " | " + ", ".join(f"{peer[k]:.2f} ms ({peer[k] / row[k]:.2f} x ours)" for k in MEASURED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stipple.cli.workloads import Case, frame_of, scene_of
+from stipple.bench.cases import Case, frame_of, scene_of
 
 RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
 Run = Callable[[], object]

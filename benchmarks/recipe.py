@@ -30,7 +30,7 @@ from rich.progress import track
 
 from scenes import named_capture
 from stipple import Gaussians, rasterization_vjp
-from stipple.cli.measure import machine
+from stipple.bench.machine import machine
 from stipple.formats.captures import Frame
 from stipple.train import Problem, RunFolder, Trainer, make_config
 from stipple.train.evaluation import Judge, mean_scores, photo_of

@@ -21,8 +21,9 @@ from scenes import garden_case
 from stipple.backends.cpu import CpuBackend, rasterization, splat
 from stipple.backends.cpu.simd import LANES, stack_floats, vfma, vload, vset, vstore
 from stipple.backends.cpu.threads import Threads
-from stipple.cli import measure
-from stipple.cli.workloads import Case, ply_case, slam_case
+from stipple.bench import cpu
+from stipple.bench.cases import Case, scene_case, slam_case, usual_cases
+from stipple.bench.timing import best_of
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = 36
@@ -51,7 +52,7 @@ def _fma_loop(steps, factor, term, out):
 def fma_rate() -> float:
     """Independent vector FMAs a second on one thread."""
     out, steps = np.empty(8 * LANES, np.float32), 2_000_000
-    return 8 * steps / (measure.best_of(lambda: _fma_loop(steps, np.float32(0.999), np.float32(0.5), out), 1.0) * 1e-3)
+    return 8 * steps / (best_of(lambda: _fma_loop(steps, np.float32(0.999), np.float32(0.5), out), 1.0) * 1e-3)
 
 
 def row_evaluations(made: list[np.ndarray], last_ids: np.ndarray, attrs: dict[str, Any]) -> int:
@@ -83,7 +84,7 @@ def ceiling(case: Case) -> dict[str, Any]:
     cutoff = np.float32(np.log2(case.attrs["alpha_cutoff"]))
     arguments = (made[6], made[7], *made[:2], made[3], made[2], made[4], background, 16, cutoff, np.float32(1e-4))
     empty = np.empty(0, np.float32)
-    milliseconds = measure.best_of(
+    milliseconds = best_of(
         lambda: rasterization.forward(ray, fixed, 0, len(made[6]), *arguments, np.float32(0), empty, *images)
     )
     rows, rate = row_evaluations(made, images[3], case.attrs), fma_rate()
@@ -123,12 +124,12 @@ def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[
     images = splat.rasterize(operands, case.attrs, pool)
     v_rgba = np.ones_like(images[0])
     difference = float((dense().detach().numpy().reshape(height, width, 3) - images[0][..., :3]).__abs__().mean())
-    ours = measure.best_of(
+    ours = best_of(
         lambda: splat.rasterize_backward(
             [*operands, *splat.rasterize(operands, case.attrs, pool), v_rgba, images[1]], case.attrs, pool, (False,)
         )
     )
-    theirs = measure.best_of(lambda: dense().sum().backward(), 2.0)
+    theirs = best_of(lambda: dense().sum().backward(), 2.0)
     return {
         "scene": case.name,
         "stipple_ms": ours,
@@ -246,8 +247,8 @@ def main() -> None:
     arguments = parser.parse_args()
     CpuBackend()  # compiles what is missing before anything is measured
     garden = [garden_case(f) for f in (1, 2, 4)] if arguments.garden else []
-    scenes = [ply_case(arguments.ply)] if arguments.ply else []
-    r = measure.run([*measure.usual_cases(False, None), *garden, *scenes], CONSOLE)
+    scenes = [scene_case(arguments.ply)] if arguments.ply else []
+    r = cpu.run([*usual_cases(False, None), *garden, *scenes], CONSOLE)
     studied = [slam_case(100_000, 1920, 1080, 500.0), *garden[:1]]
     CONSOLE.print("measuring ceiling, memory and start ...")
     r["ceiling"] = [ceiling(c) for c in studied]

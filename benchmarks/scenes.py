@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stipple.cli.workloads import Case, slam_case
+from stipple.bench.cases import Case, slam_case
 
 GARDEN = Path(__file__).parents[1] / "examples" / "data" / "garden_points.npz"
 _CROP = 2.0

@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 
 from scenes import garden_case, named_capture
-from stipple.cli.measure import machine
-from stipple.cli.workloads import frame_of, training
+from stipple.bench.cases import frame_of, training
+from stipple.bench.machine import machine
 from stipple.runtime import Session
 
 RESULTS = Path(__file__).parent / "results"

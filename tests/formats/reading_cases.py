@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, features
 from ply_files import packed, rewritten, scene
 
 from captures import LAYOUTS, truth
-from stipple.cli.run_cameras import flight, view_camera
+from stipple.cli.run_cameras import run_flight, view_camera
 from stipple.formats import load_ply, save_ply
 from stipple.formats.captures import load_frame, open_capture, sparse_depth
 from stipple.formats.captures.pixels import decode, decode_depth, decode_mask, stored_sizes
@@ -131,7 +131,7 @@ def _write_cameras(root: Path) -> None:
 def _read_cameras(root: Path) -> None:
     view_camera(root, None, None)
     view_camera(root, None, (32, 24))
-    flight(root, 5, (32, 24))
+    run_flight(root, 5, (32, 24))
 
 
 def _write_config(root: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from captures import truth
-from stipple.cli.run_cameras import flight, view_camera
+from stipple.cli.run_cameras import run_flight, view_camera
 from stipple.errors import FileFormatError, InputError
 from stipple.train import RunFolder
 from stipple.train.config import fields, layer_of, make_config, parse_setting, read_toml
@@ -78,7 +78,7 @@ def test_cameras_that_are_none(case: str, tmp_path: Path) -> None:
     change, message = CAMERAS[case]
     rows = json.loads(folder.cameras.read_text())
     folder.cameras.write_text(json.dumps([{**rows[0], **change}] if isinstance(change, dict) and change else change))
-    for read in (lambda: view_camera(tmp_path, None, None), lambda: flight(tmp_path, 5, None)):
+    for read in (lambda: view_camera(tmp_path, None, None), lambda: run_flight(tmp_path, 5, None)):
         with pytest.raises(FileFormatError, match=rf"cameras\.json: {message}"):
             read()
 

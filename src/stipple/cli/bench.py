@@ -9,36 +9,25 @@ import click
 
 from stipple.cli.options import device_options
 from stipple.cli.terminal import Terminal
-from stipple.errors import InputError
 
 
-@click.command()
+@click.command("bench")
 @click.option("--quick", is_flag=True, help="Only the small scene.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
 @click.option("--scene", type=click.Path(dir_okay=False), help="Also measure this splat PLY, at 1280x720.")
 @device_options
-def bench(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
+def bench_command(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
     """Measure this machine and print a table: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.
 
     On the CPU: each stage and whole frames, with 1 thread and with all, and beside them, in the same run, the loop
     that other CPU renderers run, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the
     time of each kernel by the device's own clock.
     """
-    from stipple.backends.cpu import CpuBackend
-    from stipple.backends.gpu import GpuBackend
-    from stipple.cli import measure, measure_gpu
-    from stipple.runtime import Session
+    from stipple import bench
 
-    console, progress = Terminal(), Terminal(stderr=True)
-    session, cases = Session(device), measure.usual_cases(quick, scene)
-    if isinstance(session.backend, GpuBackend):
-        measured = measure_gpu.run(session, cases, progress)
-        console.print(measure_gpu.table(measured))
-    elif isinstance(session.backend, CpuBackend):
-        measured = measure.run(cases, progress)
-        console.print(measure.table(measured))
-    else:
-        raise InputError(f"bench: expected the device cpu or a GPU, got {device!r}")
+    console = Terminal()
+    measured = bench.measure(device, bench.usual_cases(quick, scene), Terminal(stderr=True))
+    console.print(bench.table(measured))
     if json_file:
         Path(json_file).write_text(json.dumps(measured, indent=1))
         console.say(f"Wrote {json_file}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from stipple.cli.terminal import Terminal, facts
 from stipple.cli.train import capture_flags, flag_layers
-from stipple.formats.captures.survey import Survey
+
+if TYPE_CHECKING:
+    from stipple.formats.captures.survey import Survey
 
 
 @click.command()
@@ -21,6 +23,7 @@ def inspect(capture: str, output: str, **flags: Any) -> None:
     """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above."""
     from stipple.cli.survey_plot import draw, picture_kind
     from stipple.formats.captures import open_capture
+    from stipple.formats.captures.survey import Survey
     from stipple.train.config import make_config
     from stipple.train.problem import capture_options
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from stipple import __version__
-from stipple.cli.bench import bench
+from stipple.cli.bench import bench_command
 from stipple.cli.devices import devices
 from stipple.cli.evaluate import evaluate
 from stipple.cli.info import info
@@ -52,7 +52,7 @@ def main() -> None:
     """Differentiable 3D Gaussian splatting for every machine."""
 
 
-for command in (poses, train, evaluate, inspect, render, info, devices, selftest, bench):
+for command in (poses, train, evaluate, inspect, render, info, devices, selftest, bench_command):
     main.add_command(command)
 
 if __name__ == "__main__":

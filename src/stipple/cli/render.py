@@ -15,6 +15,7 @@ from stipple.cli.options import Size, Vector, device_options
 from stipple.cli.terminal import Terminal
 from stipple.errors import InputError
 from stipple.scene import Camera, Gaussians
+from stipple.scene.paths import FOV, framing, framing_camera, orbit
 
 _SIZE = (1280, 720)
 _VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".gif")
@@ -26,7 +27,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 @click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
 @click.option("--size", type=Size(), help="Pixels; 1280x720, or those of a run's photos.")
 @click.option("--view", help="Of a run: the photo whose camera is taken.")
-@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=50.0, show_default=True,
+@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=FOV, show_default=True,
               help="Vertical field of view in degrees.")  # fmt: skip
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
 @click.option("--look-at", "target", type=Vector(), help="Point in the middle of the picture; the scene's by default.")
@@ -84,7 +85,7 @@ def render(scene: str, output: str, **options: Any) -> None:
         cameras, options["antialiased"] = _of_run(run, options, frames if flies else 0)
     else:
         options["size"] = options["size"] or _SIZE
-        cameras = orbit(first_camera(gaussians, options), options, gaussians, frames)
+        cameras = _cameras(gaussians, options, frames)
     console = Terminal(stderr=True)
     with _writer(target, video, folder, options["fps"]) as write:
         steps: Any = range(frames)
@@ -98,48 +99,20 @@ def render(scene: str, output: str, **options: Any) -> None:
 
 def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camera], bool]:
     """Cameras of a run: a flight of so many frames, or one photo's; and whether it was trained with antialiasing."""
-    from stipple.cli.run_cameras import flight, view_camera
+    from stipple.cli.run_cameras import run_flight, view_camera
     from stipple.train.rundir import RunFolder
 
     antialiased = options["antialiased"] or RunFolder(run).read_description()[0].loss.antialiased
     if frames:
-        return flight(run, frames, options["size"]), antialiased
+        return run_flight(run, frames, options["size"]), antialiased
     return [view_camera(run, options["view"], options["size"])], antialiased
 
 
-def framing(scene: Gaussians) -> tuple[np.ndarray, float]:
-    """Middle and radius of where most of a scene is."""
-    low, high = scene.bounds(0.95)
-    radius = 0.5 * float(np.linalg.norm(high - low))
-    return (low + high) / 2, radius if radius > 0 else 1.0
-
-
-def first_camera(scene: Gaussians, options: dict[str, Any]) -> Camera:
-    """The camera of the first frame: as told, or one that frames the scene from -z."""
-    width, height = options["size"]
-    center, radius = framing(scene)
-    target = np.array(options["target"]) if options["target"] is not None else center
-    camera = Camera.from_fov(width, height, options["fov"])
-    position = options["position"]
-    if position is None:
-        narrow = np.arctan(min(1.0, width / height) * np.tan(np.deg2rad(options["fov"]) / 2))
-        position = target - np.array([0, 0, radius / np.sin(narrow)])
-    return camera.look_at(position, target, options["up"])
-
-
-def orbit(camera: Camera, options: dict[str, Any], scene: Gaussians, frames: int) -> list[Camera]:
-    """The camera turned around the target about the up axis, one whole turn."""
-    center, _ = framing(scene)
-    target = np.array(options["target"]) if options["target"] is not None else center
-    up = np.asarray(options["up"], float)
-    axis = up / np.linalg.norm(up)
-    arm = camera.position - target
-    made = []
-    for i in range(frames):
-        angle = 2 * np.pi * i / frames
-        turned = arm * np.cos(angle) + np.cross(axis, arm) * np.sin(angle) + axis * (axis @ arm) * (1 - np.cos(angle))
-        made.append(camera.look_at(target + turned, target, up) if i else camera)
-    return made
+def _cameras(scene: Gaussians, options: dict[str, Any], frames: int) -> list[Camera]:
+    """A camera as the options say, or one that frames the scene, carried around its target where there are frames."""
+    target, up = options["target"], options["up"]
+    first = framing_camera(scene, options["size"], options["fov"], position=options["position"], target=target, up=up)
+    return orbit(first, framing(scene)[0] if target is None else target, up, frames)
 
 
 def _image(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> Any:

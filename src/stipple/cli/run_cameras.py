@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from scipy.interpolate import CubicSpline, interp1d
-from scipy.spatial.transform import Rotation, Slerp
-
 from stipple.errors import InputError
 from stipple.scene import Camera
+from stipple.scene.paths import flight
 from stipple.train.rundir import RunFolder
-
-_SPLINE_FROM = 4
 
 
 def view_camera(folder: Path, name: str | None, size: tuple[int, int] | None) -> Camera:
@@ -30,23 +25,10 @@ def view_camera(folder: Path, name: str | None, size: tuple[int, int] | None) ->
     return _sized(fitting[0], size)
 
 
-def flight(folder: Path, frames: int, size: tuple[int, int] | None) -> list[Camera]:
+def run_flight(folder: Path, frames: int, size: tuple[int, int] | None) -> list[Camera]:
     """A way through all photos' cameras in the order of their names, in ``frames`` steps."""
-    cameras = list(_named(folder).values())
-    base = _sized(cameras[0], size)
-    if len(cameras) == 1:
-        return [base] * frames
-    at, wanted = np.arange(len(cameras)), np.linspace(0, len(cameras) - 1, frames)
-    places = np.array([c.position for c in cameras])
-    along = CubicSpline(at, places) if len(cameras) >= _SPLINE_FROM else interp1d(at, places, axis=0)
-    turns = Slerp(at, Rotation.from_matrix([c.viewmat[:3, :3] for c in cameras]))
-    made = []
-    for t in wanted:
-        viewmat = np.eye(4)
-        viewmat[:3, :3] = turns(t).as_matrix()
-        viewmat[:3, 3] = -viewmat[:3, :3] @ along(t)
-        made.append(replace(base, viewmat=viewmat))
-    return made
+    first, *others = _named(folder).values()
+    return flight([_sized(first, size), *others], frames)
 
 
 def _named(folder: Path) -> dict[str, Camera]:

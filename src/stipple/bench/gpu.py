@@ -1,4 +1,4 @@
-"""Measurements of a GPU, for ``stipple bench`` and ``benchmarks/``: frames, training steps, and each kernel's time."""
+"""Measurements of a GPU: frames, training steps, and each kernel's time by the device's own clock."""
 
 from __future__ import annotations
 
@@ -7,32 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console
 
 from stipple.backends.gpu import GpuBackend, describe
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.timing import KernelTime
-from stipple.cli.workloads import Case, frame, training
+from stipple.bench.cases import Case, frame, training
+from stipple.bench.timing import best_of_waiting
 from stipple.runtime import Session
 from stipple.train.population import Population
-
-MEASURED = {"forward_ms": "whole frame", "forward_backward_ms": "frame + backward", "step_ms": "training step"}
-OURS = {"host_ms": "of it the host's", "edit_ms": "rows rearranged"}
-_MOST_KERNELS = 14
-
-
-def best_of(run: Callable[[], object], wait: Callable[[], None], repeats: int) -> float:
-    """Milliseconds of the fastest of several runs, after two that warm up."""
-    times = []
-    for i in range(repeats + 2):
-        wait()
-        started = time.perf_counter()
-        run()
-        wait()
-        if i >= 2:
-            times.append(time.perf_counter() - started)
-    return round(1e3 * min(times), 3)
 
 
 def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
@@ -53,11 +36,11 @@ def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, 
     wait = backend.synchronize
     row: dict[str, Any] = {"scene": case.name, "count": len(case.operands[0])}
     for name, backward in (("forward_ms", False), ("forward_backward_ms", True)):
-        row[name] = best_of(frame(session, case, backward).run, wait, repeats)
+        row[name] = best_of_waiting(frame(session, case, backward).run, wait, repeats)
     stepper, step = training(session, case)
-    row["step_ms"] = best_of(step, wait, repeats)
+    row["step_ms"] = best_of_waiting(step, wait, repeats)
     row["host_ms"] = host_time(backend.gpu, step, repeats)
-    row["edit_ms"] = best_of(lambda: stepper.edit(_rearrange), wait, repeats)
+    row["edit_ms"] = best_of_waiting(lambda: stepper.edit(_rearrange), wait, repeats)
     if not backend.gpu.info.timestamps:
         return row, []
     with backend.gpu.timed() as times:
@@ -91,24 +74,3 @@ def run(session: Session, cases: list[Case], console: Console) -> dict[str, Any]
         row, times = measure_case(session, case, repeats=5)
         rows.append({**row, "kernels": by_kernel(times)})
     return {"machine": {"gpu": describe(backend.gpu.info)}, "rows": rows}
-
-
-def table(measured: dict[str, Any]) -> Group:
-    """The figures for people."""
-    times = Table(title="milliseconds, best of several")
-    times.add_column("scene")
-    for title in (*MEASURED.values(), *OURS.values()):
-        times.add_column(title, justify="right")
-    parts: list[Any] = [measured["machine"]["gpu"], times]
-    for row in measured["rows"]:
-        times.add_row(row["scene"], *(f"{row[k]:.2f}" for k in (*MEASURED, *OURS)))
-        if row["kernels"]:
-            whole = sum(k["ms"] for k in row["kernels"])
-            kernels = Table(title=f"{row['scene']}: kernels of a training step, {whole:.2f} ms on the device")
-            for title in ("kernel", "dispatches", "ms", "share"):
-                kernels.add_column(title, justify="left" if title == "kernel" else "right")
-            for k in row["kernels"][:_MOST_KERNELS]:
-                share = f"{100 * k['ms'] / max(whole, 1e-9):.0f} %"
-                kernels.add_row(k["kernel"], str(k["dispatches"]), f"{k['ms']:.3f}", share)
-            parts.append(kernels)
-    return Group(*parts)

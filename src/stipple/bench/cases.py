@@ -12,9 +12,11 @@ import numpy as np
 
 from stipple import ir
 from stipple import numerics as nx
+from stipple.formats import load_ply
 from stipple.formats.captures import Frame
 from stipple.runtime import Executable, Session
 from stipple.scene import Camera, Gaussians
+from stipple.scene.paths import framing_camera
 from stipple.train import make_config
 from stipple.train.population import Population
 from stipple.train.stepper import Stepper
@@ -58,14 +60,10 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
     return Case(f"{count:,} Gaussians, {width}x{height}", operands, _attrs(width, height))
 
 
-def ply_case(path: str, width: int = 1280, height: int = 720) -> Case:
+def scene_case(path: str, width: int = 1280, height: int = 720) -> Case:
     """A scene from a file, seen from where ``stipple render`` sees it."""
-    from stipple.cli.render import first_camera
-    from stipple.formats import load_ply
-
     scene = load_ply(path)
-    options = {"size": (width, height), "fov": 50.0, "position": None, "target": None, "up": (0, -1, 0)}
-    camera = first_camera(scene, options)
+    camera = framing_camera(scene, (width, height))
     operands = [scene.means, scene.quats, scene.scales, scene.opacities, scene.sh]
     matrices = [camera.viewmat.astype(np.float32), camera.intrinsics.astype(np.float32)]
     name = f"{os.path.basename(path)}, {scene.count:,} Gaussians, {width}x{height}"
@@ -118,3 +116,11 @@ def frame(session: Session, case: Case, backward: bool) -> Executable:
             kept = graph.param(f"v_{name}", param.shape, "f32", np.zeros(param.shape.static, np.float32))
             graph.update(kept, gradient)
     return session.compile(graph)
+
+
+def usual_cases(quick: bool, scene: str | None) -> list[Case]:
+    """What ``stipple bench`` measures."""
+    cases = [slam_case(10_000, 640, 480, 500.0)]
+    if not quick:
+        cases.append(slam_case(100_000, 1920, 1080, 500.0))
+    return [*cases, scene_case(scene)] if scene else cases
