@@ -19,7 +19,7 @@ from rich.console import Console
 
 from scenes import garden_case
 from stipple.backends.cpu import CpuBackend, rasterization, splat
-from stipple.backends.cpu.simd import LANES, stack_floats, vfma, vload, vset, vstore
+from stipple.backends.cpu.simd import LANES, broadcast, fma, load, stack_floats, store
 from stipple.backends.cpu.threads import Threads
 from stipple.bench import cpu
 from stipple.bench.cases import Case, scene_case, slam_case, usual_cases
@@ -38,15 +38,15 @@ CONSOLE = Console(stderr=True)
 def _fma_loop(steps, factor, term, out):
     buffer = stack_floats(256)
     for i in range(0, 256, LANES):
-        vstore(buffer, i, vset(term))
-    a, b, c, d = vload(buffer, 0), vload(buffer, 0), vload(buffer, 0), vload(buffer, 0)
-    e, f, g, h = vload(buffer, 0), vload(buffer, 0), vload(buffer, 0), vload(buffer, 0)
-    m, n = vset(factor), vset(term)
+        store(buffer, i, broadcast(term))
+    a, b, c, d = load(buffer, 0), load(buffer, 0), load(buffer, 0), load(buffer, 0)
+    e, f, g, h = load(buffer, 0), load(buffer, 0), load(buffer, 0), load(buffer, 0)
+    m, n = broadcast(factor), broadcast(term)
     for _ in range(steps):
-        a, b, c, d = vfma(a, m, n), vfma(b, m, n), vfma(c, m, n), vfma(d, m, n)
-        e, f, g, h = vfma(e, m, n), vfma(f, m, n), vfma(g, m, n), vfma(h, m, n)
+        a, b, c, d = fma(a, m, n), fma(b, m, n), fma(c, m, n), fma(d, m, n)
+        e, f, g, h = fma(e, m, n), fma(f, m, n), fma(g, m, n), fma(h, m, n)
     for i, v in enumerate((a, b, c, d, e, f, g, h)):
-        vstore(out, i * LANES, v)
+        store(out, i * LANES, v)
 
 
 def fma_rate() -> float:

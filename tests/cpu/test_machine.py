@@ -9,7 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from devices.held_to_reference import run_all
@@ -107,22 +106,3 @@ def test_a_wrong_vector_width_is_refused() -> None:
 def test_generated_harmonics_are_up_to_date() -> None:
     module = runpy.run_path(str(ROOT / "tools" / "generate_harmonics.py"))
     assert module["TARGET"].read_text() == module["generate"]()
-
-
-def test_vector_functions_are_accurate() -> None:
-    from numba import njit
-
-    from stipple.backends.cpu.simd import LANES, vexp2, vload, vlog2, vstore
-
-    @njit
-    def both_functions(x: np.ndarray, powers: np.ndarray, logs: np.ndarray) -> None:
-        for i in range(0, len(x), LANES):
-            vstore(powers, i, vexp2(vload(x, i)))
-            vstore(logs, i, vlog2(vload(powers, i)))
-
-    x = np.linspace(-125, 125, 16 * 40_000).astype(np.float32)
-    powers, logs = np.empty_like(x), np.empty_like(x)
-    both_functions(x, powers, logs)
-    exact = np.exp2(x.astype(np.float64))
-    assert np.max(np.abs(powers - exact) / exact) <= 2e-6
-    assert np.max(np.abs(logs - np.log2(powers.astype(np.float64)))) <= 2e-5

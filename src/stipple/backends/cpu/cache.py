@@ -70,7 +70,8 @@ class KernelCache(NullCache):
 def _sources() -> str:
     """What kernels are made from: the compilers' versions, and all files that may be compiled into a kernel."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    files = [*resources.files(__package__).iterdir(), resources.files("stipple").joinpath("numerics.py")]
+    here = resources.files(__package__)
+    files = [*here.iterdir(), *here.joinpath("simd").iterdir(), resources.files("stipple").joinpath("numerics.py")]
     for file in sorted(files, key=lambda f: f.name):
         if file.name.endswith(".py") and file.name not in _NOT_COMPILED:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())

@@ -11,6 +11,15 @@ where x is at least its threshold.
 
 from __future__ import annotations
 
+from operator import add as vadd
+from operator import and_ as mand
+from operator import ge as vge
+from operator import gt as vgt
+from operator import lt as vlt
+from operator import mul as vmul
+from operator import sub as vsub
+from operator import truediv as vdiv
+
 import numpy as np
 from numba.extending import overload
 
@@ -18,35 +27,29 @@ from stipple import numerics as nx
 from stipple.backends.cpu.compile import inline, kernel
 from stipple.backends.cpu.simd import (
     LANES,
-    ROW,
-    VECTORS,
-    mand,
-    many,
-    sload,
-    sstore,
     stack_floats,
     store_sums,
-    vabs,
-    vadd,
-    vdiv,
-    vexp2,
-    vfma,
-    vge,
-    vgt,
-    viota,
-    vload,
-    vlog2,
-    vlt,
-    vmin,
-    vmul,
-    vsel,
-    vset,
-    vsqrt,
-    vstore,
-    vsub,
-    vsum,
 )
+from stipple.backends.cpu.simd import absolute as vabs
+from stipple.backends.cpu.simd import any_lane as many
+from stipple.backends.cpu.simd import broadcast as vset
+from stipple.backends.cpu.simd import exp2 as vexp2
+from stipple.backends.cpu.simd import fma as vfma
+from stipple.backends.cpu.simd import lane_numbers as viota
+from stipple.backends.cpu.simd import lane_sum as vsum
+from stipple.backends.cpu.simd import load as vload
+from stipple.backends.cpu.simd import load_scalar as sload
+from stipple.backends.cpu.simd import log2 as vlog2
+from stipple.backends.cpu.simd import minimum as vmin
+from stipple.backends.cpu.simd import sqrt as vsqrt
+from stipple.backends.cpu.simd import store as vstore
+from stipple.backends.cpu.simd import store_scalar as sstore
+from stipple.backends.cpu.simd import where as vsel
 
+ROW = 16
+"""Pixels in a row of a tile: a vector, or a few."""
+VECTORS = ROW // LANES
+"""Vectors in a tile's row."""
 f4 = np.float32
 LOG2E = f4(np.log2(np.e))
 TWO_LN2 = f4(2 * np.log(2))
