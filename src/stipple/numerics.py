@@ -27,6 +27,9 @@ EPS2D: Final = 0.3
 JACOBIAN_MARGIN: Final = 0.3
 """How far beyond the frame, in units of tan(fov / 2), the projection's Jacobian follows a mean."""
 
+DISTORTED_JACOBIAN_MARGIN: Final = 1.3
+"""The same for a pinhole with distortion, whose frame may end at larger slopes than its focal length says."""
+
 EXTENT_SIGMA: Final = 3.33
 """A Gaussian's support ends at this many standard deviations, whatever its opacity."""
 

@@ -9,14 +9,17 @@ from stipple.errors import InputError
 Array = np.ndarray
 
 
-def check_camera(viewmat: Array, intrinsics: Array, clip: Array) -> None:
-    """Raise InputError unless these are a pinhole camera without skew and near and far distances."""
-    message = camera_message(viewmat, intrinsics, clip)
+_NO_DISTORTION = np.zeros(0)
+
+
+def check_camera(viewmat: Array, intrinsics: Array, clip: Array, distortion: Array = _NO_DISTORTION) -> None:
+    """Raise InputError unless these are a camera without skew, near and far distances, and finite coefficients."""
+    message = camera_message(viewmat, intrinsics, clip, distortion)
     if message is not None:
         raise InputError(message)
 
 
-def camera_message(viewmat: Array, intrinsics: Array, clip: Array) -> str | None:
+def camera_message(viewmat: Array, intrinsics: Array, clip: Array, distortion: Array = _NO_DISTORTION) -> str | None:
     """What is wrong with a camera, if anything is."""
     if not np.allclose(viewmat[3], [0, 0, 0, 1]):
         return f"viewmat: the last row must be 0 0 0 1, got {viewmat[3]}"
@@ -27,4 +30,6 @@ def camera_message(viewmat: Array, intrinsics: Array, clip: Array) -> str | None
         return f"intrinsics: focal lengths must be positive, got {focal}"
     if not 0 < clip[0] < clip[1]:
         return f"clip: expected 0 < near < far, got {clip.tolist()}"
+    if not np.isfinite(distortion).all():
+        return f"distortion: coefficients must be finite, got {distortion.tolist()}"
     return None

@@ -1,4 +1,4 @@
-"""Binning footprints into tiles and compositing them: the second half of the pipeline, forward and back.
+"""Compositing the Gaussians of each tile: the second half of the pipeline, forward and back.
 
 Everything is a loop over tiles and their Gaussians in depth order, one array of pixels at a time.
 """
@@ -13,76 +13,12 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.host.checks import check_sorted_ids, check_tile_ranges
-from stipple.backends.reference.projection import Footprints, support, support_quadratics
 from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray
 
 
-# --- binning ----------------------------------------------------------------------------------------------
-def bin_into_tiles(prints: Footprints, attrs: Mapping[str, AttrValue]) -> tuple[Array, Array]:
-    """tile_ranges [T, 2] and sorted_ids [E]: for each tile its Gaussians by depth, ties by index."""
-    size = attrs["tile_size"]
-    columns = -(-attrs["width"] // size)
-    tiles = columns * -(-attrs["height"] // size)
-    order = np.argsort(prints.depths, kind="stable")
-    reach = support(prints.opacities, attrs["alpha_cutoff"])
-    quadratics = support_quadratics(prints.conics, reach, attrs["projection"])
-    entries = [(tile, i) for i in order for tile in _touched_tiles(prints, quadratics, i, attrs, columns)]
-    limit = attrs["max_list_entries"]
-    if limit and len(entries) > limit:
-        warnings.warn(
-            f"splat_prepare: max_list_entries = {limit} cut {len(entries) - limit} of {len(entries)} tile "
-            "entries, the farthest ones",
-            LimitWarning,
-            stacklevel=2,
-        )
-        entries = entries[:limit]
-    entries.sort(key=lambda entry: entry[0])  # stable: depth order within a tile stays
-    counts = np.bincount([tile for tile, _ in entries], minlength=tiles) if entries else np.zeros(tiles, int)
-    ends = np.cumsum(counts)
-    ranges = np.column_stack([ends - counts, ends]).astype(np.int32)
-    ids = np.array([prints.ids[i] for _, i in entries], dtype=np.int32)
-    return ranges, ids
-
-
-def _touched_tiles(
-    prints: Footprints, quadratics: Array, i: int, attrs: Mapping[str, AttrValue], columns: int
-) -> Iterator[int]:
-    """Tiles in which at least one pixel centre lies in a footprint's region."""
-    size, width, height = attrs["tile_size"], attrs["width"], attrs["height"]
-    mean, radius = prints.means2d[i], prints.radii[i]
-    first = np.maximum(np.floor((mean - radius) / size), 0).astype(int)
-    last = np.minimum(np.ceil((mean + radius) / size), [columns, -(-height // size)]).astype(int)
-    for row in range(first[1], last[1]):
-        for column in range(first[0], last[0]):
-            x0, y0 = column * size + 0.5 - mean[0], row * size + 0.5 - mean[1]
-            x1 = min((column + 1) * size, width) - 0.5 - mean[0]
-            y1 = min((row + 1) * size, height) - 0.5 - mean[1]
-            if _region_touches(quadratics[i], x0, x1, y0, y1):
-                yield row * columns + column
-
-
-def _region_touches(quadratic: Array, x0: float, x1: float, y0: float, y1: float) -> bool:
-    """Whether a quadratic region meets a rectangle. A region that is no ellipse is taken to."""
-    a, b, c, p, r, k = quadratic
-    det = a * c - b * b
-    if not (a > 0 and det > 0):
-        return True
-
-    def value(x: float, y: float) -> float:
-        return float(a * x * x + 2 * b * x * y + c * y * y + 2 * (p * x + r * y) - k)
-
-    center_x, center_y = (b * r - c * p) / det, (b * p - a * r) / det
-    if x0 <= center_x <= x1 and y0 <= center_y <= y1:
-        return value(center_x, center_y) <= 0
-    on_columns = (value(x, min(max(-(b * x + r) / c, y0), y1)) for x in (x0, x1))
-    on_rows = (value(min(max(-(b * y + p) / a, x0), x1), y) for y in (y0, y1))
-    return min(*on_columns, *on_rows) <= 0
-
-
-# --- compositing ------------------------------------------------------------------------------------------
 @dataclass
 class Prepared:
     """Operands of splat_rasterize."""

@@ -6,57 +6,73 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from stipple import numerics as nx
 from stipple.backends.host import camera, packing
 from stipple.backends.host.kernel import Compute
-from stipple.backends.reference import projection, rasterization
-from stipple.backends.reference.projection import Camera, Gaussians
+from stipple.backends.reference import rasterization
+from stipple.backends.reference.binning import bin_tiles
+from stipple.backends.reference.project import project, project_backward
+from stipple.backends.reference.records import (
+    BinOperands,
+    ProjectBackwardOperands,
+    ProjectOperands,
+    ShBackwardOperands,
+    ShOperands,
+)
+from stipple.backends.reference.sh import sh, sh_backward
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import PASS_THROUGH
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]
 _PREPARE_OPERANDS = 8
 
 
-def _scene(x: Sequence[Array], attrs: Attrs) -> tuple[Gaussians, Array, Camera]:
-    means, quats, scales, opacities, colors, viewmat, intrinsics, clip = x[:_PREPARE_OPERANDS]
-    return Gaussians(means, quats, scales, opacities), colors, Camera.of(viewmat, intrinsics, clip, attrs)
+def _camera_attrs(attrs: Attrs) -> Attrs:
+    return {"camera_model": "pinhole", **attrs}
+
+
+def _operands(x: Sequence[Array]) -> ProjectOperands:
+    means, quats, scales, opacities, _, viewmat, intrinsics, clip = x[:_PREPARE_OPERANDS]
+    return ProjectOperands(means, quats, scales, opacities, viewmat, intrinsics, np.zeros(0), clip)
 
 
 def prepare(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     """Results of splat_prepare for its operands."""
-    gaussians, colors, view = _scene(x, attrs)
-    degree = attrs["sh_degree"]
-    prints = projection.project(gaussians, view, projection.usable_colors(colors, degree), attrs)
-    ids = prints.ids
-    seen = projection.evaluate_colors(gaussians.means[ids], colors[ids], view, degree)
-    ranges, sorted_ids = rasterization.bin_into_tiles(prints, attrs)
-    count = len(gaussians.means)
-
-    def spread(values: Array) -> Array:
-        made = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
-        made[ids] = values
-        return made
-
-    fields = (prints.means2d, prints.conics, seen, prints.opacities, prints.depths, prints.radii)
-    return [*(spread(f) for f in fields), ranges, sorted_ids]
+    operands, colors, degree = _operands(x), x[4], attrs["sh_degree"]
+    used = colors if degree == PASS_THROUGH else colors[:, : nx.sh_coeff_count(degree)]
+    finite = np.isfinite(used).all(axis=tuple(range(1, used.ndim)))
+    p = project(operands, _camera_attrs(attrs))
+    for values in p:
+        values[~finite] = 0
+    if degree == PASS_THROUGH:
+        shown = np.where(p.radii[:, :1] > 0, colors, 0.0)
+    else:
+        shown = sh(ShOperands(operands.means, colors, operands.viewmat, p.radii), attrs).colors
+    opacities = np.where(p.compensation > 0, operands.opacities, 0.0) * p.compensation
+    ranges, ids = bin_tiles(BinOperands(p.means2d, p.conics, opacities, p.radii, p.depths), attrs)
+    return [p.means2d, p.conics, shown, opacities, p.depths, p.radii, ranges, ids]
 
 
 def prepare_backward(x: Sequence[Array], attrs: Attrs) -> list[Array]:
     """Gradients of splat_prepare's first seven operands."""
-    gaussians, colors, view = _scene(x, attrs)
+    operands, colors, degree = _operands(x), x[4], attrs["sh_degree"]
     radii, v_means2d, v_conics, v_colors, v_opacities, v_depths = x[_PREPARE_OPERANDS:]
-    ids = np.flatnonzero((radii > 0).all(axis=1))
-    sub, degree = gaussians.subset(ids), attrs["sh_degree"]
-    arriving = projection.FootprintGradients(v_means2d[ids], v_conics[ids], v_opacities[ids], v_depths[ids])
-    v_sub, v_camera = projection.project_backward(sub, view, arriving, attrs)
-    more_means, v_sub_colors = projection.evaluate_colors_backward(
-        sub.means, colors[ids], view, degree, v_colors[ids], v_camera
+    attrs = _camera_attrs(attrs)
+    compensation = project(operands, attrs).compensation
+    visible = radii[:, 0] > 0
+    v_compensation = np.where(visible, v_opacities * operands.opacities, 0.0)
+    v = project_backward(
+        ProjectBackwardOperands(*operands, radii, v_means2d, v_conics, v_depths, v_compensation), attrs
     )
-    made = [np.zeros_like(a) for a in x[:5]]
-    parts = (v_sub.means + more_means, v_sub.quats, v_sub.scales, v_sub.opacities, v_sub_colors)
-    for into, part in zip(made, parts, strict=True):
-        into[ids] = part
-    return [*made, *v_camera.matrices()]
+    v_own = np.where(visible, v_opacities * compensation, 0.0)
+    if degree == PASS_THROUGH:
+        v_shown = np.where(visible[:, None], v_colors, 0.0)
+        return [v.v_means, v.v_quats, v.v_scales, v_own, v_shown, v.v_viewmat, v.v_intrinsics]
+    s = sh_backward(ShBackwardOperands(operands.means, colors, operands.viewmat, radii, v_colors), attrs)
+    return [
+        v.v_means + s.v_means, v.v_quats, v.v_scales, v_own, s.v_sh, v.v_viewmat + s.v_viewmat, v.v_intrinsics,
+    ]  # fmt: skip
 
 
 def rasterize(x: Sequence[Array], attrs: Attrs) -> list[Array]:
