@@ -23,10 +23,11 @@ from typing import Any, cast
 
 from stipple import ir
 from stipple import numerics as nx
+from stipple.compat import packing
 from stipple.errors import GraphError
 from stipple.ir.autodiff import pullback
 from stipple.ir.graph import Value
-from stipple.ir.ops import packing, splat, structure
+from stipple.ir.ops import splat, structure
 from stipple.ir.ops.elementwise import clamp, maximum
 from stipple.ir.ops.reduce import reduce_max
 from stipple.ir.shape import Dim, Shape
@@ -98,7 +99,7 @@ def gaussian_splat_tile_count(width: int, height: int, tile_size: int) -> int:
 
 
 def gaussian_splat_prep_packed_len(count: int, max_list_entries: int, width: int, height: int, tile_size: int) -> int:
-    """Floats in a packed prepare buffer (layout: ``stipple.ir.ops.packing``)."""
+    """Floats in a packed prepare buffer (layout: ``stipple.compat.packing``)."""
     tail = packing.packed_tail(width, height, tile_size, max_list_entries)
     return max(count, 1) * packing.FLOATS_PER_GAUSSIAN + tail
 
@@ -129,7 +130,7 @@ class _Scene:
 
     gaussians: tuple[Value, Value, Value, Value]
     colors: Value
-    camera: splat.Camera2d
+    camera: splat.CameraResults
     sh_degree: int
 
 
@@ -244,31 +245,42 @@ class Graph(ir.Graph):
 
     def gaussian_splat_render(self, inputs: GaussianSplatInputs, params: SplatParams) -> Value:
         """Render: rgba [height, width, 4]."""
-        made = _full(params)
-        s = _scene(inputs, made)
-        attrs = {**_prepare_attrs(made.render, s.sh_degree), **_rasterize_attrs(made.render)}
+        full = _full(params)
+        s = _scene(inputs, full)
+        attrs = {**_prepare_attrs(full.render, s.sh_degree), **_rasterize_attrs(full.render)}
         camera = s.camera
-        return splat.splat_render(
+        rendered = splat.splat_render(
             *s.gaussians, s.colors, camera.viewmat, camera.intrinsics, camera.background, camera.clip, **attrs
-        ).rgba
+        )
+        rgba: Value = rendered.rgba
+        return rgba
 
     def gaussian_splat_prepare(self, inputs: GaussianSplatInputs, params: SplatParams) -> Value:
         """Stage 1 of a render: the packed prepare buffer. Needs ``max_list_entries`` > 0."""
-        made = _full(params)
-        s = _scene(inputs, made)
-        camera, attrs = s.camera, _rasterize_attrs(made.render)
+        full = _full(params)
+        s = _scene(inputs, full)
+        camera, attrs = s.camera, _rasterize_attrs(full.render)
         p = splat.splat_prepare(
             *s.gaussians,
             s.colors,
             camera.viewmat,
             camera.intrinsics,
             camera.clip,
-            **_prepare_attrs(made.render, s.sh_degree),
+            **_prepare_attrs(full.render, s.sh_degree),
         )
-        operands = [p.means2d, p.conics, p.colors, p.opacities, p.depths, p.tile_ranges, p.sorted_ids]
-        attrs["max_list_entries"] = made.render.max_list_entries
-        node = self.add("splat_pack_prepared", [*operands, camera.intrinsics, camera.background], attrs)
-        return node.outputs[0]
+        operands = packing.PackOperands(
+            means2d=p.means2d,
+            conics=p.conics,
+            colors=p.colors,
+            opacities=p.opacities,
+            depths=p.depths,
+            tile_ranges=p.tile_ranges,
+            sorted_ids=p.sorted_ids,
+            intrinsics=camera.intrinsics,
+            background=camera.background,
+        )
+        attrs["max_list_entries"] = full.render.max_list_entries
+        return self.add("splat_pack_prepared", operands, attrs).outputs[0]
 
     def gaussian_splat_rasterize(self, prep: Value, meta: Value, params: SplatParams) -> Value:
         """Stage 2 of a render: rgba [height, width, 4] from a packed prepare buffer and the meta."""
@@ -276,10 +288,13 @@ class Graph(ir.Graph):
         camera = splat.splat_camera(meta, **render.attrs())
         attrs = _rasterize_attrs(render)
         more = {"max_list_entries": render.max_list_entries, "count": _packed_count(prep, render)}
-        node = self.add("splat_unpack_prepared", [prep], {**attrs, **more})
-        means2d, conics, colors, opacities, depths, ranges, ids = node.outputs
-        operands = [means2d, conics, colors, opacities, depths, camera.background, ranges, ids]
-        return self.add("splat_rasterize", operands, attrs).outputs[0]
+        u: packing.UnpackResults = self.add("splat_unpack_prepared", [prep], {**attrs, **more}).results
+        no_radii = None  # the packed buffer has none, and compositing needs none
+        prepared = splat.PrepareResults(
+            u.means2d, u.conics, u.colors, u.opacities, u.depths, no_radii, u.tile_ranges, u.sorted_ids
+        )
+        rgba: Value = splat.composite(prepared, camera.background, attrs).rgba
+        return rgba
 
     def gaussian_splat_render_decomposed(self, inputs: GaussianSplatInputs, params: SplatParams) -> Value:
         """prepare, then rasterize, through the packed buffer: the same bits as gaussian_splat_render."""

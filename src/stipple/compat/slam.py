@@ -3,8 +3,9 @@ records of what was drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,10 +114,10 @@ class DiffSplatRenderer:
         return output, self._records(meta) if wanted else []
 
     @staticmethod
-    def _records(meta: dict[str, Array]) -> list[SplatRecord]:
+    def _records(meta: Mapping[str, Any]) -> list[SplatRecord]:
         size, across, down = meta["tile_size"], meta["tile_width"], meta["tile_height"]
         means2d, conics, depths = meta["means2d"][0], meta["conics"][0].astype(float), meta["depths"][0]
-        radii, opacities, seen = meta["radii"][0], meta["opacities"][0], meta["seen_colors"][0]
+        radii, opacities, seen = meta["radii"][0], meta["opacities"][0], meta["visible_colors"][0]
         visible = np.flatnonzero(radii[:, 0] > 0)
         made = []
         for i in visible[np.argsort(depths[visible], kind="stable")]:

@@ -48,7 +48,7 @@ from stipple.ir.ops.elementwise import (
 )
 from stipple.ir.ops.image import L1Ssim, image_l1, image_l1_ssim, image_ssim
 from stipple.ir.ops.noise import splat_noise
-from stipple.ir.ops.optim import AdamUpdate, adam
+from stipple.ir.ops.optim import AdamResults, adam
 from stipple.ir.ops.reduce import (
     matmul,
     mean,
@@ -59,16 +59,23 @@ from stipple.ir.ops.reduce import (
     sum_ as sum,  # noqa: A004
 )
 from stipple.ir.ops.splat import (
-    Camera2d,
-    Prepared,
-    Rasterized,
-    Rendered,
+    CameraResults,
+    PrepareResults,
+    ProjectResults,
+    RasterizeResults,
+    RenderResults,
     clip_planes,
+    no_distortion,
     splat_backward_node,
+    splat_bin,
     splat_camera,
+    splat_median_depth,
+    splat_normals,
     splat_prepare,
+    splat_project,
     splat_rasterize,
     splat_render,
+    splat_sh,
     tile_count,
 )
 from stipple.ir.ops.structure import (
@@ -92,8 +99,8 @@ from stipple.ir.verify import verify
 
 __all__ = [
     "REGISTRY",
-    "AdamUpdate",
-    "Camera2d",
+    "AdamResults",
+    "CameraResults",
     "DType",
     "Dim",
     "Graph",
@@ -101,9 +108,10 @@ __all__ = [
     "Node",
     "OpDef",
     "Operand",
-    "Prepared",
-    "Rasterized",
-    "Rendered",
+    "PrepareResults",
+    "ProjectResults",
+    "RasterizeResults",
+    "RenderResults",
     "Shape",
     "TensorType",
     "Value",
@@ -142,6 +150,7 @@ __all__ = [
     "mul",
     "narrow",
     "neg",
+    "no_distortion",
     "pad",
     "pow",
     "pullback",
@@ -158,11 +167,16 @@ __all__ = [
     "sin",
     "softplus",
     "splat_backward_node",
+    "splat_bin",
     "splat_camera",
+    "splat_median_depth",
     "splat_noise",
+    "splat_normals",
     "splat_prepare",
+    "splat_project",
     "splat_rasterize",
     "splat_render",
+    "splat_sh",
     "sqrt",
     "square",
     "stop_gradient",

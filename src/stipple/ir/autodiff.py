@@ -7,14 +7,11 @@ value from several consumers is added up once, when the value's own producer is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from stipple.errors import GraphError
+from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.op import VjpContext
 from stipple.ir.ops.structure import full_like, known_value, zeros_like
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Graph, Node, Value
 
 
 def grad(graph: Graph, loss: Value, wrt: Sequence[Value]) -> list[Value]:
@@ -91,15 +88,28 @@ def _spread(node: Node, totals: list[Value | None], leading: list[int], arrived:
     if not leading:
         return
     definition = node.definition
-    if definition.vjp is None:
+    if not definition.carries_gradients:
         raise GraphError(f"grad: op {node.op} (node {node.id}) has no gradient")
     for name, total in zip(definition.results, totals, strict=True):
         if total is not None and definition.differentiable is not None and name not in definition.differentiable:
             raise GraphError(f"grad: result {name!r} of {node.op} (node {node.id}) carries no gradient")
-    made = definition.vjp(VjpContext(node, totals))
+    made = _through_expansion(node, totals) if definition.vjp is None else definition.vjp(VjpContext(node, totals))
     assert len(made) == len(node.inputs), node.op
     for i in leading:
         part, operand = made[i], node.inputs[i]
         if part is not None and operand.dtype.is_float:
             assert part.type == operand.type, (node.op, i, part.type, operand.type)
             arrived.setdefault(operand, []).append(part)
+
+
+def _through_expansion(node: Node, totals: Sequence[Value | None]) -> list[Value | None]:
+    """The gradients of a composite's operands, through the nodes that it stands for.
+
+    Those are added to the graph again; merging common subexpressions makes one of them and the expanded composite.
+    """
+    assert node.definition.expand is not None, node.op
+    results = node.definition.expand(node.graph, node.operands, node.attrs)
+    seeds = [(value, total) for value, total in zip(results, totals, strict=True) if total is not None]
+    floats = list(dict.fromkeys(v for v in node.inputs if v.dtype.is_float))
+    gradients = dict(zip(floats, pullback(seeds, floats, independent=True), strict=True))
+    return [gradients.pop(v, None) for v in node.inputs]  # once, where a value is several operands

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -156,6 +157,16 @@ class Node:
     def op(self) -> str:
         return self.definition.name
 
+    @property
+    def operands(self) -> Any:
+        """The inputs by name, as the op's record; those of a variadic op as a tuple."""
+        return self.definition.named_operands(self.inputs)
+
+    @property
+    def results(self) -> Any:
+        """The outputs by name, as the op's record."""
+        return self.definition.result_record(*self.outputs)
+
     def result(self, name: str) -> Value:
         """The output with this name."""
         try:
@@ -164,17 +175,10 @@ class Node:
             known = ", ".join(self.definition.results)
             raise GraphError(f"{self.op}: no result {name!r}; it has: {known}") from None
 
-    def operand(self, name: str) -> Value:
-        """The input with this name."""
-        for operand, value in zip(self.definition.operands, self.inputs, strict=False):
-            if operand.name == name:
-                return value
-        raise GraphError(f"{self.op}: no operand {name!r}")
-
-    def used(self) -> list[bool]:
-        """Which of its outputs another node reads, or the graph gives out."""
+    def used(self) -> Any:
+        """Which of its outputs another node reads, or the graph gives out, as the record of its results."""
         wanted = {v for n in self.graph.nodes for v in n.inputs} | set(self.graph.roots)
-        return [v in wanted for v in self.outputs]
+        return self.definition.result_record(*(v in wanted for v in self.outputs))
 
     def __repr__(self) -> str:
         return f"<node {self.id}: {self.op}>"

@@ -6,9 +6,10 @@ An op is defined once, by an :class:`OpDef` in one of the modules of ``stipple.i
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stipple.errors import GraphError
 from stipple.ir.attributes import Attr, AttrValue
@@ -38,10 +39,12 @@ class Operand:
 
 @dataclass
 class InferContext:
-    """What an op's inference sees: operand types, attributes, and the dimensions its patterns matched."""
+    """What an op's inference sees: operand types (``operands`` has them by name), attributes, and the dimensions its
+    patterns matched."""
 
     op: str
     types: Sequence[TensorType]
+    operands: Any
     attrs: Mapping[str, AttrValue]
     dims: dict[str, Dim]
     fresh: Callable[[str], Dim]
@@ -61,7 +64,7 @@ class InferContext:
 
 @dataclass
 class VjpContext:
-    """What an op's gradient sees: the node and the cotangents of its outputs (None where none arrives)."""
+    """What an op's gradient sees: the node and the cotangents of its results (None where none arrives)."""
 
     node: Node
     cotangents: Sequence[Value | None]
@@ -79,21 +82,35 @@ class VjpContext:
         return self.node.outputs
 
     @property
+    def operands(self) -> Any:
+        """The operands by name."""
+        return self.node.operands
+
+    @property
+    def results(self) -> Any:
+        """The results by name."""
+        return self.node.results
+
+    @property
     def attrs(self) -> Mapping[str, AttrValue]:
         return self.node.attrs
 
-    def cotangent(self, index: int = 0) -> Value:
-        """The cotangent of an output, zeros where none arrives."""
+    def cotangent(self, result: str | int = 0) -> Value:
+        """The cotangent of a result, by name or position; zeros where none arrives."""
+        index = self.node.definition.results.index(result) if isinstance(result, str) else result
         given = self.cotangents[index]
-        if given is not None:
-            return given
-        from stipple.ir.ops.structure import zeros_like
+        return _zeros(self.outputs[index]) if given is None else given
 
-        return zeros_like(self.outputs[index])
+
+def _zeros(like: Value) -> Value:
+    attrs = {"shape": like.shape, "value": 0.0, "dtype": like.dtype}
+    return like.graph.add("full", (), attrs).outputs[0]
 
 
 InferFn = Callable[[InferContext], Sequence[TensorType]]
 VjpFn = Callable[[VjpContext], "Sequence[Value | None]"]
+ExpandFn = Callable[["Graph", Any, Mapping[str, AttrValue]], "Sequence[Value]"]
+HostFn = Callable[..., Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,14 @@ class OpDef:
     fused; ``view`` ops may return their operand's memory; ``inplace`` maps an output to the operand whose
     buffer it may overwrite. ``differentiable`` lists the results that carry gradients (None: all).
     ``source`` ops (inputs and parameters) are created by the graph's own methods only.
+
+    ``operand_record`` and ``result_record`` are NamedTuples whose fields have the names of the operands and the
+    results: kernels, gradients and passes read ``x.means``, never ``x[0]``. They are made from the names where an op
+    declares none.
+
+    A composite op has ``expand``: nodes that compute the same, which stand for it on devices without a kernel of its
+    own and through which gradients go where ``vjp`` is None. ``host`` computes the results from NumPy operands on
+    devices without a kernel: ``host(node, operand_record, dims)``; ops defined outside of Stipple bring one.
     """
 
     name: str
@@ -119,6 +144,28 @@ class OpDef:
     source: bool = False
     inplace: Mapping[int, int] = field(default_factory=dict)
     differentiable: frozenset[str] | None = None
+    operand_record: Any = None
+    result_record: Any = None
+    expand: ExpandFn | None = None
+    host: HostFn | None = None
+
+    def __post_init__(self) -> None:
+        names = tuple(o.name for o in self.operands)
+        for kind, wanted in (("operand_record", names), ("result_record", self.results)):
+            declared = getattr(self, kind)
+            record: Any = namedtuple(f"{self.name}_{kind}", wanted) if declared is None else declared
+            if record._fields != wanted:
+                raise GraphError(f"{self.name}: {kind}: expected the fields {wanted}, got {record._fields}")
+            object.__setattr__(self, kind, record)
+
+    @property
+    def carries_gradients(self) -> bool:
+        """Whether gradients can pass it."""
+        return self.vjp is not None or self.expand is not None
+
+    def named_operands(self, operands: Sequence[Any]) -> Any:
+        """Operands as their record; those of a variadic op as a tuple."""
+        return tuple(operands) if self.variadic else self.operand_record(*operands)
 
     def attr(self, name: str) -> Attr:
         return next(a for a in self.attrs if a.name == name)
@@ -148,7 +195,7 @@ class OpDef:
     ) -> tuple[TensorType, ...]:
         """Output types for operand types, after every check of the op's schema."""
         dims = self._check_operands(types, attrs)
-        context = InferContext(self.name, tuple(types), attrs, dims, fresh)
+        context = InferContext(self.name, tuple(types), self.named_operands(types), attrs, dims, fresh)
         made = tuple(self.infer(context))
         assert len(made) == len(self.results), self.name
         return made

@@ -3,6 +3,7 @@
 from stipple.backends.registry import devices, register_device
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.executable import Executable
+from stipple.runtime.handles import DeviceArray
 from stipple.runtime.memory import MemoryUse
 from stipple.runtime.params import Params
 from stipple.runtime.reports import Dispatch, Timing
@@ -11,6 +12,7 @@ from stipple.runtime.session import Session
 __all__ = [
     "Backend",
     "Buffer",
+    "DeviceArray",
     "Dispatch",
     "Executable",
     "Kernel",

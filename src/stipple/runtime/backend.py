@@ -76,6 +76,10 @@ class Backend(Protocol):
         """A buffer with a copy of the array."""
         ...
 
+    def borrow(self, array: np.ndarray, dtype: DType) -> Buffer:
+        """A buffer with the array's contents for one run, which only reads it: it may be the array itself."""
+        ...
+
     def download(self, buffer: Buffer, dtype: DType) -> np.ndarray:
         """A fresh array with the buffer's contents."""
         ...
@@ -106,8 +110,9 @@ class Backend(Protocol):
         ask for another run, even if only the device knows that yet."""
         ...
 
-    def stage(self, wanted: Sequence[tuple[Buffer, DType]]) -> Any:
-        """What :meth:`collect` is to be given for a run's results: copies, where they are made at once.
+    def stage(self, wanted: Sequence[tuple[Buffer, DType, bool]]) -> Any:
+        """What :meth:`collect` is to be given for a run's results (buffer, dtype, whether it is given away): copies,
+        where they are made at once. A buffer that is given away may itself become the result.
 
         Called before parameters are overwritten, so that what may fail for want of memory fails before that.
         """
@@ -142,7 +147,7 @@ def evaluate(backend: Backend, node: Node, arrays: Sequence[np.ndarray]) -> list
             kernel.check(inputs, {})
             results = kernel(inputs, outputs, {})
             collected = backend.collect(
-                backend.stage([(b, v.dtype) for b, v in zip(results, node.outputs, strict=True)])
+                backend.stage([(b, v.dtype, False) for b, v in zip(results, node.outputs, strict=True)])
             )
             if collected is not None:
                 return collected

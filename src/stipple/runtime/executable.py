@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike
 
 from stipple import arguments
 from stipple.errors import FeedError, InputError
+from stipple.ir.dtype import DType
 from stipple.ir.graph import Graph, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
+from stipple.runtime.handles import DeviceArray
 from stipple.runtime.memory import Key, MemoryUse, pool_of
 from stipple.runtime.params import Params
 from stipple.runtime.plan import Plan, Step
@@ -35,13 +37,27 @@ class _Prepared:
 
 
 class _Run:
-    """What one run knows: the dimensions, the buffer of each value, and the buffers that are its own to give back."""
+    """What one run knows: the dimensions, the buffer of each value, and the buffers that are its own to give back.
 
-    def __init__(self, buffers: dict[Value, Buffer], bindings: Bindings, timed: bool) -> None:
+    ``keep`` names the outputs that stay in the device's memory.
+    """
+
+    def __init__(self, buffers: dict[Value, Buffer], bindings: Bindings, timed: bool, keep: Collection[str]) -> None:
         self.buffers = buffers
         self.bindings = bindings
         self.timed = timed
+        self.keep = keep
         self.owned: dict[int, tuple[Key, Buffer]] = {}
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """A run's outputs before anything is overwritten: those that stay on the device, and what ``stage`` made of the
+    rest."""
+
+    kept: Mapping[str, Buffer]
+    fetched: Sequence[str]
+    staged: Any
 
 
 class Executable:
@@ -102,31 +118,36 @@ class Executable:
         return self.graph.params[name]
 
     # --- running ------------------------------------------------------------------------------------------
-    def run(self, feeds: Mapping[str, Any] | None = None, *, timings: bool = False) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, Any] | None = None, *, timings: bool = False, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Run the graph once: outputs by name, then parameters take their updates.
 
-        ``feeds`` holds an array (NumPy, or anything with DLPack on the CPU) or Python number for each input.
-        With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
-        name, dtype, shape or value, InputError for what an op refuses, MemoryError naming the op that lacked memory;
-        a run that raises leaves the parameters as they were.
+        ``feeds`` holds an array (NumPy, anything with DLPack on the CPU, or a :class:`DeviceArray` of this session) or
+        Python number for each input. Outputs are NumPy arrays; those named in ``keep`` stay in the device's memory, as
+        :class:`DeviceArray`. With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for
+        a wrong name, dtype, shape or value, InputError for what an op refuses, MemoryError naming the op that lacked
+        memory; a run that raises leaves the parameters as they were.
         """
         given = {} if feeds is None else feeds
         if not isinstance(given, Mapping):
             raise FeedError(f"feeds: expected a dict of arrays by name, got {arguments.shown(feeds)}")
         timed = arguments.flag("timings", timings)
+        if isinstance(keep, str) or not set(keep) <= self.graph.outputs.keys():
+            raise FeedError(f"keep: expected names of outputs ({', '.join(self.graph.outputs)}), got {keep!r}")
         results = None
         with self.backend.running():
             while results is None:
-                results = self._try(given, timed)
-        return dict(zip(self.graph.outputs, results, strict=True))
+                results = self._try(given, timed, keep)
+        return {name: results[name] for name in self.graph.outputs}
 
-    def _try(self, feeds: Mapping[str, Any], timed: bool) -> list[np.ndarray] | None:
+    def _try(self, feeds: Mapping[str, Any], timed: bool, keep: Collection[str]) -> dict[str, Any] | None:
         """Run once: the outputs, or None if the device must make more room and try again.
 
         Whatever can fail comes before the first kernel that overwrites a parameter.
         """
         bindings = Bindings()
-        run = _Run(self._sources(feeds, bindings), bindings, timed)
+        run = _Run(self._sources(feeds, bindings), bindings, timed, keep)
         self.memory = MemoryUse()
         self._pool.begin(id(self), tuple(sorted(bindings.dims.items())))
         self.timings = []
@@ -136,13 +157,42 @@ class Executable:
             commits = [self._prepare(step, run) for step in self._plan.commits]
             copies = self._copies(run)
             with _enough_memory(self.backend, "the graph's outputs"):
-                staged = self.backend.stage([(run.buffers[v], v.dtype) for v in self.graph.outputs.values()])
+                outputs = self._outputs(run)
             for prepared in commits:
                 self._execute(prepared, run)
-        results = self.backend.collect(staged)
-        if results is not None:
-            self._commit(run, copies)
-        return results
+        fetched = self.backend.collect(outputs.staged)
+        if fetched is None:
+            return None
+        self._commit(run, copies)
+        kept = {n: DeviceArray(self.backend, b, self.graph.outputs[n].dtype) for n, b in outputs.kept.items()}
+        return {**kept, **dict(zip(outputs.fetched, fetched, strict=True))}
+
+    def _outputs(self, run: _Run) -> _Outputs:
+        """Take outputs out of the run's hands: the first of each storage as it is, where nothing else needs that
+        storage, all others as copies."""
+        free = self._exclusive()
+        kept: dict[str, Buffer] = {}
+        fetched: list[str] = []
+        wanted: list[tuple[Buffer, DType, bool]] = []
+        for name, value in self.graph.outputs.items():
+            number, buffer = self._plan.storage[value], run.buffers[value]
+            is_free = number in free
+            free.discard(number)
+            if is_free:
+                run.owned.pop(number, None)
+            if name not in run.keep:
+                fetched.append(name)
+                wanted.append((buffer, value.dtype, is_free))
+            else:
+                kept[name] = buffer if is_free else self.backend.copy(buffer, value.dtype)
+        return _Outputs(kept, fetched, self.backend.stage(wanted))
+
+    def _exclusive(self) -> set[int]:
+        """Storages of outputs that hold no feed, parameter or constant, and no parameter's next value."""
+        storage = self._plan.storage
+        needed = {storage[v] for v in self.graph.updates.values()}
+        needed |= {storage[v] for n in self.graph.nodes if n.definition.source or n.op == "constant" for v in n.outputs}
+        return {storage[v] for v in self.graph.outputs.values()} - needed
 
     def _sources(self, feeds: Mapping[str, Any], bindings: Bindings) -> dict[Value, Buffer]:
         """Buffers of parameters, constants and feeds, with all symbols bound."""
@@ -152,12 +202,21 @@ class Executable:
             buffers[value] = self.params.buffer(name, value.dtype)
             _bind_param(bindings, value, self.params.shape(name))
         for name, value in self.graph.inputs.items():
-            array = as_array(describe(value), feeds[name], value.type)
-            bindings.bind(describe(value), value.type, array.shape)
-            if name in self._finite:
-                check_finite(describe(value), array, self._finite[name])
-            buffers[value] = self.backend.upload(array, value.dtype)
+            buffers[value] = self._fed(name, value, feeds[name], bindings)
         return buffers
+
+    def _fed(self, name: str, value: Value, given: Any, bindings: Bindings) -> Buffer:
+        """The buffer of a feed, checked."""
+        what = describe(value)
+        if isinstance(given, DeviceArray):
+            given.fit(what, value.type, self.backend)
+            bindings.bind(what, value.type, given.shape)
+            return given.buffer
+        array = as_array(what, given, value.type)
+        bindings.bind(what, value.type, array.shape)
+        if name in self._finite:
+            check_finite(what, array, self._finite[name])
+        return self.backend.borrow(array, value.dtype)
 
     def _prepare(self, step: Step, run: _Run) -> _Prepared:
         """Check a step's operands, and find or make the buffers of its results."""

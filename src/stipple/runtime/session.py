@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from stipple import arguments
 from stipple.backends.registry import open_device
 from stipple.errors import InputError, UnsupportedOpError
+from stipple.ir.dtype import DType
 from stipple.ir.graph import Graph, Node
-from stipple.ir.passes import Pass, PassManager, standard_passes
+from stipple.ir.passes import ExpandComposites, Pass, PassManager, standard_passes
 from stipple.ir.passes.rewrite import rebuild
+from stipple.ir.shape import Shape, TensorType
 from stipple.ir.verify import verify
 from stipple.runtime.backend import Backend, Kernel, evaluate
 from stipple.runtime.debug import WatchedKernel
 from stipple.runtime.executable import Executable
+from stipple.runtime.feeds import as_array
+from stipple.runtime.handles import DeviceArray
 from stipple.runtime.params import Params
 from stipple.runtime.plan import make_plan
 
@@ -35,6 +42,12 @@ class Session:
     def device(self) -> str:
         return self.backend.name
 
+    def upload(self, array: ArrayLike, dtype: DType | str = DType.F32) -> DeviceArray:
+        """A copy of an array in this device's memory, to be fed to executables of this session."""
+        held = DType.of(dtype)
+        given = as_array("array", array, TensorType(Shape(np.shape(array)), held))
+        return DeviceArray(self.backend, self.backend.upload(given, held), held)
+
     def params(self) -> Params:
         """A new store of parameters on this device, for executables that share them."""
         return Params(self.backend)
@@ -42,7 +55,8 @@ class Session:
     def compile(self, graph: Graph, passes: Sequence[Pass] | None = None, params: Params | None = None) -> Executable:
         """Verify, optimise and plan a graph. The graph itself is not changed, and may be changed afterwards.
 
-        ``passes`` replaces the standard ones; an empty sequence runs the graph as it is.
+        ``passes`` replaces the standard ones; with an empty sequence the graph runs as it is, but for composite ops
+        that the device has no kernel for: those are always expanded.
         ``params`` is the store that holds the graph's parameters, shared with other executables; first values stored
         with the graph are taken where the store has none. Without it the executable has a store of its own. Raises
         UnsupportedOpError, naming every op that the device has no kernel for, or a value that it cannot hold.
@@ -54,7 +68,7 @@ class Session:
             raise InputError("params: expected a store of this session's device, made by Session.params()")
         self._check_dtypes(graph)
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
-        manager = PassManager(chosen)
+        manager = PassManager([ExpandComposites(keep=self._runs), *chosen])
         optimised = manager.run(graph)
         if optimised is graph:
             optimised = rebuild(graph, lambda rewriter, node: None)  # the caller's graph stays the caller's
@@ -75,6 +89,9 @@ class Session:
                     raise UnsupportedOpError(
                         f"device {self.device!r} has no {value.dtype.value}: %{value.name} of {node.op} is {value.type}"
                     )
+
+    def _runs(self, node: Node) -> bool:
+        return self.backend.kernel(node) is not None
 
     def _kernel(self, node: Node) -> Kernel | None:
         kernel = self.backend.kernel(node)

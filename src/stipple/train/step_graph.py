@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,14 @@ def build_step(config: Config, shape: StepShape) -> ir.Graph:
     return _Builder(config, shape).build()
 
 
+class _Rendered(NamedTuple):
+    """color [H, W, 3], alpha [H, W], accumulated depth [H, W] where it is fitted."""
+
+    color: ir.Value
+    alpha: ir.Value
+    depth: ir.Value | None
+
+
 class _Builder:
     def __init__(self, config: Config, shape: StepShape) -> None:
         self.config, self.shape = config, shape
@@ -70,20 +78,35 @@ class _Builder:
             antialiased=self.config.loss.antialiased,
             **size,
         )
-        images = ir.splat_rasterize(prepared, background, **size)
-        loss = self._image_loss(images, background)
-        loss = self._regularised(loss, images, scales, opacities)
+        rendered = self._rendered(prepared, background, size)
+        loss = self._image_loss(rendered.color, background)
+        loss = self._regularised(loss, rendered, scales, opacities)
         self.measured["loss"] = loss
         graph.output("metrics", ir.concat([ir.reshape(self.measured[name], [1]) for name in METRICS], 0))
         visible = ir.reshape(ir.narrow(prepared.radii, 1, 0, 1), ["N"]) > 0
         self._update(loss, visible, scales, opacities)
         return graph
 
+    def _rendered(self, prepared: ir.PrepareResults, background: ir.Value, size: dict[str, Any]) -> _Rendered:
+        """The image, and its depth where that is fitted."""
+        p, graph = prepared, self.graph
+        features, behind = p.colors, background
+        if self.shape.depth:
+            features = ir.concat([features, ir.reshape(p.depths, ["N", 1])], 1)
+            behind = ir.concat([behind, ir.full(graph, [1], 0.0)])
+        r: ir.RasterizeResults = ir.splat_rasterize(
+            p.means2d, p.conics, p.opacities, features, behind, p.tile_ranges, p.sorted_ids, **size
+        )
+        if not self.shape.depth:
+            return _Rendered(r.image, r.alpha, None)
+        depth = ir.reshape(ir.narrow(r.image, 2, 3, 1), r.alpha.shape)
+        return _Rendered(ir.narrow(r.image, 2, 0, 3), r.alpha, depth)
+
     # --- loss ---------------------------------------------------------------------------------------------
-    def _image_loss(self, images: ir.Rasterized, background: ir.Value) -> ir.Value:
+    def _image_loss(self, image: ir.Value, background: ir.Value) -> ir.Value:
         graph, shape = self.graph, self.shape
         size = [shape.height, shape.width]
-        color = self._exposed(ir.narrow(images.rgba, 2, 0, 3))
+        color = self._exposed(image)
         pixels = ir.cast(graph.input("pixels", [*size, shape.channels], "u8"), "f32") * (1 / 255)
         target = ir.narrow(pixels, 2, 0, 3)
         if shape.channels == 4:
@@ -97,23 +120,21 @@ class _Builder:
         weight = self.config.loss.ssim
         return (1 - weight) * losses.l1 + weight * (1.0 - losses.ssim)
 
-    def _regularised(self, loss: ir.Value, images: ir.Rasterized, scales: ir.Value, opacities: ir.Value) -> ir.Value:
+    def _regularised(self, loss: ir.Value, rendered: _Rendered, scales: ir.Value, opacities: ir.Value) -> ir.Value:
         opacity_weight, scale_weight = self.config.regularisers
         if opacity_weight:
             loss = loss + opacity_weight * ir.mean(opacities)
         if scale_weight:
             loss = loss + scale_weight * ir.mean(scales)
-        if self.shape.depth:
-            loss = loss + self.config.loss.depth * self._depth_loss(images)
+        if rendered.depth is not None:
+            loss = loss + self.config.loss.depth * self._depth_loss(rendered.depth, rendered.alpha)
         return loss
 
-    def _depth_loss(self, images: ir.Rasterized) -> ir.Value:
+    def _depth_loss(self, depth: ir.Value, alpha: ir.Value) -> ir.Value:
         """Mean |expected depth - measured| where depth was measured and something is drawn."""
-        size = [self.shape.height, self.shape.width]
-        measured = self.graph.input("depth", size)
-        alpha = ir.reshape(ir.narrow(images.rgba, 2, 3, 1), size)
+        measured = self.graph.input("depth", [self.shape.height, self.shape.width])
         valid = ir.cast(ir.logical_and(measured > 0.0, alpha > _MIN_ALPHA), "f32")
-        difference = ir.abs(images.depth / ir.maximum(alpha, _MIN_ALPHA) - measured)
+        difference = ir.abs(depth / ir.maximum(alpha, _MIN_ALPHA) - measured)
         return ir.sum(valid * difference) / ir.maximum(ir.sum(valid), 1.0)
 
     # --- what is fitted per view --------------------------------------------------------------------------

@@ -106,6 +106,9 @@ class CpuBackend:
     def upload(self, array: Array, dtype: DType) -> Array:
         return np.array(array, dtype=dtype.numpy, order="C")
 
+    def borrow(self, array: Array, dtype: DType) -> Array:
+        return np.require(array, dtype.numpy, ["C", "A", "W", "E"])
+
     def download(self, buffer: Array, dtype: DType) -> Array:
         return np.array(buffer, dtype=dtype.numpy, order="C")
 
@@ -129,8 +132,13 @@ class CpuBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def stage(self, wanted: Sequence[tuple[Array, DType]]) -> list[Array]:
-        return [self.download(buffer, dtype) for buffer, dtype in wanted]
+    def stage(self, wanted: Sequence[tuple[Array, DType, bool]]) -> list[Array]:
+        return [
+            buffer
+            if given and buffer.dtype == dtype.numpy and buffer.flags.c_contiguous
+            else self.download(buffer, dtype)
+            for buffer, dtype, given in wanted
+        ]
 
     def collect(self, staged: list[Array]) -> list[Array]:
         return staged

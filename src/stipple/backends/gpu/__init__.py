@@ -166,6 +166,9 @@ class GpuBackend:
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
         return self.gpu.upload(np.asarray(array), dtype)
 
+    def borrow(self, array: Array, dtype: DType) -> GpuBuffer:
+        return self.upload(array, dtype)
+
     def download(self, buffer: GpuBuffer, dtype: DType) -> Array:
         return self.gpu.download(buffer, dtype)
 
@@ -187,9 +190,9 @@ class GpuBackend:
     def overwriting(self) -> AbstractContextManager[None]:
         return self.gpu.overwriting()
 
-    def stage(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> Sequence[tuple[GpuBuffer, DType]]:
+    def stage(self, wanted: Sequence[tuple[GpuBuffer, DType, bool]]) -> Sequence[tuple[GpuBuffer, DType]]:
         """The results stay where they are until all can be waited for at once."""
-        return wanted
+        return [(buffer, dtype) for buffer, dtype, _ in wanted]
 
     def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
         """Results, if there was room for all tile entries."""

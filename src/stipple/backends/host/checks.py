@@ -21,10 +21,11 @@ def check(node: Node, x: Sequence[Array], dims: Dims) -> None:
         operand = node.definition.operand(i)
         if operand.finite:
             check_finite(f"{node.op}: {operand.name}", array)
+    named = node.definition.named_operands(x)
     if node.op in ("gather", "scatter_add"):
-        check_ids(node.op, x[1], len(x[0]))
+        check_ids(node.op, named.ids, len(x[0]))
     elif node.op in ("adam", "adam_visible"):
-        check_step(node.op, float(x[5]))
+        check_step(node.op, float(named.step))
 
 
 def check_shapes(node: Node, shapes: Shapes, dims: Dims) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from stipple.ir.graph import Node
 
 Array = np.ndarray
 Dims = Mapping[str, int]
-Compute = Callable[[Node, Sequence[Array], Dims], Sequence[Array]]
-"""A node's results from its operands: arrays of any dtype, views of operands too."""
+Compute = Callable[[Node, Any, Dims], Sequence[Array]]
+"""A node's results from its operands, given as the op's record: arrays of any dtype, views of operands too."""
 
 Held = Callable[[DType], np.dtype[np.generic]]
 """The NumPy dtype in which a device holds values of a dtype."""
@@ -43,7 +44,7 @@ class HostKernel:
 
     def __call__(self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Dims) -> Sequence[Array]:
         with np.errstate(all="ignore"):  # infinities and NaN are values here, integers wrap around
-            made = self.compute(self.node, inputs, dims)
+            made = self.compute(self.node, self.node.definition.named_operands(inputs), dims)
             if self.node.definition.view:
                 return made
             return [

@@ -8,6 +8,7 @@ import numpy as np
 
 from stipple.backends.host.kernel import Compute, Dims
 from stipple.ir.graph import Node
+from stipple.ir.ops.optim import AdamOperands, AdamResults, AdamVisibleOperands
 
 Array = np.ndarray
 
@@ -60,18 +61,19 @@ def adam_factors(node: Node, step: Array) -> tuple[float, float]:
     return 1 - node.attrs["beta1"] ** float(step), 1 - node.attrs["beta2"] ** float(step)
 
 
-def _adam(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    param, grad, m, v, lr, step = x[:6]
+def _adam(node: Node, x: AdamOperands, dims: Dims) -> AdamResults:
     beta1, beta2, eps = node.attrs["beta1"], node.attrs["beta2"], node.attrs["eps"]
-    factor1, factor2 = adam_factors(node, step)
-    next_m = beta1 * m + (1 - beta1) * grad
-    next_v = beta2 * v + (1 - beta2) * grad * grad
-    next_param = param - lr * (next_m / factor1) / (np.sqrt(next_v / factor2) + eps)
-    made = [next_param, next_m, next_v]
-    if node.op == "adam_visible":
-        mask = x[6].reshape(-1, *[1] * (param.ndim - 1))
-        made = [np.where(mask, new, old) for new, old in zip(made, (param, m, v), strict=True)]
-    return made
+    factor1, factor2 = adam_factors(node, x.step)
+    m = beta1 * x.m + (1 - beta1) * x.grad
+    v = beta2 * x.v + (1 - beta2) * x.grad * x.grad
+    return AdamResults(x.param - x.lr * (m / factor1) / (np.sqrt(v / factor2) + eps), m, v)
+
+
+def _adam_visible(node: Node, x: AdamVisibleOperands, dims: Dims) -> AdamResults:
+    moved = _adam(node, AdamOperands(*x[:-1]), dims)
+    mask = x.visible.reshape(-1, *[1] * (x.param.ndim - 1))
+    kept = (x.param, x.m, x.v)
+    return AdamResults(*(np.where(mask, new, old) for new, old in zip(moved, kept, strict=True)))
 
 
 KERNELS: dict[str, Compute] = {
@@ -90,5 +92,5 @@ KERNELS: dict[str, Compute] = {
     "reduce_min": _reduction(np.min),
     "matmul": lambda node, x, dims: [x[0] @ x[1]],
     "adam": _adam,
-    "adam_visible": _adam,
+    "adam_visible": _adam_visible,
 }

@@ -24,12 +24,10 @@ from stipple.runtime.backend import Kernel
 _IMAGE: dict[str, Compute] = {
     "image_l1": lambda node, x, dims: [image.l1(*x)],
     "image_l1_backward": lambda node, x, dims: image.l1_backward(*x),
-    "image_ssim": lambda node, x, dims: [image.ssim(x[0], x[1], node.attrs["padding"])],
-    "image_ssim_backward": lambda node, x, dims: image.ssim_backward(x[0], x[1], x[2], node.attrs["padding"]),
-    "image_l1_ssim": lambda node, x, dims: image.l1_ssim(x[0], x[1], node.attrs["padding"]),
-    "image_l1_ssim_backward": lambda node, x, dims: image.l1_ssim_backward(
-        x[0], x[1], x[2], x[3], x[4], node.attrs["padding"]
-    ),
+    "image_ssim": lambda node, x, dims: [image.ssim(*x, padding=node.attrs["padding"])],
+    "image_ssim_backward": lambda node, x, dims: image.ssim_backward(*x, padding=node.attrs["padding"]),
+    "image_l1_ssim": lambda node, x, dims: image.l1_ssim(*x, padding=node.attrs["padding"]),
+    "image_l1_ssim_backward": lambda node, x, dims: image.l1_ssim_backward(*x, padding=node.attrs["padding"]),
 }
 _KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS, "splat_noise": noise}
 
@@ -46,7 +44,7 @@ class ReferenceBackend:
             return HostKernel(node, f"numpy.{node.op}", lambda _, x, dims: [run_program(program, x, held)], held)
         if node.op == "scatter_add":
             return ScatterKernel(node)
-        compute = _KERNELS.get(node.op)
+        compute = _KERNELS.get(node.op, node.definition.host)
         return None if compute is None else HostKernel(node, f"numpy.{node.op}", compute, held)
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
@@ -54,6 +52,9 @@ class ReferenceBackend:
 
     def upload(self, array: np.ndarray, dtype: DType) -> np.ndarray:
         return np.array(array, dtype=held(dtype), order="C")
+
+    def borrow(self, array: np.ndarray, dtype: DType) -> np.ndarray:
+        return np.require(array, held(dtype), ["C", "A", "W", "E"])
 
     def download(self, buffer: np.ndarray, dtype: DType) -> np.ndarray:
         with np.errstate(over="ignore"):
@@ -79,8 +80,13 @@ class ReferenceBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def stage(self, wanted: Sequence[tuple[np.ndarray, DType]]) -> list[np.ndarray]:
-        return [self.download(buffer, dtype) for buffer, dtype in wanted]
+    def stage(self, wanted: Sequence[tuple[np.ndarray, DType, bool]]) -> list[np.ndarray]:
+        return [
+            buffer
+            if given and buffer.dtype == dtype.numpy and buffer.flags.c_contiguous
+            else self.download(buffer, dtype)
+            for buffer, dtype, given in wanted
+        ]
 
     def collect(self, staged: list[np.ndarray]) -> list[np.ndarray]:
         return staged

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from stipple.backends.reference.project import support, support_quadratics
-from stipple.backends.reference.records import BinOperands, BinResults
+from stipple.ir.ops.splat import BinOperands, BinResults
 from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
 

@@ -13,7 +13,7 @@ from stipple import numerics as nx
 from stipple.backends.reference import ewa, ray
 from stipple.backends.reference.camera import Camera, CameraGradient
 from stipple.backends.reference.gaussians import Gaussians, pose, pose_backward
-from stipple.backends.reference.records import (
+from stipple.ir.ops.splat import (
     ProjectBackwardOperands,
     ProjectBackwardResults,
     ProjectOperands,

@@ -8,7 +8,7 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.host import geometry
-from stipple.backends.reference.records import ShBackwardOperands, ShBackwardResults, ShOperands, ShResults
+from stipple.ir.ops.splat import ShBackwardOperands, ShBackwardResults, ShOperands, ShResults
 from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from stipple.errors import GraphError
 from stipple.ir.attributes import Attr, AttrValue
 from stipple.ir.dtype import DType
+from stipple.ir.graph import Graph, Node, Operandish, Value
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, lookup, register
 from stipple.ir.ops.structure import known_value, one, sum_to
 from stipple.ir.shape import Dim, TensorType, broadcast_shapes
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Graph, Node, Operandish, Value
 
 Rule = Callable[[VjpContext, "Value"], "Sequence[Value | None]"]
 
@@ -105,8 +103,6 @@ def _two(name: str, a: Operandish, b: Operandish) -> Value:
 
 def _known(op: str, *operands: Operandish) -> Value:
     """The first operand that is a graph value: it says which graph and dtype numbers join."""
-    from stipple.ir.graph import Value
-
     for operand in operands:
         if isinstance(operand, Value):
             return operand
@@ -403,15 +399,6 @@ def expand_fused(graph: Graph, operands: Sequence[Value], program: Sequence[Step
     return values[-1]
 
 
-def _vjp_fused(g: VjpContext) -> Sequence[Value | None]:
-    from stipple.ir.autodiff import pullback
-
-    result = expand_fused(g.graph, g.inputs, g.attrs["program"])
-    floats = [v for v in g.inputs if v.dtype.is_float]
-    gradients = dict(zip(floats, pullback([(result, g.cotangent())], floats, independent=True), strict=True))
-    return [gradients.pop(v, None) for v in g.inputs]  # once, where a value is several operands
-
-
 register(
     OpDef(
         "fused",
@@ -420,7 +407,7 @@ register(
         _infer_fused,
         "A group of elementwise ops run as one kernel.",
         attrs=(Attr("program", "program", required=True),),
-        vjp=_vjp_fused,
         variadic=True,
+        expand=lambda graph, operands, attrs: [expand_fused(graph, operands, attrs["program"])],
     )
 )

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from stipple.ir.attributes import Attr
+from stipple.ir.graph import Value
 from stipple.ir.op import OpDef, Operand, VjpContext, register
 from stipple.ir.ops.structure import one
 from stipple.ir.shape import Shape, TensorType
 
-if TYPE_CHECKING:
-    from stipple.ir.graph import Value
+
+class LossOperands(NamedTuple):
+    """Two images [H, W, C] in [0, 1]."""
+
+    image: Any
+    target: Any
+
+
+class LossBackwardOperands(NamedTuple):
+    """Two images and the gradient in their loss."""
+
+    image: Any
+    target: Any
+    v_out: Any
+
+
+class LossGradients(NamedTuple):
+    """Gradients in the two images."""
+
+    v_image: Any
+    v_target: Any
+
+
+class L1SsimResults(NamedTuple):
+    """l1 and ssim, scalars; slopes [3, H, W, C], what their gradient needs."""
+
+    l1: Any
+    ssim: Any
+    slopes: Any
+
+
+class L1SsimBackwardOperands(NamedTuple):
+    """Two images, the slopes of image_l1_ssim, and the gradients in its losses."""
+
+    image: Any
+    target: Any
+    slopes: Any
+    v_l1: Any
+    v_ssim: Any
+
 
 _PAIR = (Operand("image", "H W C"), Operand("target", "H W C"))
 _PADDING = Attr(
@@ -44,22 +83,25 @@ for _name, _doc, _attrs in (
             _doc,
             attrs=_attrs,
             vjp=_loss_vjp,
+            operand_record=LossOperands,
         )
     )
     register(
         OpDef(
             f"{_name}_backward",
             (*_PAIR, Operand("v_out", "")),
-            ("v_image", "v_target"),
+            LossGradients._fields,
             lambda c: [c.result("H W C", c.float_dtype)] * 2,
             f"Gradients of {_name}.",
             attrs=_attrs,
+            operand_record=LossBackwardOperands,
+            result_record=LossGradients,
         )
     )
 
 
 def _both_vjp(g: VjpContext) -> list[Value]:
-    operands = [*g.inputs, g.outputs[2], g.cotangent(0), g.cotangent(1)]
+    operands = [*g.operands, g.results.slopes, g.cotangent("l1"), g.cotangent("ssim")]
     return list(g.graph.add("image_l1_ssim_backward", operands, g.attrs).outputs)
 
 
@@ -67,23 +109,27 @@ register(
     OpDef(
         "image_l1_ssim",
         _PAIR,
-        ("l1", "ssim", "slopes"),
+        L1SsimResults._fields,
         lambda c: [TensorType(Shape(), c.float_dtype)] * 2 + [c.result("3 H W C", c.float_dtype)],
         "image_l1 and image_ssim in one pass. slopes keeps, for the gradient in image, the derivatives of the mean "
         "SSIM in each window's mean, mean square and mean product.",
         attrs=(_PADDING,),
         vjp=_both_vjp,
         differentiable=frozenset({"l1", "ssim"}),
+        operand_record=LossOperands,
+        result_record=L1SsimResults,
     )
 )
 register(
     OpDef(
         "image_l1_ssim_backward",
         (*_PAIR, Operand("slopes", "3 H W C"), Operand("v_l1", ""), Operand("v_ssim", "")),
-        ("v_image", "v_target"),
+        LossGradients._fields,
         lambda c: [c.result("H W C", c.float_dtype)] * 2,
         "Gradients of image_l1_ssim.",
         attrs=(_PADDING,),
+        operand_record=L1SsimBackwardOperands,
+        result_record=LossGradients,
     )
 )
 
@@ -112,5 +158,6 @@ class L1Ssim(NamedTuple):
 
 def image_l1_ssim(image: Value, target: Value, padding: str = "same") -> L1Ssim:
     """:func:`image_l1` and :func:`image_ssim` of two images at once: one pass, and half the work for gradients."""
-    node = image.graph.add("image_l1_ssim", [image, target], {"padding": padding})
-    return L1Ssim(*node.outputs[:2])
+    operands = LossOperands(image, target)
+    results: L1SsimResults = image.graph.add("image_l1_ssim", operands, {"padding": padding}).results
+    return L1Ssim(results.l1, results.ssim)

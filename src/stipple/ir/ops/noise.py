@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from stipple.ir.graph import Operandish, Value
 from stipple.ir.op import OpDef, Operand, register
 from stipple.ir.ops.structure import one
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Operandish, Value
 
 register(
     OpDef(

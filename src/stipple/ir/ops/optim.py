@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from stipple.ir.attributes import Attr
+from stipple.ir.graph import Operandish, Value
 from stipple.ir.op import InferContext, OpDef, Operand, register
-from stipple.ir.shape import TensorType
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Operandish, Value
 
 
-def _infer_adam(c: InferContext) -> list[TensorType]:
-    param = c.types[0]
-    for name, type_ in zip(("grad", "m", "v"), c.types[1:4], strict=True):
+class AdamOperands(NamedTuple):
+    """Operands of adam; see :func:`adam`."""
+
+    param: Any
+    grad: Any
+    m: Any
+    v: Any
+    lr: Any
+    step: Any
+
+
+class AdamVisibleOperands(NamedTuple):
+    """Operands of adam_visible; see :func:`adam`."""
+
+    param: Any
+    grad: Any
+    m: Any
+    v: Any
+    lr: Any
+    step: Any
+    visible: Any
+
+
+class AdamResults(NamedTuple):
+    """The next parameter and the next two moments."""
+
+    param: Any
+    m: Any
+    v: Any
+
+
+def _infer_adam(c: InferContext) -> AdamResults:
+    x: AdamOperands | AdamVisibleOperands = c.operands
+    param = x.param
+    for name, type_ in (("grad", x.grad), ("m", x.m), ("v", x.v)):
         if type_ != param:
             c.fail(f"{name}: expected {param} as param has, got {type_}")
-    rate = c.types[4].shape
+    rate = x.lr.shape
     if rate.rank and (param.shape.rank < 2 or tuple(rate) != tuple(param.shape)[1:]):
         c.fail(f"lr: expected a number, or one for each column of {param}, got shape {rate}")
-    return [param] * 3
+    return AdamResults(param, param, param)
 
 
 _OPERANDS = (
@@ -38,8 +67,11 @@ _ATTRS = (
 )
 
 
-def _infer_visible(c: InferContext) -> list[TensorType]:
-    param, mask = c.types[0], c.types[6]
+_INPLACE = {AdamResults._fields.index(name): AdamOperands._fields.index(name) for name in ("param", "m", "v")}
+
+
+def _infer_visible(c: InferContext) -> AdamResults:
+    param, mask = c.operands.param, c.operands.visible
     if param.shape.rank < 1 or tuple(mask.shape) != param.shape[:1]:
         c.fail(f"visible: expected one bool for each row of {param}, got {mask}")
     return _infer_adam(c)
@@ -49,32 +81,28 @@ register(
     OpDef(
         "adam",
         _OPERANDS,
-        ("param", "m", "v"),
+        AdamResults._fields,
         _infer_adam,
         "One Adam update with bias correction. step counts from 1. lr is a number, or one for each element of a row.",
         attrs=_ATTRS,
-        inplace={0: 0, 1: 2, 2: 3},
+        inplace=_INPLACE,
+        operand_record=AdamOperands,
+        result_record=AdamResults,
     )
 )
 register(
     OpDef(
         "adam_visible",
         (*_OPERANDS, Operand("visible", dtype="bool")),
-        ("param", "m", "v"),
+        AdamResults._fields,
         _infer_visible,
         "An Adam update of the rows that a mask names; the others keep their values and moments.",
         attrs=_ATTRS,
-        inplace={0: 0, 1: 2, 2: 3},
+        inplace=_INPLACE,
+        operand_record=AdamVisibleOperands,
+        result_record=AdamResults,
     )
 )
-
-
-class AdamUpdate(NamedTuple):
-    """The next parameter and the next two moments."""
-
-    param: Value
-    m: Value
-    v: Value
 
 
 def adam(
@@ -88,7 +116,7 @@ def adam(
     beta2: float = 0.999,
     eps: float = 1e-15,
     visible: Value | None = None,
-) -> AdamUpdate:
+) -> AdamResults:
     """One Adam update (Kingma and Ba, 2015): param - lr * m_hat / (sqrt(v_hat) + eps).
 
     ``grad``, ``m``, ``v`` have the type of ``param``; ``lr`` and ``step`` are scalars of its dtype, ``step``
@@ -97,7 +125,11 @@ def adam(
     rows change.
     """
     graph = param.graph
-    inputs = [param, grad, m, v, graph.lift(lr, param.dtype), graph.lift(step, param.dtype)]
+    operands = AdamOperands(param, grad, m, v, graph.lift(lr, param.dtype), graph.lift(step, param.dtype))
     attrs = {"beta1": beta1, "beta2": beta2, "eps": eps}
-    node = graph.add("adam", inputs, attrs) if visible is None else graph.add("adam_visible", [*inputs, visible], attrs)
-    return AdamUpdate(*node.outputs)
+    if visible is None:
+        node = graph.add("adam", operands, attrs)
+    else:
+        node = graph.add("adam_visible", AdamVisibleOperands(*operands, visible), attrs)
+    results: AdamResults = node.results
+    return results

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from stipple.errors import GraphError
 from stipple.ir.attributes import Attr
+from stipple.ir.graph import Value
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, register
 from stipple.ir.ops.elementwise import cast, equal
 from stipple.ir.ops.structure import broadcast_to, full, known_value, one, reshape, transpose
 from stipple.ir.shape import Dim, Shape, TensorType
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Value
 
 _ATTRS = (Attr("axes", "axes", required=True), Attr("keepdims", "bool", default=False))
 

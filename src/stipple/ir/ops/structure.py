@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from stipple.errors import GraphError
 from stipple.ir.attributes import Attr
 from stipple.ir.dtype import DType
+from stipple.ir.graph import Graph, Scalar, Value
 from stipple.ir.numbers import as_dtype
 from stipple.ir.op import InferContext, OpDef, Operand, VjpContext, register
 from stipple.ir.shape import Dim, DimLike, Shape, ShapeLike, TensorType, broadcast_shapes
-
-if TYPE_CHECKING:
-    from stipple.ir.graph import Graph, Scalar, Value
 
 _ANY = Operand("x", dtype="any")
 
@@ -29,8 +26,6 @@ def one(op: str, inputs: Sequence[Value], **attrs: object) -> Value:
 
 def known_value(what: str, value: object) -> None:
     """Raise GraphError unless something is a graph value."""
-    from stipple.ir.graph import Value
-
     if not isinstance(value, Value):
         raise GraphError(f"{what}: expected a graph value, got {type(value).__name__}")
 

@@ -13,9 +13,10 @@ from stipple.ir.passes.cleanup import (
     RemoveDeadNodes,
     Simplify,
 )
+from stipple.ir.passes.expansion import ExpandComposites
 from stipple.ir.passes.fusion import FuseElementwise
 from stipple.ir.passes.rewrite import Pass, PassResult
-from stipple.ir.passes.splat_lowering import FuseRender, LowerRender
+from stipple.ir.passes.split import split
 from stipple.ir.verify import verify
 
 
@@ -60,9 +61,9 @@ class PassManager:
 
 
 def standard_passes(evaluate: Evaluate) -> list[Pass]:
-    """The passes that a Session runs: lower, clean up, fuse. ``evaluate`` computes constant nodes."""
+    """The passes that a Session runs once composites are expanded: clean up, fuse. ``evaluate`` computes constant
+    nodes."""
     return [
-        LowerRender(),
         RemoveDeadNodes(),
         Simplify(),
         FoldConstants(evaluate),
@@ -74,10 +75,9 @@ def standard_passes(evaluate: Evaluate) -> list[Pass]:
 
 __all__ = [
     "Evaluate",
+    "ExpandComposites",
     "FoldConstants",
     "FuseElementwise",
-    "FuseRender",
-    "LowerRender",
     "MergeCommonSubexpressions",
     "Pass",
     "PassManager",
@@ -85,5 +85,6 @@ __all__ = [
     "PassResult",
     "RemoveDeadNodes",
     "Simplify",
+    "split",
     "standard_passes",
 ]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from stipple.ir.attributes import AttrValue
 from stipple.ir.graph import Graph, Node, Value
-from stipple.ir.shape import Dim, TensorType, is_generated
+from stipple.ir.shape import Dim, Shape, TensorType, is_generated
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,20 @@ class Rewriter:
     def put(self, node: Node, values: Sequence[Value]) -> None:
         """Say which new values stand for a node's results; fewer than all if the rest is never used."""
         for old, new in zip(node.outputs, values, strict=False):
-            self.made[old] = new
-            for before, after in zip(old.shape, new.shape, strict=True):
-                if before.symbol is not None and is_generated(before.symbol):
-                    self._renamed[before.symbol] = after
+            self.bind(old, new)
+
+    def bind(self, old: Value, new: Value) -> None:
+        """Say which new value stands for an old one."""
+        self.made[old] = new
+        for before, after in zip(old.shape, new.shape, strict=True):
+            if before.symbol is not None and is_generated(before.symbol):
+                self._renamed[before.symbol] = after
+
+    def name_symbols(self, shape: Shape) -> None:
+        """Give generated symbols in a shape plain names, as inputs must have."""
+        for symbol in shape.symbols:
+            if is_generated(symbol):
+                self._renamed.setdefault(symbol, Dim.of(symbol.replace(".", "_")))
 
     def finish(self) -> Graph:
         for name, value in self.old.outputs.items():

@@ -1,0 +1,34 @@
+"""Composite ops replaced by the nodes that they stand for.
+
+Expansion followed by merging of common subexpressions is what lets a gradient use what the forward computed: nothing
+about it is special-cased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stipple.ir.graph import Graph, Node, Value
+from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild, tally
+
+
+class ExpandComposites:
+    """Replace composite ops by their definition, but for those that ``keep`` says a device runs as they are."""
+
+    name = "expand-composites"
+
+    def __init__(self, keep: Callable[[Node], bool] = lambda node: False) -> None:
+        self._keep = keep
+
+    def run(self, graph: Graph) -> PassResult:
+        expanded: list[str] = []
+
+        def visit(rw: Rewriter, node: Node) -> Sequence[Value] | None:
+            definition = node.definition
+            if definition.expand is None or node.op == "fused" or self._keep(node):
+                return None
+            expanded.append(node.op)
+            return definition.expand(rw.new, definition.named_operands(rw.operands(node)), rw.attrs(node))
+
+        made = rebuild(graph, visit)
+        return PassResult(made, len(expanded), f"expanded {tally(expanded)}") if expanded else PassResult(graph, 0)
