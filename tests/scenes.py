@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,12 +110,33 @@ def split_attrs(attrs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return splat.select_attrs(splat.PREPARE_ATTRS, attrs), splat.select_attrs(splat.RASTERIZE_ATTRS, attrs)
 
 
-def prepare_and_rasterize(values: dict[str, ir.Value], attrs: dict[str, Any]) -> tuple[ir.Prepared, ir.Rasterized]:
-    """The decomposed render of declared operands."""
+class Images(NamedTuple):
+    """rgba, depth, and what else splat_rasterize says of each pixel."""
+
+    rgba: ir.Value
+    depth: ir.Value
+    transmittance: ir.Value
+    last_ids: ir.Value
+    median_ids: ir.Value
+    counts: ir.Value
+
+
+def prepare_and_rasterize(values: dict[str, ir.Value], attrs: dict[str, Any]) -> tuple[ir.PrepareResults, Images]:
+    """The decomposed render of declared operands: features are the colours and the depth."""
     for_prepare, for_rasterize = split_attrs(attrs)
     operands = [values[name] for name in OPERANDS[:7]]
-    prepared = ir.splat_prepare(*operands, **for_prepare)
-    return prepared, ir.splat_rasterize(prepared, values["background"], **for_rasterize)
+    p = ir.splat_prepare(*operands, **for_prepare)
+    background = values["background"]
+    channels = background.shape[0].value
+    features = ir.concat([p.colors, ir.reshape(p.depths, [p.depths.shape[0], 1])], 1)
+    behind = ir.concat([background, ir.full(background.graph, [1], 0.0, background.dtype)])
+    r = ir.splat_rasterize(
+        p.means2d, p.conics, p.opacities, features, behind, p.tile_ranges, p.sorted_ids, **for_rasterize
+    )
+    size = [attrs["height"], attrs["width"]]
+    rgba = ir.concat([ir.narrow(r.image, 2, 0, channels), ir.reshape(r.alpha, [*size, 1])], 2)
+    depth = ir.reshape(ir.narrow(r.image, 2, channels, 1), size)
+    return p, Images(rgba, depth, r.transmittance, r.last_ids, r.median_ids, r.counts)
 
 
 def forward_graph(scene: Scene, dtype: str = "f64") -> ir.Graph:

@@ -136,6 +136,16 @@ SPLAT_REFUSALS = {
     "width": ({}, {"width": 0}, r"splat_prepare: width: expected an int >= 1 .*got 0"),
     "cutoff": ({}, {"alpha_cutoff": 1.5}, r"alpha_cutoff: expected a number >= 0 and <= 0.98, got 1.5"),
     "projection": ({}, {"projection": "fisheye"}, r"projection: expected one of ewa, ray, got 'fisheye'"),
+    "camera model": (
+        {},
+        {"camera_model": "lens"},
+        r"camera_model: expected one of pinhole, ortho, fisheye, got 'lens'",
+    ),
+    "distortion": (
+        {},
+        {"camera_model": "fisheye"},
+        r"distortion: expected 4 coefficients for camera_model='fisheye', got f32\[0\]",
+    ),
     "antialiased ray": (
         {},
         {"projection": "ray", "antialiased": True},

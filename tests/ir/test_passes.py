@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +13,19 @@ from hypothesis import strategies as st
 
 from scenes import OPERANDS, declare, prepare_and_rasterize, random_scene
 from stipple import ir
-from stipple.errors import InputError
+from stipple.backends.host.kernel import HostKernel
+from stipple.backends.reference import held
+from stipple.errors import GraphError, InputError
 from stipple.ir.passes import (
+    ExpandComposites,
     FoldConstants,
     FuseElementwise,
-    FuseRender,
-    LowerRender,
     MergeCommonSubexpressions,
     Pass,
     PassManager,
     RemoveDeadNodes,
     Simplify,
+    split,
     standard_passes,
 )
 from stipple.ir.passes.fusion import MAX_STEPS
@@ -42,8 +45,7 @@ PASSES: dict[str, Callable[[], Pass]] = {
     "fold": lambda: FoldConstants(compute),
     "simplify": Simplify,
     "fuse": FuseElementwise,
-    "lower": LowerRender,
-    "fuse-render": FuseRender,
+    "expand": ExpandComposites,
 }
 UNARY = (ir.neg, ir.abs, ir.tanh, ir.sin, ir.square, ir.sigmoid, ir.floor, lambda x: ir.clamp(x, -1, 1))
 BINARY = (ir.add, ir.sub, ir.mul, ir.maximum, ir.minimum, lambda a, b: ir.where(a > b, a, b))
@@ -255,9 +257,9 @@ def test_fusion_neither_repeats_work_nor_stores_broadcasts() -> None:
 
 
 # --- splat ------------------------------------------------------------------------------------------------
-def training_graph() -> ir.Graph:
+def training_graph(sh_degree: int = -1) -> ir.Graph:
     """loss(render(x)) with gradients of every operand."""
-    scene = random_scene(3)
+    scene = random_scene(3, sh_degree=sh_degree)
     graph = ir.Graph("training")
     values = declare(graph, scene)
     rendered = ir.splat_render(*(values[n] for n in OPERANDS), **scene.attrs)
@@ -270,50 +272,103 @@ def training_graph() -> ir.Graph:
     return graph
 
 
-def run_training(graph: ir.Graph) -> dict[str, np.ndarray]:
-    scene = random_scene(3)
+def run_training(graph: ir.Graph, sh_degree: int = -1) -> dict[str, np.ndarray]:
+    scene = random_scene(3, sh_degree=sh_degree)
     target = np.random.default_rng(1).uniform(size=(14, 20, 3))
     return SESSION.compile(graph, passes=[]).run({**scene.feeds(), "target": target})
 
 
-def test_lowering_and_merging_leave_one_prepare_and_one_rasterize() -> None:
-    graph = training_graph()
-    assert (graph.count("splat_render"), graph.count("splat_render_backward")) == (1, 1)
-    manager = PassManager([LowerRender(), MergeCommonSubexpressions()])
-    made = manager.run(graph)
-    for op in ("splat_prepare", "splat_rasterize", "splat_rasterize_backward", "splat_prepare_backward"):
-        assert made.count(op) == 1, op
-    assert made.count("splat_render") == made.count("splat_render_backward") == 0
-    assert "lowered splat_render, splat_render_backward" in str(manager)
-    assert "merged splat_prepare, splat_rasterize" in str(manager)
-    shared = next(n for n in made if n.op == "splat_prepare")
-    users = {n.op for n in made if any(v.node is shared for v in n.inputs)}
-    assert users == {"splat_rasterize", "splat_rasterize_backward", "splat_prepare_backward"}
-    for name, wanted in run_training(graph).items():
-        np.testing.assert_array_equal(run_training(made)[name], wanted)
+SMALL_OPS = ("splat_project", "splat_sh", "splat_bin", "splat_rasterize")
 
 
-def test_fusing_is_the_reverse_of_lowering() -> None:
-    graph = PassManager([RemoveDeadNodes()]).run(training_graph())
-    lowered = PassManager([LowerRender(), MergeCommonSubexpressions()]).run(graph)
-    fused = FuseRender().run(lowered)
-    assert fused.changes == 2
-    assert (fused.graph.count("splat_render"), fused.graph.count("splat_render_backward")) == (1, 1)
-    assert fused.graph.count("splat_prepare") == fused.graph.count("splat_prepare_backward") == 0
-    assert FuseRender().run(fused.graph).changes == 0
-    wanted = run_training(graph)
-    for name, array in run_training(fused.graph).items():
+def test_expanding_and_merging_compute_everything_once() -> None:
+    """A gradient goes through what a render stands for; merged with the expanded render that is one of each op."""
+    graph = training_graph(sh_degree=1)
+    assert graph.count("splat_render") == graph.count("splat_rasterize_backward") == 1
+    manager = PassManager([ExpandComposites(), MergeCommonSubexpressions(), RemoveDeadNodes()])
+    expanded = manager.run(graph)
+    for op in (*SMALL_OPS, "splat_rasterize_backward", "splat_project_backward", "splat_sh_backward"):
+        assert expanded.count(op) == 1, op
+    assert expanded.count("splat_render") == expanded.count("splat_prepare") == 0
+    assert "expanded splat_render" in str(manager)
+    shared = next(n for n in expanded if n.op == "splat_project")
+    users = {n.op for n in expanded if any(v.node is shared for v in n.inputs)}
+    assert {"splat_sh", "splat_bin", "splat_rasterize", "splat_rasterize_backward", "splat_project_backward"} <= users
+    wanted = run_training(graph, 1)
+    for name, array in run_training(expanded, 1).items():
         np.testing.assert_array_equal(array, wanted[name])
 
 
-def test_renders_are_not_fused_when_something_inside_is_wanted() -> None:
-    scene = random_scene(3)
+class WithRender:
+    """The reference, as if it had a kernel of its own for one composite."""
+
+    def __init__(self) -> None:
+        self._reference = SESSION.backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reference, name)
+
+    def kernel(self, node: ir.Node) -> Any:
+        if node.op != "splat_prepare":
+            return self._reference.kernel(node)
+
+        def compute(node: ir.Node, x: Any, dims: Any) -> Any:
+            graph = ir.Graph("prepare")
+            values = [graph.input(n, a.shape, "f64") for n, a in x._asdict().items()]
+            for name, value in graph.add("splat_prepare", values, node.attrs).results._asdict().items():
+                graph.output(name, value)
+            return list(SESSION.compile(graph).run(x._asdict()).values())
+
+        return HostKernel(node, "fused.prepare", compute, held, owns_outputs=True)
+
+
+def test_a_device_with_a_kernel_for_a_composite_runs_it() -> None:
     graph = ir.Graph("t")
-    prepared, image = prepare_and_rasterize(declare(graph, scene), scene.attrs)
+    scene = random_scene(3)
+    _, image = prepare_and_rasterize(declare(graph, scene), scene.attrs)
     graph.output("rgba", image.rgba)
-    assert FuseRender().run(graph).changes == 1
-    graph.output("radii", prepared.radii)
-    assert FuseRender().run(graph).changes == 0
+    exe = Session(WithRender()).compile(graph)
+    assert exe.graph.count("splat_project") == 1
+    assert exe.graph.count("splat_project") == 0
+    wanted = SESSION.compile(graph).run(scene.feeds(np.float64))
+    np.testing.assert_array_equal(exe.run(scene.feeds(np.float64))["rgba"], wanted["rgba"])
+
+
+def test_splitting_a_graph_gives_what_the_whole_gives() -> None:
+    """The first part has what does not wait; the second is given what it needs, sizes known only from data too."""
+    scene = random_scene(5)
+    graph = ir.Graph("whole")
+    values = declare(graph, scene)
+    image = prepare_and_rasterize(values, scene.attrs)[1]
+    graph.output("rgba", image.rgba)
+    v_rgba = graph.input("v_rgba", image.rgba.shape, "f64")
+    for name, gradient in zip(
+        OPERANDS, ir.pullback([(image.rgba, v_rgba)], [values[n] for n in OPERANDS]), strict=True
+    ):
+        graph.output(f"v_{name}", gradient)
+    whole = PassManager([ExpandComposites(), MergeCommonSubexpressions(), RemoveDeadNodes()]).run(graph)
+    first, second = (SESSION.compile(part) for part in split(whole, ["v_rgba"]))
+    assert first.graph.count("splat_rasterize") == second.graph.count("splat_rasterize_backward") == 1
+    assert second.graph.count("splat_rasterize") == second.graph.count("splat_project") == 0
+    feeds = scene.feeds(np.float64)
+    late = np.random.default_rng(0).normal(size=(14, 20, 4))
+    kept = [name for name in first.graph.outputs if name != "rgba"]
+    out = first.run(feeds, keep=kept)
+    known = {**feeds, **out, "v_rgba": late}
+    gradients = second.run({name: known[name] for name in second.graph.inputs})
+    wanted = SESSION.compile(graph).run({**feeds, "v_rgba": late})
+    for name, array in {**{n: a for n, a in out.items() if n == "rgba"}, **gradients}.items():
+        np.testing.assert_array_equal(array, wanted[name])
+
+
+def test_graphs_that_cannot_be_split_say_why() -> None:
+    graph = ir.Graph("t")
+    x = graph.param("x", [2])
+    with pytest.raises(GraphError, match="split: the graph has no inputs late"):
+        split(graph, ["late"])
+    graph.update(x, x + 1.0)
+    with pytest.raises(GraphError, match=r"split: the graph updates parameters \(x\)"):
+        split(graph, [])
 
 
 def test_the_standard_passes_are_verified_and_printed() -> None:
@@ -321,6 +376,6 @@ def test_the_standard_passes_are_verified_and_printed() -> None:
         warnings.simplefilter("error")
         exe = SESSION.compile(training_graph())
     text = exe.report()
-    for name in ("lower-render", "merge-common-subexpressions", "fuse-elementwise"):
+    for name in ("expand-composites", "merge-common-subexpressions", "fuse-elementwise"):
         assert name in text
-    assert exe.graph.count("splat_prepare") == 1
+    assert exe.graph.count("splat_project") == 1

@@ -8,12 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from scenes import intrinsics, relative_error, rotation
-from stipple.backends.host.distortion import max_slope_squared
-from stipple.backends.reference.binning import bin_tiles
-from stipple.backends.reference.camera import Camera, CameraGradient, Lens
-from stipple.backends.reference.project import project, project_backward
 from stipple.backends.reference.records import (
     BinOperands,
     ProjectBackwardOperands,
@@ -21,6 +15,12 @@ from stipple.backends.reference.records import (
     ShBackwardOperands,
     ShOperands,
 )
+
+from scenes import intrinsics, relative_error, rotation
+from stipple.backends.host.distortion import max_slope_squared
+from stipple.backends.reference.binning import bin_tiles
+from stipple.backends.reference.camera import Camera, CameraGradient, Lens
+from stipple.backends.reference.project import project, project_backward
 from stipple.backends.reference.sh import sh, sh_backward
 from stipple.errors import InputError
 

@@ -14,6 +14,7 @@ from stipple import ir
 from stipple import numerics as nx
 from stipple.formats import load_ply
 from stipple.formats.captures import Frame
+from stipple.ir.ops import splat
 from stipple.runtime import Executable, Session
 from stipple.scene import Camera, Gaussians
 from stipple.scene.paths import framing_camera
@@ -31,18 +32,15 @@ class Case:
     """A scene and a view to measure."""
 
     name: str
-    operands: list[Array]  # of splat_prepare
+    operands: splat.PrepareOperands  # arrays
     attrs: dict[str, Any]
 
 
 def _attrs(width: int, height: int, sh_degree: int = -1) -> dict[str, Any]:
-    return {
-        "width": width, "height": height, "tile_size": nx.TILE_SIZE, "alpha_cutoff": nx.ALPHA_CUTOFF,
-        "projection": "ewa", "sh_degree": sh_degree, "eps2d": nx.EPS2D, "antialiased": False, "max_list_entries": 0,
-        "transmittance_threshold": nx.TRANSMITTANCE_THRESHOLD, "max_splat_steps": 0,
-    }  # fmt: skip
+    return {"width": width, "height": height, "sh_degree": sh_degree}
 
 
+_NO_DISTORTION = np.empty(0, np.float32)
 _CLIP = np.array([nx.NEAR, nx.FAR], np.float32)
 
 
@@ -56,7 +54,9 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
     opacities = rng.uniform(0.3, 0.9, count).astype(f4)
     colors = rng.uniform(0, 1, (count, 3)).astype(f4)
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], f4)
-    operands = [means, quats, scales, opacities, colors, np.eye(4, dtype=f4), intrinsics, _CLIP]
+    operands = splat.PrepareOperands(
+        means, quats, scales, opacities, colors, np.eye(4, dtype=f4), intrinsics, _NO_DISTORTION, _CLIP
+    )
     return Case(f"{count:,} Gaussians, {width}x{height}", operands, _attrs(width, height))
 
 
@@ -64,23 +64,32 @@ def scene_case(path: str, width: int = 1280, height: int = 720) -> Case:
     """A scene from a file, seen from where ``stipple render`` sees it."""
     scene = load_ply(path)
     camera = framing_camera(scene, (width, height))
-    operands = [scene.means, scene.quats, scene.scales, scene.opacities, scene.sh]
-    matrices = [camera.viewmat.astype(np.float32), camera.intrinsics.astype(np.float32)]
+    operands = splat.PrepareOperands(
+        means=scene.means,
+        quats=scene.quats,
+        scales=scene.scales,
+        opacities=scene.opacities,
+        colors=scene.sh,
+        viewmat=camera.viewmat.astype(np.float32),
+        intrinsics=camera.intrinsics.astype(np.float32),
+        distortion=_NO_DISTORTION,
+        clip=_CLIP,
+    )
     name = f"{os.path.basename(path)}, {scene.count:,} Gaussians, {width}x{height}"
-    return Case(name, [*operands, *matrices, _CLIP], _attrs(width, height, scene.sh_degree))
+    return Case(name, operands, _attrs(width, height, scene.sh_degree))
 
 
 def scene_of(case: Case) -> Gaussians:
-    """A case's Gaussians, with harmonics of degree 3."""
-    means, quats, scales, opacities, colors = case.operands[:5]
-    inside = np.clip(opacities, 0.01, 0.99)
-    flat = colors if colors.ndim == 2 else np.clip(0.5 + nx.SH_C0 * colors[:, 0], 0, 1)
-    return Gaussians.from_linear(means, scales, inside, flat, quats).with_sh_degree(3)
+    """A case's Gaussians, with SH of degree 3."""
+    x = case.operands
+    inside = np.clip(x.opacities, 0.01, 0.99)
+    flat = x.colors if x.colors.ndim == 2 else np.clip(0.5 + nx.SH_C0 * x.colors[:, 0], 0, 1)
+    return Gaussians.from_linear(x.means, x.scales, inside, flat, x.quats).with_sh_degree(3)
 
 
 def frame_of(case: Case) -> Frame:
     """A case's view, with a photo of noise."""
-    viewmat, k = case.operands[5:7]
+    viewmat, k = case.operands.viewmat, case.operands.intrinsics
     width, height = case.attrs["width"], case.attrs["height"]
     camera = Camera(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], viewmat)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -88,7 +97,7 @@ def frame_of(case: Case) -> Frame:
 
 
 def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object]]:
-    """A stepper, and whole steps on it: harmonics of degree 3, loss, gradients, Adam; the number of Gaussians stays."""
+    """A stepper, and whole steps on it: SH of degree 3, loss, gradients, Adam; the number of Gaussians stays."""
     config = make_config(None, {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}})
     stepper = Stepper(session, config, 1)
     stepper.start(Population.start(scene_of(case)))
@@ -104,8 +113,9 @@ def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object
 def frame(session: Session, case: Case, backward: bool) -> Executable:
     """A frame, or a frame with the gradients of its mean square; all but one number stays on the device."""
     graph = ir.Graph("frame")
-    params = {n: graph.param(n, a.shape, "f32", a) for n, a in zip(_NAMES, case.operands, strict=False)}
-    camera = {n: graph.param(n, a.shape, "f32", a) for n, a in zip(_CAMERA, case.operands[5:], strict=False)}
+    given = case.operands._asdict()
+    params = {n: graph.param(n, given[n].shape, "f32", given[n]) for n in _NAMES}
+    camera = {n: graph.param(n, given[n].shape, "f32", given[n]) for n in _CAMERA}
     background = graph.constant(np.zeros(3, np.float32))
     size = {n: case.attrs[n] for n in ("width", "height", "sh_degree")}
     rgba, _ = ir.splat_render(**params, **camera, background=background, **size)

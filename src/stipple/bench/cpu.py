@@ -1,72 +1,102 @@
-"""Measurements of the CPU backend's stages, each the best of several runs in one process."""
+"""Measurements of the CPU backend's ops, each the best of several runs in one process."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from stipple.backends.cpu import CpuBackend, binning, splat
-from stipple.backends.cpu.threads import Threads
+from stipple import ir
+from stipple import numerics as nx
+from stipple.backends.cpu import CpuBackend
 from stipple.bench.cases import Case
 from stipple.bench.machine import machine
 from stipple.bench.scalar_loop import boxed, scalar_loop
 from stipple.bench.timing import best_of
+from stipple.ir.ops import splat
+from stipple.runtime import Executable, Session
+
+Array = np.ndarray
+OPS = (
+    "splat_project", "splat_sh", "splat_bin", "splat_rasterize",
+    "splat_rasterize_backward", "splat_sh_backward", "splat_project_backward",
+)  # fmt: skip
+
+
+def _frame(session: Session, case: Case, backward: bool) -> Executable:
+    """A frame of colours, alpha and depth; with gradients in all operands from random gradients in the image."""
+    graph = ir.Graph("frame")
+    x = splat.PrepareOperands(*(graph.input(n, a.shape) for n, a in case.operands._asdict().items()))
+    prepared = splat.PrepareResults(*graph.add("splat_prepare", x, case.attrs).outputs)
+    background = graph.constant(np.zeros(prepared.colors.shape[1].value or 0, np.float32))
+    size = {n: case.attrs[n] for n in ("width", "height")}
+    rgba, depth = splat.composite(prepared, background, size)
+    outputs = {**prepared._asdict(), "rgba": rgba, "depth": depth}
+    if backward:
+        seeds = [(image, graph.input(f"v_{name}", image.shape)) for name, image in (("rgba", rgba), ("depth", depth))]
+        wrt = {n: v for n, v in x._asdict().items() if n not in ("clip", "distortion")}
+        outputs |= {f"v_{n}": v for n, v in zip(wrt, ir.pullback(seeds, list(wrt.values())), strict=True)}
+    for name, value in outputs.items():
+        graph.output(name, value)
+    return session.compile(graph)
+
+
+def _fastest(executable: Executable, feeds: dict[str, Any], seconds: float = 1.0) -> dict[str, float]:
+    """Milliseconds of each op, the fastest of several frames."""
+    found: dict[str, float] = {}
+    end, rounds = time.perf_counter() + seconds, 0
+    keep = list(executable.graph.outputs)
+    while rounds < 4 or time.perf_counter() < end:
+        executable.run(feeds, timings=True, keep=keep)
+        rounds += 1
+        for timing in executable.timings:
+            if timing.op in OPS:
+                found[timing.op] = min(found.get(timing.op, np.inf), 1e3 * timing.seconds)
+    return found
 
 
 def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
-    """Milliseconds of every stage and of whole frames."""
-    pool, attrs, x = Threads(threads), case.attrs, case.operands
-    made = splat.prepare(x, attrs, pool)
-    background = np.zeros(made[2].shape[1], np.float32)
-    operands = [*made[:5], background, *made[6:]]
-    images = splat.rasterize(operands, attrs, pool)
+    """Milliseconds of every op and of whole frames."""
+    session = Session(CpuBackend(threads))
+    forward, both = (_frame(session, case, backward) for backward in (False, True))
+    feeds: dict[str, Any] = {n: session.upload(a) for n, a in case.operands._asdict().items()}
+    frame = forward.run(feeds)
     rng = np.random.default_rng(1)
-    v_rgba = rng.normal(size=images[0].shape).astype(np.float32)
-    v_depth = rng.normal(size=images[1].shape).astype(np.float32)
-    arriving = [*operands, *images, v_rgba, v_depth]
-    v = splat.rasterize_backward(arriving, attrs, pool, (False,))
-    order = binning.depth_order(made[5], made[4], pool)
-
-    def forward() -> Any:
-        p = splat.prepare(x, attrs, pool)
-        o = [*p[:5], background, *p[6:]]
-        return p, o, splat.rasterize(o, attrs, pool)
-
-    def both() -> None:
-        p, o, i = forward()
-        g = splat.rasterize_backward([*o, *i, v_rgba, v_depth], attrs, pool, (False,))
-        splat.prepare_backward([*x, p[5], *g[:5]], attrs, pool)
-
-    prepare = best_of(lambda: splat.prepare(x, attrs, pool))
-    sort = best_of(lambda: binning.depth_order(made[5], made[4], pool), 0.3)
-    bins = best_of(lambda: binning.bin_into_tiles(order, made[0], made[1], made[3], made[5], attrs, pool), 0.5)
+    gradients = {
+        f"v_{n}": session.upload(rng.normal(size=frame[n].shape).astype(np.float32)) for n in ("rgba", "depth")
+    }
+    keep_forward, keep_both = list(forward.graph.outputs), list(both.graph.outputs)
+    ops = _fastest(both, feeds | gradients)
     result: dict[str, Any] = {
         "scene": case.name,
         "threads": threads,
-        "visible": int((made[5][:, 0] > 0).sum()),
-        "tile_entries": len(made[7]),
-        "project_ms": prepare - sort - bins,
-        "sort_ms": sort,
-        "bin_ms": bins,
-        "rasterize_ms": best_of(lambda: splat.rasterize(operands, attrs, pool)),
-        "rasterize_backward_ms": best_of(lambda: splat.rasterize_backward(arriving, attrs, pool, (False,))),
-        "project_backward_ms": best_of(lambda: splat.prepare_backward([*x, made[5], *v[:5]], attrs, pool), 0.5),
-        "forward_ms": best_of(forward),
-        "forward_backward_ms": best_of(both),
+        "visible": int((frame["radii"][:, 0] > 0).sum()),
+        "tile_entries": len(frame["sorted_ids"]),
+        **{f"{op.removeprefix('splat_')}_ms": ops.get(op, 0.0) for op in OPS},
+        "forward_ms": best_of(lambda: forward.run(feeds, keep=keep_forward)),
+        "forward_backward_ms": best_of(lambda: both.run(feeds | gradients, keep=keep_both)),
     }
-    if with_scalar:
-        image = np.empty((attrs["height"], attrs["width"], 5), np.float32)
-        fields = (made[0], made[1], made[2], made[3], made[4], attrs["tile_size"], image)
-        tight = best_of(lambda: scalar_loop(made[6], made[7], *fields), 0.5, 2)
-        ranges, ids = boxed(order, made[0], made[5], attrs)
-        scalar = best_of(lambda: scalar_loop(ranges, ids, *fields), 0.5, 2)
-        result["scalar_loop_ms"] = scalar
-        result["scalar_over_rasterize"] = scalar / result["rasterize_ms"]
-        result["scalar_loop_on_our_lists_ms"] = tight
-        result["scalar_difference"] = float(np.abs(image[..., :3] - images[0][..., :3]).mean())
-    return result
+    return result | _scalar(frame, case, result["rasterize_ms"]) if with_scalar else result
+
+
+def _scalar(frame: dict[str, Array], case: Case, ours: float) -> dict[str, float]:
+    """The same image by the loop that other renderers run, over their lists and over ours."""
+    width, height = case.attrs["width"], case.attrs["height"]
+    image = np.empty((height, width, 5), np.float32)
+    fields = (*(frame[n] for n in ("means2d", "conics", "colors", "opacities", "depths")), nx.TILE_SIZE, image)
+    tight = best_of(lambda: scalar_loop(frame["tile_ranges"], frame["sorted_ids"], *fields), 0.5, 2)
+    visible = np.flatnonzero(frame["radii"][:, 0] > 0)
+    order = visible[np.argsort(frame["depths"][visible], kind="stable")]
+    ranges, ids = boxed(order, frame["means2d"], frame["radii"], (width, height, nx.TILE_SIZE))
+    scalar = best_of(lambda: scalar_loop(ranges, ids, *fields), 0.5, 2)
+    return {
+        "scalar_loop_ms": scalar,
+        "scalar_over_rasterize": scalar / ours,
+        "scalar_loop_on_our_lists_ms": tight,
+        "scalar_difference": float(np.abs(image[..., :3] - frame["rgba"][..., :3]).mean()),
+    }
 
 
 def run(cases: list[Case], console: Console) -> dict[str, Any]:
@@ -76,5 +106,5 @@ def run(cases: list[Case], console: Console) -> dict[str, Any]:
     for case in cases:
         for count in sorted({1, threads}):
             console.print(f"measuring {case.name}, {count} threads ...", highlight=False)
-            rows.append(measure_case(case, count, with_scalar=count == 1 and case.operands[4].shape[-1] == 3))
+            rows.append(measure_case(case, count, with_scalar=count == 1 and case.operands.colors.shape[-1] == 3))
     return {"machine": machine(), "rows": rows}

@@ -34,7 +34,7 @@ def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, 
     backend = session.backend
     assert isinstance(backend, GpuBackend)
     wait = backend.synchronize
-    row: dict[str, Any] = {"scene": case.name, "count": len(case.operands[0])}
+    row: dict[str, Any] = {"scene": case.name, "count": len(case.operands.means)}
     for name, backward in (("forward_ms", False), ("forward_backward_ms", True)):
         row[name] = best_of_waiting(frame(session, case, backward).run, wait, repeats)
     stepper, step = training(session, case)

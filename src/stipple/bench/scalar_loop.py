@@ -8,7 +8,6 @@ such renderers make them.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -64,9 +63,9 @@ def box_lists(order, means2d, radii, width, height, size, count_only, ranges, id
     return total
 
 
-def boxed(order: Array, means2d: Array, radii: Array, attrs: dict[str, Any]) -> tuple[Array, Array]:
-    """tile_ranges and sorted_ids by squares instead of by ellipses."""
-    width, height, size = attrs["width"], attrs["height"], attrs["tile_size"]
+def boxed(order: Array, means2d: Array, radii: Array, tiling: tuple[int, int, int]) -> tuple[Array, Array]:
+    """tile_ranges and sorted_ids by squares instead of by ellipses; ``tiling`` is width, height, tile size."""
+    width, height, size = tiling
     ranges = np.zeros((-(-width // size) * -(-height // size), 2), np.int32)
     total = box_lists(order, means2d, radii, width, height, size, True, ranges, np.empty(0, np.int32))
     ends = np.cumsum(ranges[:, 1])

@@ -12,11 +12,12 @@ HOST = {"host_ms": "of it the host's", "edit_ms": "rows rearranged"}
 _MAX_KERNELS = 14
 _STAGES = {
     "project_ms": "project",
-    "sort_ms": "sort",
-    "bin_ms": "bin",
+    "sh_ms": "SH",
+    "bin_ms": "sort and bin",
     "rasterize_ms": "rasterize",
     "forward_ms": "whole frame",
     "rasterize_backward_ms": "rasterize backward",
+    "sh_backward_ms": "SH backward",
     "project_backward_ms": "project backward",
     "forward_backward_ms": "frame + backward",
     "scalar_loop_ms": "scalar loop (for rasterize)",

@@ -94,7 +94,9 @@ def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, Meta, Vj
 
     def vjp(v_colors: ArrayLike | None = None, v_alphas: ArrayLike | None = None) -> Gradients:
         known = {**feeds, **out, **call.image_gradients(v_colors, v_alphas)}
-        return call.gradients(executables.backward.run({n: known[n] for n in executables.backward.graph.inputs}))
+        gradients = executables.backward.run({n: known[n] for n in executables.backward.graph.inputs})
+        zeros = {n: a.numpy() for n, a in out.items() if n.startswith("v_")}  # of what the image does not depend on
+        return call.gradients(zeros | gradients)
 
     return (*call.images(out), Meta(call.signature, out), vjp)
 

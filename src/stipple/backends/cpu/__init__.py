@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from stipple.backends.cpu import image, noise, splat, sums
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host import camera, checks, packing, tensor
+from stipple.backends.host import camera, checks, tensor
 from stipple.backends.host.kernel import Compute, HostKernel, empty
 from stipple.backends.host.scatter import ScatterKernel
 from stipple.ir.dtype import DType
@@ -26,7 +27,7 @@ from stipple.ir.graph import Node
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Compiled = Callable[..., list[Array]]
+Compiled = Callable[..., Sequence[Array]]
 
 _COMPILED: Mapping[str, Compiled] = {
     "image_l1": image.l1,
@@ -35,15 +36,17 @@ _COMPILED: Mapping[str, Compiled] = {
     "image_ssim_backward": image.ssim_backward,
     "image_l1_ssim": image.l1_ssim,
     "image_l1_ssim_backward": image.l1_ssim_backward,
-    "splat_prepare": splat.prepare,
-    "splat_prepare_backward": splat.prepare_backward,
+    "splat_project": splat.project,
+    "splat_project_backward": splat.project_backward,
+    "splat_sh": splat.sh,
+    "splat_sh_backward": splat.sh_backward,
+    "splat_bin": splat.bin_tiles,
     "splat_rasterize": splat.rasterize,
     "splat_rasterize_backward": splat.rasterize_backward,
-    "splat_render": splat.render,
-    "splat_render_backward": splat.render_backward,
 }
-_LAZY = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward", "splat_render_backward")
-_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **camera.KERNELS, **packing.KERNELS}
+_USED = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward")
+"""Kernels that are told which of their results something uses: the others cost extra."""
+_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **camera.KERNELS}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class CpuKernel:
     """Runs a node by ``compute``, whose results replace the buffers that the runtime planned."""
 
     node: Node
-    compute: Callable[[Sequence[Array]], Sequence[Array]]
+    compute: Callable[[Any], Sequence[Array]]
     owns_outputs: bool = True
 
     @property
@@ -65,7 +68,7 @@ class CpuKernel:
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
         with np.errstate(all="ignore"):  # infinities and NaN are values here
-            return self.compute(inputs)
+            return self.compute(self.node.definition.named_operands(inputs))
 
 
 class CpuBackend:
@@ -87,7 +90,7 @@ class CpuBackend:
             return AdamKernel(node, self.threads)
         if node.op in _COMPILED:
             run = _COMPILED[node.op]
-            if node.op in _LAZY:  # some results cost extra: only if something uses them
+            if node.op in _USED:
                 run = partial(run, used=node.used())
             return CpuKernel(node, lambda x: run(x, node.attrs, self.threads))
         if node.op == "splat_noise":
@@ -96,9 +99,8 @@ class CpuBackend:
             return ScatterKernel(node)
         if node.op in ("sum", "mean"):
             return HostKernel(node, f"numpy.{node.op}", partial(sums.reduced, threads=self.threads), _held)
-        if node.op in _HOST:
-            return HostKernel(node, f"numpy.{node.op}", _HOST[node.op], _held)
-        return None
+        compute = _HOST.get(node.op, node.definition.host)
+        return None if compute is None else HostKernel(node, f"numpy.{node.op}", compute, _held)
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> Array:
         return empty(shape, dtype.numpy)

@@ -13,6 +13,7 @@ from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.graph import Node
+from stipple.ir.ops.optim import AdamOperands, AdamVisibleOperands
 
 Array = np.ndarray
 f4 = np.float32
@@ -76,18 +77,17 @@ class AdamKernel:
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
-        param, grad, m, v, lr, step = inputs[:6]
-        attrs = self.node.attrs
-        factor1, factor2 = adam_factors(self.node, step)
-        masked = len(inputs) == 7
-        visible = inputs[6] if masked else np.empty(0, np.bool_)
+        x: AdamOperands | AdamVisibleOperands = self.node.definition.named_operands(inputs)
+        param, lr, attrs = x.param, x.lr, self.node.attrs
+        factor1, factor2 = adam_factors(self.node, x.step)
+        visible = x.visible if isinstance(x, AdamVisibleOperands) else np.empty(0, np.bool_)
         width = math.prod(param.shape[1:])
         results = [np.empty_like(param) if o is None else o for o in outputs]
         beta1, beta2 = attrs["beta1"], attrs["beta2"]
         shares = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)  # 1 - beta2 in float32 may be 20 % off
         scale, eps = np.float32(1 / factor2), np.float32(attrs["eps"])
         shape = (len(param), width) if lr.ndim else (-1,)
-        before = [a.reshape(shape) for a in (param, grad, m, v)]
+        before = [a.reshape(shape) for a in (param, x.grad, x.m, x.v)]
         after = [a.reshape(shape) for a in results]
         if lr.ndim:
             rates = np.asarray(lr.astype(np.float64) / factor1, np.float32).reshape(-1)

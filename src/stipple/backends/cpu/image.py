@@ -15,6 +15,13 @@ from stipple.backends.cpu.compile import kernel
 from stipple.backends.cpu.threads import Threads
 from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.image import (
+    L1SsimBackwardOperands,
+    L1SsimResults,
+    LossBackwardOperands,
+    LossGradients,
+    LossOperands,
+)
 
 Array = np.ndarray
 f4 = np.float32
@@ -217,18 +224,17 @@ def _no_slopes(image: Array) -> Array:
     return np.empty((0, len(image), image.shape[1] * image.shape[2]), np.float32)
 
 
-def ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+def ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
     """Result of image_ssim."""
-    value, _ = _ssim(x[0], x[1], attrs["padding"], _no_slopes(x[0]), threads)
+    value, _ = _ssim(x.image, x.target, attrs["padding"], _no_slopes(x.image), threads)
     return [np.asarray(value, np.float32)]
 
 
-def l1_ssim(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+def l1_ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> L1SsimResults:
     """Results of image_l1_ssim."""
-    image, target = x
-    slopes = np.empty((3, *image.shape), np.float32)
-    value, difference = _ssim(image, target, attrs["padding"], _slope_rows(slopes), threads)
-    return [np.asarray(difference, np.float32), np.asarray(value, np.float32), slopes]
+    slopes = np.empty((3, *x.image.shape), np.float32)
+    value, difference = _ssim(x.image, x.target, attrs["padding"], _slope_rows(slopes), threads)
+    return L1SsimResults(l1=np.asarray(difference, np.float32), ssim=np.asarray(value, np.float32), slopes=slopes)
 
 
 def _gradient(image: Array, other: Array, slopes: Array, v_ssim: Array, v_l1: float, threads: Threads) -> Array:
@@ -251,28 +257,31 @@ def _recomputed(image: Array, other: Array, padding: str, threads: Threads) -> A
 
 
 def ssim_backward(
-    x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads, used: Sequence[bool] = (True, True)
-) -> list[Array]:
+    x: LossBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, used: LossGradients
+) -> LossGradients:
     """Results of image_ssim_backward; zeros where one is not used."""
-    image, target, v_out = x
-    made = []
-    for first, second, needed in ((image, target, used[0]), (target, image, used[1])):
-        if needed:
-            slopes = _recomputed(first, second, attrs["padding"], threads)
-            made.append(_gradient(first, second, slopes, v_out, 0.0, threads))
-        else:
-            made.append(np.zeros_like(image))
-    return made
+
+    def gradient(first: Array, second: Array) -> Array:
+        slopes = _recomputed(first, second, attrs["padding"], threads)
+        return _gradient(first, second, slopes, x.v_out, 0.0, threads)
+
+    return LossGradients(
+        v_image=gradient(x.image, x.target) if used.v_image else np.zeros_like(x.image),
+        v_target=gradient(x.target, x.image) if used.v_target else np.zeros_like(x.image),
+    )
 
 
 def l1_ssim_backward(
-    x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads, used: Sequence[bool] = (True, True)
-) -> list[Array]:
+    x: L1SsimBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, used: LossGradients
+) -> LossGradients:
     """Results of image_l1_ssim_backward; zeros where one is not used."""
-    image, target, slopes, v_l1, v_ssim = x
-    kept = _slope_rows(slopes)
-    v_image = _gradient(image, target, kept, v_ssim, float(v_l1), threads) if used[0] else np.zeros_like(image)
-    if not used[1]:
-        return [v_image, np.zeros_like(image)]
-    other = _recomputed(target, image, attrs["padding"], threads)
-    return [v_image, _gradient(target, image, other, v_ssim, float(v_l1), threads)]
+
+    def gradient(first: Array, second: Array, slopes: Array) -> Array:
+        return _gradient(first, second, slopes, x.v_ssim, float(x.v_l1), threads)
+
+    v_image, v_target = np.zeros_like(x.image), np.zeros_like(x.image)
+    if used.v_image:
+        v_image = gradient(x.image, x.target, _slope_rows(x.slopes))
+    if used.v_target:
+        v_target = gradient(x.target, x.image, _recomputed(x.target, x.image, attrs["padding"], threads))
+    return LossGradients(v_image, v_target)

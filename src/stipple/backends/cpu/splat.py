@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,23 @@ from stipple.backends.host.camera_check import check_camera
 from stipple.backends.host.checks import check_sorted_ids, check_tile_ranges
 from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
-from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
+from stipple.ir.ops.splat import (
+    CONIC_LENGTH,
+    BinOperands,
+    BinResults,
+    ProjectBackwardOperands,
+    ProjectBackwardResults,
+    ProjectOperands,
+    ProjectResults,
+    RasterizeBackwardOperands,
+    RasterizeBackwardResults,
+    RasterizeOperands,
+    RasterizeResults,
+    ShBackwardOperands,
+    ShBackwardResults,
+    ShOperands,
+    ShResults,
+)
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]
@@ -41,93 +57,93 @@ def _position(camera: Array) -> Array:
     return np.asarray(-rotation.T @ camera[9:12], np.float32)
 
 
-def prepare(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
-    """Results of splat_prepare."""
-    means, quats, scales, opacities, colors, viewmat, intrinsics, clip = x[:_OPERANDS]
-    camera = _camera_vector(viewmat, intrinsics, clip, attrs)
-    ray, count, degree = attrs["projection"] == "ray", len(means), attrs["sh_degree"]
-    means2d = np.empty((count, 2), np.float32)
-    conics = np.empty((count, CONIC_LENGTH[attrs["projection"]]), np.float32)
-    seen, depths = np.empty(count, np.float32), np.empty(count, np.float32)
-    radii = np.empty((count, 2), np.int32)
-    out_colors = np.empty((count, colors.shape[-1]), np.float32)
+def project(x: ProjectOperands, attrs: Attrs, threads: Threads) -> ProjectResults:
+    camera = _camera_vector(x.viewmat, x.intrinsics, x.clip, attrs)
+    count = len(x.means)
+    r = ProjectResults(
+        means2d=np.empty((count, 2), np.float32),
+        conics=np.empty((count, CONIC_LENGTH[attrs["projection"]]), np.float32),
+        depths=np.empty(count, np.float32),
+        radii=np.empty((count, 2), np.int32),
+        compensation=np.empty(count, np.float32),
+    )
     eps2d, cutoff = np.float32(attrs["eps2d"]), np.float32(attrs["alpha_cutoff"])
-    position = _position(camera)
+    ray = attrs["projection"] == "ray"
 
     def run(start: int, end: int) -> None:
         projection.project(
-            start,
-            end,
-            means,
-            quats,
-            scales,
-            opacities,
-            camera,
-            ray,
-            attrs["antialiased"],
-            eps2d,
-            cutoff,
-            means2d,
-            conics,
-            seen,
-            depths,
-            radii,
-        )
-        if degree == PASS_THROUGH:
-            harmonics.copy_colors(start, end, colors, radii, means2d, conics, seen, depths, out_colors)
-        else:
-            harmonics.evaluate(
-                start, end, means, colors, position, degree, radii, means2d, conics, seen, depths, out_colors
-            )
+            start, end, x.means, x.quats, x.scales, x.opacities, camera, ray, attrs["antialiased"], eps2d, cutoff,
+            r.means2d, r.conics, r.compensation, r.depths, r.radii,
+        )  # fmt: skip
 
     threads.blocks(count, _BLOCK, run)
-    order = binning.depth_order(radii, depths, threads)
-    ranges, ids = binning.bin_into_tiles(order, means2d, conics, seen, radii, attrs, threads)
-    return [means2d, conics, out_colors, seen, depths, radii, ranges, ids]
+    visible = r.radii[:, 0] > 0
+    np.divide(r.compensation, x.opacities, out=r.compensation, where=visible)
+    return r
 
 
-def prepare_backward(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
-    """Gradients of splat_prepare's first seven operands."""
-    means, quats, scales, opacities, colors, viewmat, intrinsics, clip = x[:_OPERANDS]
-    radii, v_means2d, v_conics, v_colors, v_opacities, v_depths = x[_OPERANDS:]
-    camera = _camera_vector(viewmat, intrinsics, clip, attrs)
-    ray, count, degree = attrs["projection"] == "ray", len(means), attrs["sh_degree"]
-    made = [np.empty_like(a) for a in (means, quats, scales, opacities)]
-    o_colors = np.empty_like(colors)
-    eps2d, position = np.float32(attrs["eps2d"]), _position(camera)
+def project_backward(x: ProjectBackwardOperands, attrs: Attrs, threads: Threads) -> ProjectBackwardResults:
+    camera = _camera_vector(x.viewmat, x.intrinsics, x.clip, attrs)
+    count, ray, eps2d = len(x.means), attrs["projection"] == "ray", np.float32(attrs["eps2d"])
+    made = [np.empty_like(a) for a in (x.means, x.quats, x.scales, x.opacities)]
     sums = np.zeros((max(1, -(-count // _BLOCK)), projection.CAMERA_GRADIENT))
+    v_opacities = np.divide(x.v_compensation, x.opacities)
 
     def run(start: int, end: int) -> None:
-        v_cam = sums[start // _BLOCK]
         projection.project_backward(
-            start,
-            end,
-            means,
-            quats,
-            scales,
-            opacities,
-            camera,
-            ray,
-            attrs["antialiased"],
-            eps2d,
-            radii,
-            v_means2d,
-            v_conics,
-            v_opacities,
-            v_depths,
-            *made,
-            v_cam,
-        )
-        if degree == PASS_THROUGH:
-            seen = (radii[start:end] > 0).all(axis=1, keepdims=True)
-            o_colors[start:end] = np.where(seen, v_colors[start:end], np.float32(0))
-        else:
-            harmonics.evaluate_backward(
-                start, end, means, colors, position, degree, radii, v_colors, made[0], o_colors, v_cam
-            )
+            start, end, x.means, x.quats, x.scales, x.opacities, camera, ray, attrs["antialiased"], eps2d, x.radii,
+            x.v_means2d, x.v_conics, v_opacities, x.v_depths, *made, sums[start // _BLOCK],
+        )  # fmt: skip
 
     threads.blocks(count, _BLOCK, run)
-    return [*made, o_colors, *_camera_gradient(sums.sum(axis=0), camera)]
+    return ProjectBackwardResults._make(
+        [*made[:3], *_camera_gradient(sums.sum(axis=0), camera), np.zeros_like(x.distortion)]
+    )
+
+
+def sh(x: ShOperands, attrs: Attrs, threads: Threads) -> ShResults:
+    count, position = len(x.means), _position(_view_vector(x.viewmat))
+    out = np.empty((count, x.sh.shape[2]), np.float32)
+    radii = x.radii.copy()
+    spare = (
+        np.empty((count, 2), np.float32),
+        np.empty((count, 3), np.float32),
+        np.empty(count, np.float32),
+        np.empty(count, np.float32),
+    )
+    threads.blocks(
+        count,
+        _BLOCK,
+        lambda s, e: harmonics.evaluate(s, e, x.means, x.sh, position, attrs["sh_degree"], radii, *spare, out),
+    )
+    out[(radii[:, 0] == 0) & (x.radii[:, 0] > 0)] = np.nan
+    return ShResults(out)
+
+
+def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads) -> ShBackwardResults:
+    camera = _view_vector(x.viewmat)
+    count, position = len(x.means), _position(camera)
+    radii = x.radii.copy()
+    radii[~np.isfinite(x.sh).all(axis=(1, 2))] = 0
+    v_means, v_sh = np.zeros_like(x.means), np.empty_like(x.sh)
+    sums = np.zeros((max(1, -(-count // _BLOCK)), projection.CAMERA_GRADIENT))
+    threads.blocks(
+        count,
+        _BLOCK,
+        lambda s, e: harmonics.evaluate_backward(
+            s, e, x.means, x.sh, position, attrs["sh_degree"], radii, x.v_colors, v_means, v_sh, sums[s // _BLOCK]
+        ),
+    )
+    return ShBackwardResults(v_means, v_sh, _camera_gradient(sums.sum(axis=0), camera)[0])
+
+
+def _view_vector(viewmat: Array) -> Array:
+    return np.concatenate([viewmat[:3, :3].ravel(), viewmat[:3, 3]]).astype(np.float32)
+
+
+def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
+    order = binning.depth_order(x.radii, x.depths, threads)
+    return BinResults(*binning.bin_into_tiles(order, x.means2d, x.conics, x.opacities, x.radii, attrs, threads))
 
 
 def _camera_gradient(total: Array, camera: Array) -> tuple[Array, Array]:
@@ -159,11 +175,10 @@ def check_prepared(means2d: Array, ranges: Array, ids: Array) -> None:
     check_tile_ranges(ranges, len(ids))
 
 
-def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
-    """Results of splat_rasterize."""
-    means2d, conics, colors, opacities, depths, background, ranges, ids = x
-    check_prepared(means2d, ranges, ids)
-    height, width, channels = attrs["height"], attrs["width"], colors.shape[1]
+def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads) -> RasterizeResults:
+    check_prepared(x.means2d, x.tile_ranges, x.sorted_ids)
+    height, width, channels = attrs["height"], attrs["width"], x.features.shape[1] - 1
+    colors, depths = np.ascontiguousarray(x.features[:, :-1]), np.ascontiguousarray(x.features[:, -1])
     ray, fixed = rasterization.variant(attrs["projection"], channels + 1)
     rgba = np.empty((height, width, channels + 1), np.float32)
     depth, transmittance = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
@@ -173,103 +188,48 @@ def rasterize(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]
     def run(start: int, end: int) -> None:
         cuts.append(
             rasterization.forward(
-                ray,
-                fixed,
-                start,
-                end,
-                ranges,
-                ids,
-                means2d,
-                conics,
-                opacities,
-                colors,
-                depths,
-                background,
-                attrs["tile_size"],
-                _log_cutoff(attrs),
-                np.float32(attrs["transmittance_threshold"]),
-                np.float32(attrs["max_splat_steps"]),
-                _planes(channels + 1),
-                rgba,
-                depth,
-                transmittance,
-                last_ids,
+                ray, fixed, start, end, x.tile_ranges, x.sorted_ids, x.means2d, x.conics, x.opacities, colors, depths,
+                x.background[:-1], attrs["tile_size"], _log_cutoff(attrs), np.float32(attrs["transmittance_threshold"]),
+                np.float32(attrs["max_splat_steps"]), _planes(channels + 1), rgba, depth, transmittance, last_ids,
             )
-        )
+        )  # fmt: skip
 
-    threads.spread(len(ranges), run, per_thread=16)
+    threads.spread(len(x.tile_ranges), run, per_thread=16)
     if sum(cuts):
         warnings.warn(
             f"splat_rasterize: max_splat_steps = {attrs['max_splat_steps']} cut {sum(cuts)} of {height * width} pixels",
             LimitWarning,
             stacklevel=2,
         )
-    return [rgba, depth, transmittance, last_ids]
+    image = np.concatenate([rgba[..., :-1], (depth + transmittance * x.background[-1])[..., None]], axis=2)
+    ids = np.zeros_like(last_ids)
+    return RasterizeResults(image, 1 - transmittance, transmittance, last_ids, ids, ids.copy())
 
 
 def rasterize_backward(
-    x: Sequence[Array], attrs: Attrs, threads: Threads, used: Sequence[bool] = (True,)
-) -> list[Array]:
-    """Gradients of splat_rasterize's float operands, and the 2D means' absolute one (zeros if that is not used)."""
-    means2d, conics, colors, opacities, depths, _, ranges, ids = x[:8]
-    rgba, depth, transmittance, last_ids, v_rgba, v_depth = x[8:]
-    check_prepared(means2d, ranges, ids)
+    x: RasterizeBackwardOperands, attrs: Attrs, threads: Threads, used: RasterizeBackwardResults
+) -> RasterizeBackwardResults:
+    check_prepared(x.means2d, x.tile_ranges, x.sorted_ids)
+    colors, depths = np.ascontiguousarray(x.features[:, :-1]), np.ascontiguousarray(x.features[:, -1])
     features = colors.shape[1] + 1
     ray, fixed = rasterization.variant(attrs["projection"], features)
-    slots = threads.scratch("slots", (len(ids), rasterization.slot_length(attrs["projection"], features)))
+    slots = threads.scratch("slots", (len(x.sorted_ids), rasterization.slot_length(attrs["projection"], features)))
+    image = np.ascontiguousarray(np.concatenate([x.image[..., :-1], (1 - x.transmittance)[..., None]], axis=2))
+    # the background of the depth plane adds to what its gradient sees
+    depth = np.ascontiguousarray(x.image[..., -1])
+    v_rgba = np.ascontiguousarray(np.concatenate([x.v_image[..., :-1], x.v_alpha[..., None]], axis=2))
+    v_depth = np.ascontiguousarray(x.v_image[..., -1])
 
     def run(start: int, end: int) -> None:
         rasterization.backward(
-            ray,
-            fixed,
-            start,
-            end,
-            ranges,
-            ids,
-            means2d,
-            conics,
-            opacities,
-            colors,
-            depths,
-            rgba,
-            depth,
-            transmittance,
-            last_ids,
-            v_rgba,
-            v_depth,
-            attrs["tile_size"],
-            _log_cutoff(attrs),
-            used[-1],
-            _planes(features),
-            slots,
-        )
+            ray, fixed, start, end, x.tile_ranges, x.sorted_ids, x.means2d, x.conics, x.opacities, colors, depths,
+            image, depth, x.transmittance, x.last_ids, v_rgba, v_depth, attrs["tile_size"], _log_cutoff(attrs),
+            used.v_means2d_abs, _planes(features), slots,
+        )  # fmt: skip
 
-    threads.spread(len(ranges), run, per_thread=16)
-    made = [np.empty_like(a) for a in (means2d, conics, colors, opacities, depths, means2d)]
-
-    reduction.reduce_entries(ids, slots, conics, opacities, made, threads)
-    return [*made[:5], _background_gradient(v_rgba, transmittance), made[5]]
-
-
-def _background_gradient(v_rgba: Array, transmittance: Array) -> Array:
-    """The image's gradient weighted by what light is left, summed row by row in float64."""
-    rows = np.matmul(transmittance[:, None, :], v_rgba[:, :, :-1])
-    return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64), np.float32)
-
-
-# --- fused ------------------------------------------------------------------------------------------------
-def render(x: Sequence[Array], attrs: Attrs, threads: Threads) -> list[Array]:
-    """Results of splat_render: prepare, then rasterize."""
-    made = prepare(x, attrs, threads)
-    return rasterize([*made[:5], x[_OPERANDS], *made[6:]], attrs, threads)[:2]
-
-
-def render_backward(x: Sequence[Array], attrs: Attrs, threads: Threads, used: Sequence[bool] = (True,)) -> list[Array]:
-    """Gradients of splat_render's operands, and of the 2D means."""
-    made = prepare(x, attrs, threads)
-    operands = [*made[:5], x[_OPERANDS], *made[6:]]
-    v_rgba, v_depth = x[-2:]
-    images = rasterize(operands, attrs, threads)
-    v = rasterize_backward([*operands, *images, v_rgba, v_depth], attrs, threads, used)
-    back = prepare_backward([*x[:_OPERANDS], made[5], *v[:5]], attrs, threads)
-    return [*back, v[5], v[0], v[6]]
+    threads.spread(len(x.tile_ranges), run, per_thread=16)
+    made = [np.empty_like(a) for a in (x.means2d, x.conics, colors, x.opacities, depths, x.means2d)]
+    reduction.reduce_entries(x.sorted_ids, slots, x.conics, x.opacities, made, threads)
+    v_background = np.einsum("hwf,hw->f", x.v_image, x.transmittance).astype(np.float32)
+    v_features = np.column_stack([made[2], made[4]])
+    return RasterizeBackwardResults(made[0], made[1], made[3], v_features, v_background, made[5])

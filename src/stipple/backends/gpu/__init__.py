@@ -28,7 +28,7 @@ from stipple.backends.gpu import (
 from stipple.backends.gpu.adapters import AdapterInfo, adapters
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, describe
-from stipple.backends.host import camera, packing
+from stipple.backends.host import camera
 from stipple.backends.host.kernel import Compute
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -72,7 +72,7 @@ _WRITES: Mapping[str, Writes] = {
     "splat_noise": lambda g, node, x, out, dims: optim.noise(g, node, x, out),
 }
 _FLOAT_ONLY = ("sum", "mean", "reduce_max", "reduce_min", "matmul", "scatter_add")
-_ON_HOST: Mapping[str, Compute] = {**camera.KERNELS, **packing.KERNELS}
+_ON_HOST: Mapping[str, Compute] = camera.KERNELS
 """The seed interface's camera and packed buffers: computed by NumPy between a download and an upload, and said so
 in the dispatch report (``host.``). Rendering and training do not use them."""
 
@@ -123,11 +123,10 @@ class GpuBackend:
             return GpuKernel(
                 self.gpu, node, f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False
             )
-        if node.op in _ON_HOST:
-            return GpuKernel(
-                self.gpu, node, f"host.{node.op}", partial(self._on_host, _ON_HOST[node.op], node), owns_outputs=True
-            )
-        return None
+        compute = _ON_HOST.get(node.op, node.definition.host)
+        if compute is None:
+            return None
+        return GpuKernel(self.gpu, node, f"host.{node.op}", partial(self._on_host, compute, node), owns_outputs=True)
 
     def _elementwise(self, node: Node) -> Kernel | None:
         if not elementwise.supported(node):
@@ -155,9 +154,8 @@ class GpuBackend:
     def _on_host(
         self, compute: Compute, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
     ) -> Made:
-        made = compute(
-            node, [self.gpu.download(b).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x], dims
-        )
+        arrays = [self.gpu.download(b).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x]
+        made = compute(node, node.definition.named_operands(arrays), dims)
         return [self.upload(np.asarray(a), v.dtype) for a, v in zip(made, node.outputs, strict=True)]
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:

@@ -24,10 +24,10 @@ from stipple.runtime.backend import Kernel
 _IMAGE: dict[str, Compute] = {
     "image_l1": lambda node, x, dims: [image.l1(*x)],
     "image_l1_backward": lambda node, x, dims: image.l1_backward(*x),
-    "image_ssim": lambda node, x, dims: [image.ssim(*x, padding=node.attrs["padding"])],
-    "image_ssim_backward": lambda node, x, dims: image.ssim_backward(*x, padding=node.attrs["padding"]),
-    "image_l1_ssim": lambda node, x, dims: image.l1_ssim(*x, padding=node.attrs["padding"]),
-    "image_l1_ssim_backward": lambda node, x, dims: image.l1_ssim_backward(*x, padding=node.attrs["padding"]),
+    "image_ssim": lambda node, x, dims: [image.ssim(*(*x, node.attrs["padding"]))],
+    "image_ssim_backward": lambda node, x, dims: image.ssim_backward(*(*x, node.attrs["padding"])),
+    "image_l1_ssim": lambda node, x, dims: image.l1_ssim(*(*x, node.attrs["padding"])),
+    "image_l1_ssim_backward": lambda node, x, dims: image.l1_ssim_backward(*(*x, node.attrs["padding"])),
 }
 _KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS, "splat_noise": noise}
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from stipple.backends.reference.project import support, support_quadratics
-from stipple.ir.ops.splat import BinOperands, BinResults
 from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import BinOperands, BinResults
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]

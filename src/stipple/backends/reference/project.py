@@ -13,14 +13,14 @@ from stipple import numerics as nx
 from stipple.backends.reference import ewa, ray
 from stipple.backends.reference.camera import Camera, CameraGradient
 from stipple.backends.reference.gaussians import Gaussians, pose, pose_backward
+from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import (
+    CONIC_LENGTH,
     ProjectBackwardOperands,
     ProjectBackwardResults,
     ProjectOperands,
     ProjectResults,
 )
-from stipple.ir.attributes import AttrValue
-from stipple.ir.ops.splat import CONIC_LENGTH
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]

@@ -8,8 +8,8 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.host import geometry
-from stipple.ir.ops.splat import ShBackwardOperands, ShBackwardResults, ShOperands, ShResults
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import ShBackwardOperands, ShBackwardResults, ShOperands, ShResults
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]

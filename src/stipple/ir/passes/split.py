@@ -12,8 +12,8 @@ from stipple.ir.passes.rewrite import Rewriter
 def split(graph: Graph, late: Collection[str]) -> tuple[Graph, Graph]:
     """Cut a graph at its ``late`` inputs: (first, second).
 
-    ``first`` has the outputs that depend on none of them, and besides, as outputs named ``kept.*``, the values that
-    ``second`` uses; these are inputs of the same names there. ``second`` has the other outputs. A forward and its
+    ``first`` has the other inputs, the outputs that depend on no late one, and besides, as outputs named ``kept.*``, the values that
+    ``second`` uses; these are inputs of the same names there. ``second`` has the other outputs, and of the inputs those that it needs. A forward and its
     gradients are cut like this: the gradients in the result are the late inputs. Graphs that update parameters cannot
     be split.
     """
@@ -25,7 +25,8 @@ def split(graph: Graph, late: Collection[str]) -> tuple[Graph, Graph]:
     waits = _dependents(graph, late)
     outputs = {name: v for name, v in graph.outputs.items() if v.node.id not in waits}
     later = {name: v for name, v in graph.outputs.items() if v.node.id in waits}
-    early = _computed_from(graph, outputs.values())
+    inputs = [v for name, v in graph.inputs.items() if name not in late]
+    early = _computed_from(graph, [*outputs.values(), *inputs])
     rest, crossing = _after(graph, later.values(), early)
     return _first(graph, early, outputs, crossing), _second(graph, rest, later, crossing)
 
