@@ -161,10 +161,10 @@ def test_packed_prepare_round_trips() -> None:
     unpacked = graph.add("splat_unpack_prepared", [prep], packing.attrs)
     names = ("means2d", "conics", "colors", "opacities", "depths", "tile_ranges", "sorted_ids")
     for name in names:
-        graph.output(f"in_{name}", packing.operand(name))
+        graph.output(f"in_{name}", getattr(packing.operands, name))
         graph.output(f"out_{name}", unpacked.result(name))
     graph.output("prep", prep)
-    graph.output("intrinsics", packing.operand("intrinsics"))
+    graph.output("intrinsics", packing.operands.intrinsics)
     out = Session("reference").compile(graph).run(arrays)
     for name in names:
         np.testing.assert_array_equal(out[f"out_{name}"], out[f"in_{name}"])

@@ -328,7 +328,7 @@ def test_a_device_with_a_kernel_for_a_composite_runs_it() -> None:
     _, image = prepare_and_rasterize(declare(graph, scene), scene.attrs)
     graph.output("rgba", image.rgba)
     exe = Session(WithRender()).compile(graph)
-    assert exe.graph.count("splat_project") == 1
+    assert exe.graph.count("splat_prepare") == 1
     assert exe.graph.count("splat_project") == 0
     wanted = SESSION.compile(graph).run(scene.feeds(np.float64))
     np.testing.assert_array_equal(exe.run(scene.feeds(np.float64))["rgba"], wanted["rgba"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import stipple
-import stipple.render as front
+import stipple.render.graphs as front
 from scenes import Scene, random_scene
 from scenes import render as reference_render
 
@@ -131,9 +131,9 @@ def test_a_second_call_builds_nothing() -> None:
     scene = random_scene(7, count=10)
     base = arguments(scene)
     stipple.rasterization(**base)
-    before = front._forward.cache_info()
+    before = front.forward.cache_info()
     stipple.rasterization(**{**base, **arguments(random_scene(8, count=25))})
-    after = front._forward.cache_info()
+    after = front.forward.cache_info()
     assert after.misses == before.misses
     assert after.hits > before.hits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
 from stipple.runtime.handles import DeviceArray
-from stipple.runtime.memory import Key, MemoryUse, pool_of
+from stipple.runtime.memory import Key, MemoryUse, lent_array, pool_of
 from stipple.runtime.params import Params
 from stipple.runtime.plan import Plan, Step
 from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
@@ -55,9 +55,14 @@ class _Outputs:
     """A run's outputs before anything is overwritten: those that stay on the device, and what ``stage`` made of the
     rest."""
 
-    kept: Mapping[str, Buffer]
-    fetched: Sequence[str]
+    kept: Mapping[str, DeviceArray]
+    fetched: Sequence[tuple[str, Buffer]]
     staged: Any
+    come_back: Mapping[str, Callable[[object], None]]  # of buffers that the pool lends
+
+
+class _Gone:
+    """Somebody who borrowed a buffer and is gone."""
 
 
 class Executable:
@@ -164,28 +169,44 @@ class Executable:
         if fetched is None:
             return None
         self._commit(run, copies)
-        kept = {n: DeviceArray(self.backend, b, self.graph.outputs[n].dtype) for n, b in outputs.kept.items()}
-        return {**kept, **dict(zip(outputs.fetched, fetched, strict=True))}
+        return {**outputs.kept, **self._arrays(outputs, fetched)}
+
+    def _arrays(self, outputs: _Outputs, fetched: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """What was fetched, by name; memory of the pool comes back when nobody holds it any more."""
+        arrays = {}
+        for (name, buffer), array in zip(outputs.fetched, fetched, strict=True):
+            come_back = outputs.come_back.get(name)
+            if come_back is not None and array is buffer:
+                array = lent_array(array, come_back)
+            elif come_back is not None:
+                come_back(_Gone())
+            arrays[name] = array
+        return arrays
 
     def _outputs(self, run: _Run) -> _Outputs:
         """Take outputs out of the run's hands: the first of each storage as it is, where nothing else needs that
         storage, all others as copies."""
         free = self._exclusive()
-        kept: dict[str, Buffer] = {}
-        fetched: list[str] = []
+        kept: dict[str, DeviceArray] = {}
+        fetched: list[tuple[str, Buffer]] = []
         wanted: list[tuple[Buffer, DType, bool]] = []
+        come_back: dict[str, Callable[[object], None]] = {}
         for name, value in self.graph.outputs.items():
             number, buffer = self._plan.storage[value], run.buffers[value]
             is_free = number in free
             free.discard(number)
-            if is_free:
-                run.owned.pop(number, None)
+            if is_free and number in run.owned:
+                come_back[name] = self._pool.lend(*run.owned.pop(number), self.memory)
             if name not in run.keep:
-                fetched.append(name)
+                fetched.append((name, buffer))
                 wanted.append((buffer, value.dtype, is_free))
-            else:
-                kept[name] = buffer if is_free else self.backend.copy(buffer, value.dtype)
-        return _Outputs(kept, fetched, self.backend.stage(wanted))
+                continue
+            kept[name] = DeviceArray(
+                self.backend, buffer if is_free else self.backend.copy(buffer, value.dtype), value.dtype
+            )
+            if name in come_back:
+                come_back[name](kept[name])
+        return _Outputs(kept, fetched, self.backend.stage(wanted), come_back)
 
     def _exclusive(self) -> set[int]:
         """Storages of outputs that hold no feed, parameter or constant, and no parameter's next value."""

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Hashable
+from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+import numpy as np
 
 from stipple.ir.dtype import DType
 from stipple.runtime.backend import Backend, Buffer
@@ -41,11 +46,13 @@ class Pool:
         self._last_use: dict[Key, int] = {}
         self._sizes: dict[Hashable, Hashable] = {}
         self._runs = 0
+        self._returned: deque[tuple[Key, Buffer]] = deque()
 
     def begin(self, executable: Hashable, sizes: Hashable) -> None:
         """A run starts, at these sizes of its symbols."""
         with self._lock:
             self._runs += 1
+            self._collect()
             if self._sizes.setdefault(executable, sizes) != sizes:
                 self._sizes[executable] = sizes
                 self._free.clear()
@@ -58,6 +65,7 @@ class Pool:
         use.live_bytes += _bytes(key)
         use.peak_bytes = max(use.peak_bytes, use.live_bytes)
         with self._lock:
+            self._collect()
             self._last_use[key] = self._runs
             free = self._free.get(key)
             found = free.pop() if free else None
@@ -74,9 +82,43 @@ class Pool:
             self._last_use[key] = self._runs
             self._free.setdefault(key, []).append(buffer)
 
+    def lend(self, key: Key, buffer: Buffer, use: MemoryUse) -> Callable[[object], None]:
+        """A buffer leaves the run: a function that has it come back when the object that it is given is gone."""
+        use.live_bytes -= _bytes(key)
+        return partial(self._come_back, key, buffer)
+
+    def _come_back(self, key: Key, buffer: Buffer, borrower: object) -> None:
+        # Python may call this anywhere, also while this thread holds the lock: a deque needs none.
+        finalize(borrower, self._returned.append, (key, buffer)).atexit = False
+
+    def _collect(self) -> None:
+        """Take what has come back."""
+        while self._returned:
+            key, buffer = self._returned.popleft()
+            self._last_use[key] = self._runs
+            self._free.setdefault(key, []).append(buffer)
+
     def forget(self, executable: Hashable) -> None:
         """An executable is gone."""
         self._sizes.pop(executable, None)
+
+
+class _Lent:
+    """Whom an array in lent memory, and every view of it, keeps alive."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self.array.__array_interface__
+
+
+def lent_array(array: np.ndarray, come_back: Callable[[object], None]) -> np.ndarray:
+    """The same array, whose memory comes back when nobody holds it, or a view of it, any more."""
+    lent = _Lent(array)
+    come_back(lent)
+    return np.asarray(lent)
 
 
 _POOLS: WeakKeyDictionary[Backend, Pool] = WeakKeyDictionary()

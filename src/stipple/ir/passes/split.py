@@ -12,10 +12,10 @@ from stipple.ir.passes.rewrite import Rewriter
 def split(graph: Graph, late: Collection[str]) -> tuple[Graph, Graph]:
     """Cut a graph at its ``late`` inputs: (first, second).
 
-    ``first`` has the other inputs, the outputs that depend on no late one, and besides, as outputs named ``kept.*``, the values that
-    ``second`` uses; these are inputs of the same names there. ``second`` has the other outputs, and of the inputs those that it needs. A forward and its
-    gradients are cut like this: the gradients in the result are the late inputs. Graphs that update parameters cannot
-    be split.
+    ``first`` has the other inputs, the outputs that depend on no late one, and besides, as outputs named ``kept.*``,
+    the values that ``second`` uses; these are inputs of the same names there. ``second`` has the other outputs, and of
+    the inputs those that it needs. A forward and its gradients are cut like this: the gradients in the result are the
+    late inputs. Graphs that update parameters cannot be split.
     """
     unknown = set(late) - graph.inputs.keys()
     if unknown:
