@@ -176,11 +176,11 @@ class Executable:
         arrays = {}
         for (name, buffer), array in zip(outputs.fetched, fetched, strict=True):
             come_back = outputs.come_back.get(name)
+            arrays[name] = array
             if come_back is not None and array is buffer:
-                array = lent_array(array, come_back)
+                arrays[name] = lent_array(array, come_back)
             elif come_back is not None:
                 come_back(_Gone())
-            arrays[name] = array
         return arrays
 
     def _outputs(self, run: _Run) -> _Outputs:
