@@ -16,6 +16,7 @@ import numpy as np
 
 from stipple import ir
 from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel
 from stipple.bench.cases import Case
 from stipple.ir.dtype import DType
 from stipple.runtime import Session
@@ -29,11 +30,11 @@ gradients of twelve values, and their sum over the pixels."""
 
 def memory_ceiling(gpu: Gpu) -> float:
     """Bytes a second that a copy moves, reads and writes together."""
-    count = min(COPIED, gpu.largest // 4)
-    source, target = (gpu.allocate((count,), DType.F32) for _ in "ab")
+    count = min(COPIED, gpu.memory.largest // 4)
+    source, target = (gpu.memory.allocate((count,), DType.F32) for _ in "ab")
     with gpu.timed() as times:
         for _ in range(6):
-            gpu.each("ceiling_copy", "  out[i] = source[i];", {"source": source}, {"out": target}, count)
+            gpu.each(Kernel("ceiling_copy", "  out[i] = source(i);"), {"source": source}, {"out": target}, count)
     return 8 * count / min(t.seconds for t in times)
 
 
@@ -45,10 +46,10 @@ def arithmetic_ceiling(gpu: Gpu) -> float:
     body = "".join(f"    {n} = fma({n}, 0.999, 0.5);\n" for n in names)
     end = "  out[i] = " + " + ".join(names) + ";"
     code = f"{start}  for (var r = 0u; r < {ROUNDS}u; r++) {{\n{body}  }}\n{end}"
-    out = gpu.allocate((count,), DType.F32)
+    out = gpu.memory.allocate((count,), DType.F32)
     with gpu.timed() as times:
         for _ in range(4):
-            gpu.each("ceiling_fma", code, {}, {"out": out}, count)
+            gpu.each(Kernel("ceiling_fma", code), {}, {"out": out}, count)
     return 2.0 * count * CHAINS * ROUNDS / min(t.seconds for t in times)
 
 

@@ -20,7 +20,7 @@ settings.register_profile("same", derandomize=True)
 settings.register_profile("drawn", derandomize=False, print_blob=True)
 settings.load_profile("drawn" if os.environ.get("STIPPLE_FUZZ_SEED") else "same")
 
-DEVICES = ("cpu", "gpu", "least gpu")
+DEVICES = ("cpu", "gpu", "minimal gpu")
 
 
 @lru_cache(maxsize=4)
@@ -29,7 +29,7 @@ def open_session(name: str) -> Session | str:
     if name == "cpu":
         return Session(CpuBackend(), debug=True)
     try:
-        return Session(GpuBackend("gpu", least=name == "least gpu"))
+        return Session(GpuBackend("gpu", minimal=name == "minimal gpu"))
     except DeviceError as error:
         return str(error)
 

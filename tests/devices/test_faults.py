@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.test_guesses import collected, forget_sizes
+from devices.test_capacity import collected, underestimate
 from scenes import OPERANDS, random_scene
 from stipple import ir
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.faults import BOARD, UNTOUCHED, Faults
+from stipple.backends.gpu.kernels import Kernel
 from stipple.errors import InputError
 from stipple.ir.dtype import DType
 from stipple.runtime import Executable, Session
@@ -156,7 +157,7 @@ def params(of: Executable) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_operands_are_told_and_change_nothing(name: str, session: Session) -> None:
+def test_bad_operands_are_reported_and_change_nothing(name: str, session: Session) -> None:
     build, sentence = CASES[name]
     graph, good, bad = build()
     executable = session.compile(graph, passes=[])
@@ -183,7 +184,7 @@ def test_what_is_right_costs_no_stall(name: str, gpu_session: Session, gpu: Gpu)
     executable = gpu_session.compile(graph, passes=[])
     executable.run(good)
     executable.run(good)
-    gpu.stream.pace.most = gpu.stream.pace.limit
+    gpu.stream.pace.current = gpu.stream.pace.maximum
     submits, waits = gpu.stream.submits, gpu.stream.waits
     executable.run(good)
     assert (gpu.stream.submits - submits, gpu.stream.waits - waits) == (1, 1)
@@ -208,20 +209,20 @@ def test_the_device_does_not_look_at_what_the_host_knows(
     def never(words: int, explain: object) -> None:
         raise AssertionError("a check was dispatched")
 
-    monkeypatch.setattr(gpu.faults, "expect", never)
+    monkeypatch.setattr(gpu.runs.faults, "expect", never)
     gpu_session.compile(graph).run(feeds)
     with pytest.raises(InputError, match="step counts from 1"):
         gpu_session.compile(graph).run({**feeds, "step": 0.0})
 
 
-def test_what_did_not_fit_is_made_again_before_faults_are_believed(gpu_session: Session, gpu: Gpu) -> None:
+def test_an_overflow_is_repeated_before_faults_are_believed(gpu_session: Session, gpu: Gpu) -> None:
     """A list cut short may make operands bad that are not, and the run that follows finds those that are."""
     graph, good, bad = drawing("background", (1,), NAN)()
     executable = gpu_session.compile(graph)
     executable.run(good)
     executable.run(good)
     before = executable.get_param("seen")
-    forget_sizes(gpu.guesses)
+    underestimate(gpu)
     tried: list[bool] = []
     with collected(gpu_session, tried.append), pytest.raises(InputError, match="background must be finite"):
         executable.run(bad)
@@ -240,7 +241,7 @@ def test_a_run_that_the_host_ends_leaves_no_fault_to_the_next(gpu_session: Sessi
     feeds = {"table": np.ones((4, 2), np.float32), "by": 0.0, "ids": np.array([3], np.int32)}
     with pytest.raises(InputError, match="got 9 to 9"):
         executable.run({**feeds, "by": 5.0, "ids": np.array([9], np.int32)})
-    assert gpu.faults.pending == []
+    assert gpu.runs.faults.pending == []
     np.testing.assert_array_equal(executable.run(feeds)["first"], np.ones((2, 2)))
 
 
@@ -263,39 +264,38 @@ def test_steps_that_the_device_counts(gpu_session: Session) -> None:
         np.testing.assert_allclose(ends[0][name], wanted, rtol=5e-6, err_msg=name)
 
 
-def test_checks_take_as_many_boards_as_they_need() -> None:
-    made: list[GpuBuffer] = []
-
-    def board() -> Any:
-        made.append(object())  # type: ignore[arg-type]
-        return made[-1]
-
-    faults = Faults(board)
+def test_checks_take_as_many_boards_as_they_need(gpu: Gpu) -> None:
+    faults = Faults(gpu.memory)
+    untouched = np.full(BOARD, UNTOUCHED, np.int32)
+    first: list[GpuBuffer] = []
     for _ in range(2):
         checks = [faults.expect(3, lambda words: f"{words}") for _ in range(BOARD // 2)]
-        assert len(made) == 2, "used again"
+        first = first or faults.boards()
+        assert len(first) == 2
+        assert faults.boards() == first, "used again"
         places = {(id(c.board), k) for c in checks for k in range(c.start, c.start + c.words)}
         assert len(places) == 3 * len(checks)
         assert max(c.start + c.words for c in checks) <= BOARD
-        assert faults.take_pending() == checks
+        assert faults.pending == checks
+        assert faults.first([untouched, untouched]) is None
         assert faults.pending == []
-    words = np.full(BOARD, UNTOUCHED, np.int32)
+    words = untouched.copy()
     assert all(check.fault(words) is None for check in checks)
     words[checks[1].start + 2] = 5
     assert [check.fault(words) is None for check in checks[:3]] == [True, False, True]
     faults.forget()
     faults.expect(3, lambda words: "")
-    assert len(made) == 3
+    assert faults.boards()[0] not in first
 
 
 def test_copies_are_made_by_the_device_in_order(gpu_session: Session, gpu: Gpu) -> None:
     for array in (np.arange(1000, dtype=np.float32), np.float32(3), np.zeros((0, 3), np.float32)):
-        source = gpu.upload(np.asarray(array), DType.F32)
-        twice = gpu.allocate(source.shape, DType.F32)
-        gpu.each("double", "  out[i] = 2.0 * source[i];", {"source": source}, {"out": twice}, source.size)
+        source = gpu.memory.upload(np.asarray(array), DType.F32)
+        twice = gpu.memory.allocate(source.shape, DType.F32)
+        gpu.each(Kernel("double", "  out[i] = 2.0 * source(i);"), {"source": source}, {"out": twice}, source.size)
         waits = gpu.stream.waits
         copied = gpu_session.backend.copy(twice, DType.F32)
-        gpu.each("clear", "  out[i] = 0.0;", {}, {"out": twice}, source.size)
+        gpu.each(Kernel("clear", "  out[i] = 0.0;"), {}, {"out": twice}, source.size)
         assert gpu.stream.waits == waits
         assert not gpu_session.backend.overlap(copied, twice)
-        np.testing.assert_array_equal(gpu.download(copied), 2 * array)
+        np.testing.assert_array_equal(gpu.memory.download(copied), 2 * array)

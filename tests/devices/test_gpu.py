@@ -19,7 +19,9 @@ from stipple import ir
 from stipple.backends.gpu import GpuBackend, native
 from stipple.backends.gpu.adapters import adapters
 from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel
 from stipple.backends.gpu.sorting import exclusive_sum, sort_pairs
+from stipple.backends.gpu.structure import upload
 from stipple.bench.tables import HOST, MEASURED
 from stipple.cli import main
 from stipple.errors import DeviceError, InputError
@@ -30,7 +32,7 @@ from stipple.runtime import Session
 @pytest.mark.parametrize("count", [1, 255, 1024, 1025, 70_000, 1_100_000])
 def test_exclusive_sums(gpu: Gpu, count: int) -> None:
     values = np.random.default_rng(count).integers(0, 100, count).astype(np.int32)
-    made = gpu.download(exclusive_sum(gpu, gpu.upload(values, DType.I32)))
+    made = gpu.memory.download(exclusive_sum(gpu, gpu.memory.upload(values, DType.I32)))
     np.testing.assert_array_equal(made, np.concatenate([[0], np.cumsum(values)]))
 
 
@@ -40,12 +42,11 @@ def test_the_sort_is_stable(gpu: Gpu, count: int, bits: int) -> None:
     rng = np.random.default_rng(count)
     keys = rng.integers(0, 2**bits, count, dtype=np.uint64).astype(np.uint32)
     places = np.arange(count, dtype=np.int32)
-    sorted_keys, values = sort_pairs(
-        gpu, gpu.upload(keys.view(np.int32), DType.I32), gpu.upload(places, DType.I32), bits
-    )
+    uploaded = [gpu.memory.upload(a, DType.I32) for a in (keys.view(np.int32), places)]
+    sorted_keys, values = sort_pairs(gpu, *uploaded, bits)
     order = np.argsort(keys, kind="stable")
-    np.testing.assert_array_equal(gpu.download(values), order)
-    np.testing.assert_array_equal(gpu.download(sorted_keys).view(np.uint32), keys[order])
+    np.testing.assert_array_equal(gpu.memory.download(values), order)
+    np.testing.assert_array_equal(gpu.memory.download(sorted_keys).view(np.uint32), keys[order])
 
 
 @pytest.mark.parametrize("some", [0, 1, 1024, 1025, 2600, 3000])
@@ -54,8 +55,8 @@ def test_the_sort_of_some_pairs_leaves_the_rest(gpu: Gpu, some: int, bits: int) 
     """As many as a sum on the device says, but never more than there are."""
     count = min(some, 2600)
     keys = np.random.default_rng(some).integers(0, 2**bits, 2600).astype(np.int32)
-    uploaded = [gpu.upload(a, DType.I32) for a in (keys, np.arange(2600), np.array([7, some]))]
-    sorted_keys, values = (gpu.download(b) for b in sort_pairs(gpu, *uploaded[:2], bits, sums=uploaded[2]))
+    uploaded = [gpu.memory.upload(a, DType.I32) for a in (keys, np.arange(2600), np.array([7, some]))]
+    sorted_keys, values = (gpu.memory.download(b) for b in sort_pairs(gpu, *uploaded[:2], bits, sums=uploaded[2]))
     order = np.argsort(keys[:count], kind="stable")
     np.testing.assert_array_equal(values[:count], order)
     np.testing.assert_array_equal(sorted_keys[:count], keys[order])
@@ -75,7 +76,7 @@ def test_bytes_and_truth_values_come_back(gpu: Gpu, count: int) -> None:
         (truths, DType.BOOL),
         (truths[::2], DType.BOOL),
     ):
-        back = gpu.download(gpu.upload(array, dtype))
+        back = gpu.memory.download(upload(gpu, array, dtype))
         np.testing.assert_array_equal(back, array)
         assert back.dtype == array.dtype
 
@@ -163,7 +164,7 @@ def test_dispatches_beyond_the_limit_of_one_dimension(gpu_session: Session) -> N
 
 def test_an_array_too_large_for_the_device_is_refused(gpu: Gpu) -> None:
     with pytest.raises(DeviceError, match=r"one array would take .* MB, the device allows .* MB; use fewer"):
-        gpu.allocate((gpu.largest // 4 + 1,), DType.F32)
+        gpu.memory.allocate((gpu.memory.largest // 4 + 1,), DType.F32)
 
 
 def test_a_float64_graph_is_refused_by_name(gpu_session: Session) -> None:
@@ -191,14 +192,14 @@ def test_bad_cameras_and_indices_are_refused(gpu_session: Session) -> None:
 
 def test_kernels_are_timed_by_the_device(gpu: Gpu) -> None:
     values = np.random.default_rng(0).integers(0, 2**31, 200_000).astype(np.int32)
-    keys, places = (gpu.upload(v, DType.I32) for v in (values, np.arange(len(values), dtype=np.int32)))
+    keys, places = (gpu.memory.upload(v, DType.I32) for v in (values, np.arange(len(values), dtype=np.int32)))
     started = time.perf_counter()
     with gpu.timed() as times:
         for _ in range(20):  # more dispatches than one submission holds
             sorted_keys, _ = sort_pairs(gpu, keys, places, 32)
-            keys, places = gpu.upload(values, DType.I32), gpu.upload(values, DType.I32)
+            keys, places = (gpu.memory.upload(values, DType.I32) for _ in range(2))
     elapsed = time.perf_counter() - started
-    np.testing.assert_array_equal(gpu.download(sorted_keys), np.sort(values))
+    np.testing.assert_array_equal(gpu.memory.download(sorted_keys), np.sort(values))
     assert len(times) > 400
     moves = [t for t in times if t.name == "radix_move"]
     assert len(moves) == 20 * 8
@@ -237,17 +238,18 @@ def test_rasterizing_lists_that_another_device_made(gpu_session: Session) -> Non
 def test_a_lost_device_is_one_sentence() -> None:
     """Whatever is done with it next: new memory, work, results."""
     session_on("gpu")
-    for least in (False, True):
-        lost = GpuBackend("gpu", least=least).gpu
-        held = lost.upload(np.arange(5, dtype=np.float32), DType.F32)
-        out = lost.allocate((5,), DType.F32)
-        lost.each("t", "  out[i] = x[i];", {"x": held}, {"out": out}, 5)
-        lost.download(out)
-        lost.device.destroy()
+    for minimal in (False, True):
+        lost = GpuBackend("gpu", minimal=minimal).gpu
+        memory = lost.memory
+        held = memory.upload(np.arange(5, dtype=np.float32), DType.F32)
+        out = memory.allocate((5,), DType.F32)
+        lost.each(Kernel("t", "  out[i] = x(i);"), {"x": held}, {"out": out}, 5)
+        memory.download(out)
+        lost.driver.device.destroy()
         ways = [
-            lambda lost=lost: lost.allocate((1_000_000,), DType.F32),
-            lambda lost=lost, out=out: lost.download(out),
-            lambda lost=lost: lost.upload(np.zeros(1_000_000, np.float32), DType.F32),
+            lambda memory=memory: memory.allocate((1_000_000,), DType.F32),
+            lambda memory=memory, out=out: memory.download(out),
+            lambda memory=memory: memory.upload(np.zeros(1_000_000, np.float32), DType.F32),
         ]
         for way in ways:
             with pytest.raises(DeviceError, match=r"the device was lost: .*start again.*--device cpu"):
@@ -255,21 +257,22 @@ def test_a_lost_device_is_one_sentence() -> None:
 
 
 def test_a_refused_kernel_is_one_sentence(gpu: Gpu) -> None:
-    made = gpu.allocate((4,), DType.F32)
+    made = gpu.memory.allocate((4,), DType.F32)
     with pytest.raises(DeviceError, match=r"kernel broken was refused: .*`nonsense`; tell .*--device cpu"):
-        gpu.each("broken", "  out[i] = nonsense;", {}, {"out": made}, 4)
+        gpu.each(Kernel("broken", "  out[i] = nonsense;"), {}, {"out": made}, 4)
 
 
 def test_loops_are_not_counted_where_wgpu_can_leave_it_out(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "@compute @workgroup_size(1) fn main() { }"
     asked = []
-    plain = gpu.device.create_shader_module
-    monkeypatch.setattr(gpu.device, "create_shader_module", lambda **more: asked.append(more) or plain(**more))
-    native.shader_module(gpu.device, "k", code)
-    new = tuple(int(n) for n in gpu.wgpu.__version__.split(".")[:2]) >= (0, 32)
+    device = gpu.driver.device
+    plain = device.create_shader_module
+    monkeypatch.setattr(device, "create_shader_module", lambda **more: asked.append(more) or plain(**more))
+    native.shader_module(device, "k", code)
+    new = tuple(int(n) for n in gpu.driver.wgpu.__version__.split(".")[:2]) >= (0, 32)
     assert len(asked) == (0 if new else 1)
-    monkeypatch.setattr(native, "_uncounted", lambda *_: gpu.nothing_of_that_name)
-    native.shader_module(gpu.device, "k", code)
+    monkeypatch.setattr(native, "trusted_module", lambda *_: gpu.nothing_of_that_name)
+    native.shader_module(device, "k", code)
     assert asked[-1] == {"label": "k", "code": code}, "the usual way where there is no other"
 
 

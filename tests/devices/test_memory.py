@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
 from devices.stepping import stepper_on
 from stipple.backends.gpu.device import Gpu
-from stipple.backends.gpu.memory import Pool, rounded
 from stipple.backends.gpu.pace import Pace
+from stipple.backends.gpu.pool import Pool, rounded
 from stipple.errors import DeviceError
 from stipple.ir.dtype import DType
 from stipple.runtime import Session
@@ -63,8 +64,8 @@ def test_memory_comes_back_whole_from_a_cycle_of_garbage() -> None:
     assert pool.created == 1
 
 
-def test_uploads_wait_for_the_hand_over() -> None:
-    """An upload overtakes dispatches that were not handed over: it must not write into what they still read."""
+def test_uploads_wait_for_the_submission() -> None:
+    """An upload overtakes dispatches that were not submitted: it must not write into what they still read."""
     pool = Pool(Raw, 10_000)
     block = pool.take(64, upload=True)
     raw = block.raw
@@ -102,12 +103,12 @@ def test_no_block_is_larger_than_the_device_allows() -> None:
     assert pool.created == 1
 
 
-def test_long_work_is_handed_over_in_pieces_and_quick_work_at_once() -> None:
+def test_long_work_is_submitted_in_pieces_and_quick_work_at_once() -> None:
     pace, now, submissions = Pace(), 0.0, []
     for second_per_dispatch in [1e-4] * 8 + [0.02] * 8 + [1.0] * 8 + [1e-4] * 12:
         left, count = 86, 0
         while left:
-            dispatches = min(left, pace.most)
+            dispatches = min(left, pace.current)
             pace.submitted(dispatches, now)
             now += dispatches * second_per_dispatch
             left, count = left - dispatches, count + 1
@@ -118,45 +119,46 @@ def test_long_work_is_handed_over_in_pieces_and_quick_work_at_once() -> None:
     assert 7 <= submissions[15] <= 17, "1.7 s in pieces of a quarter or less"
     assert submissions[23] == 86
     assert submissions[-1] == 1
-    assert pace.most == pace.limit
+    assert pace.current == pace.maximum
 
 
 def test_steady_training_makes_nothing_new(gpu_session: Session, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither buffers nor bindings nor constants, but where the room for tile entries changes, once the pools have let
-    go of what they have not lent for a while."""
+    """Neither buffers nor bindings nor constants, but where the capacity for tile entries changes, once the pools have
+    let go of what they have not lent for a while."""
     gc.collect()
-    gpu.forget()  # what other tests left would be taken first
+    gpu.memory.release()  # what other tests left would be taken first
     stepper, frames = stepper_on(gpu_session, "default", 1000)
     made: list[str] = []
     for name in ("create_buffer", "create_bind_group", "create_buffer_with_data"):
-        original = getattr(gpu.device, name)
-        monkeypatch.setattr(gpu.device, name, lambda *a, n=name, o=original, **k: made.append(n) or o(*a, **k))
-    rooms, steady = [], 0
+        original = getattr(gpu.driver.device, name)
+        monkeypatch.setattr(gpu.driver.device, name, lambda *a, n=name, o=original, **k: made.append(n) or o(*a, **k))
+    capacities, steady = [], 0
     for step in range(1, 60):
         made.clear()
-        rooms.append(dict(gpu.guesses._rooms))
+        capacities.append(dict(gpu.runs.capacity.estimates))
         stepper.run(step, 0, frames[0])
-        if step > 30 and rooms[-16:] == 16 * rooms[-1:]:
+        if step > 30 and capacities[-16:] == 16 * capacities[-1:]:
             steady += 1
             assert not made, step
     assert steady > 10
 
 
 def test_memory_is_made_free_when_the_device_has_none(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu.allocate((777_777,), DType.F32)  # goes back to the pool at once
-    assert gpu.pool.free_bytes >= 4 * 777_777
-    create, failures = gpu.pool._create, [1]
+    memory, device = gpu.memory, gpu.driver.device
+    memory.allocate((777_777,), DType.F32)  # goes back to the pool at once
+    assert memory.pool.free_bytes >= 4 * 777_777
+    create, failures = device.create_buffer, [1]
 
-    def sometimes(size: int) -> object:
+    def sometimes(**options: Any) -> object:
         if failures:
             failures.pop()
             raise RuntimeError("Not enough memory left")
-        return create(size)
+        return create(**options)
 
-    monkeypatch.setattr(gpu.pool, "_create", sometimes)
-    made = gpu.upload(np.arange(999_999, dtype=np.float32), DType.F32)
-    assert gpu.pool.free_bytes < 4 * 777_777
-    np.testing.assert_array_equal(gpu.download(made), np.arange(999_999, dtype=np.float32))
+    monkeypatch.setattr(device, "create_buffer", sometimes)
+    made = memory.upload(np.arange(999_999, dtype=np.float32), DType.F32)
+    assert memory.pool.free_bytes < 4 * 777_777
+    np.testing.assert_array_equal(memory.download(made), np.arange(999_999, dtype=np.float32))
     failures += [1, 1]
     with pytest.raises(DeviceError, match=r"5 MB could not be had: Not enough memory left; use fewer Gaussians"):
-        gpu.allocate((1_234_567,), DType.F32)
+        memory.allocate((1_234_567,), DType.F32)

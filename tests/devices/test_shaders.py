@@ -45,9 +45,9 @@ def compiled(session: Session) -> tuple[dict[str, str], int]:
     stepper.run(2, 0, frame)
     backend = session.backend
     assert isinstance(backend, GpuBackend)
-    names = {name.split(".")[0] for name in backend.gpu.kernels.sources}
+    names = {name.split(".")[0] for name in backend.gpu.pipelines.sources}
     assert {"unpack", "gather", "matmul", "copy", "short_sum", "rasterize_backward"} <= names
-    return backend.gpu.kernels.sources, backend.gpu.subgroup_size
+    return backend.gpu.pipelines.sources, backend.gpu.driver.subgroup_size
 
 
 def workgroup_bytes(source: str) -> int:

@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 
 from stipple.backends.gpu import (
-    collecting,
     elementwise,
     image,
     optim,
@@ -46,7 +45,7 @@ _MAKES: Mapping[str, Makes] = {
     "image_ssim_backward": lambda g, x, n, used: image.ssim_backward(g, x, n.attrs["padding"], used),
     "image_l1_ssim": lambda g, x, n, used: image.l1_ssim(g, x, n.attrs["padding"]),
     "image_l1_ssim_backward": lambda g, x, n, used: image.l1_ssim_backward(g, x, n.attrs["padding"], used),
-    "splat_prepare": lambda g, x, n, used: projection.prepare(g, x, n.attrs, exact=_lists_are_seen(n)),
+    "splat_prepare": lambda g, x, n, used: projection.prepare(g, x, n.attrs, exact=_lists_are_read(n)),
     "splat_prepare_backward": lambda g, x, n, used: projection.prepare_backward(g, x, n.attrs, used),
     "splat_rasterize": lambda g, x, n, used: rasterization.rasterize(g, x, n.attrs),
     "splat_rasterize_backward": lambda g, x, n, used: rasterization.rasterize_backward(g, x, n.attrs, used),
@@ -96,13 +95,13 @@ class GpuKernel:
 
 
 class GpuBackend:
-    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``least`` is for tests."""
+    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``minimal`` is for tests."""
 
     dtypes = frozenset(DType) - {DType.F64}
 
-    def __init__(self, kind: str = "gpu", least: bool = False) -> None:
+    def __init__(self, kind: str = "gpu", minimal: bool = False) -> None:
         self.name = kind
-        self.gpu = Gpu(kind, least)
+        self.gpu = Gpu(kind, minimal)
 
     def kernel(self, node: Node) -> Kernel | None:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):
@@ -143,10 +142,9 @@ class GpuBackend:
         out = []
         for buffer, value in zip(planned, node.outputs, strict=True):
             if buffer is None:
-                out.append(self.gpu.allocate(value.shape.resolve(_known(node, x, dims)), value.dtype))
+                out.append(self.gpu.memory.allocate(value.shape.resolve(_known(node, x, dims)), value.dtype))
             else:
-                buffer.host = None
-                buffer.notes.clear()
+                buffer.overwritten()
                 out.append(buffer)
         write(self.gpu, node, x, out, dims)
         return out
@@ -154,24 +152,26 @@ class GpuBackend:
     def _on_host(
         self, compute: Compute, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
     ) -> Made:
-        arrays = [self.gpu.download(b).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x]
+        arrays = [
+            self.download(b, b.dtype).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x
+        ]
         made = compute(node, node.definition.named_operands(arrays), dims)
         return [self.upload(np.asarray(a), v.dtype) for a, v in zip(made, node.outputs, strict=True)]
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
-        return self.gpu.allocate(shape, dtype)
+        return self.gpu.memory.allocate(shape, dtype)
 
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
-        return self.gpu.upload(np.asarray(array), dtype)
+        return structure.upload(self.gpu, np.asarray(array), dtype)
 
     def borrow(self, array: Array, dtype: DType) -> GpuBuffer:
         return self.upload(array, dtype)
 
     def download(self, buffer: GpuBuffer, dtype: DType) -> Array:
-        return self.gpu.download(buffer, dtype)
+        return self.gpu.memory.download(buffer, dtype)
 
     def copy(self, buffer: GpuBuffer, dtype: DType) -> GpuBuffer:
-        return self.gpu.copy(buffer)
+        return self.gpu.memory.copy(buffer)
 
     def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
         return buffer.shape
@@ -183,24 +183,24 @@ class GpuBackend:
         return first.raw is second.raw
 
     def running(self) -> AbstractContextManager[None]:
-        return self.gpu.running()
+        return self.gpu.runs.running()
 
     def overwriting(self) -> AbstractContextManager[None]:
-        return self.gpu.overwriting()
+        return self.gpu.runs.overwriting()
 
     def stage(self, wanted: Sequence[tuple[GpuBuffer, DType, bool]]) -> Sequence[tuple[GpuBuffer, DType]]:
         """The results stay where they are until all can be waited for at once."""
         return [(buffer, dtype) for buffer, dtype, _ in wanted]
 
     def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
-        """Results, if there was room for all tile entries."""
-        return collecting.collect(self.gpu, wanted)
+        """Results, if the capacity for tile entries was enough."""
+        return self.gpu.runs.collect(wanted)
 
     def synchronize(self) -> None:
-        self.gpu.wait()
+        self.gpu.memory.wait()
 
 
-def _lists_are_seen(node: Node) -> bool:
+def _lists_are_read(node: Node) -> bool:
     """Whether anything but a rasterizer sees the list of entries, which then must be as long as it is."""
     ids = node.result("sorted_ids")
     readers = {n.op for n in node.graph.nodes if ids in n.inputs}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stipple.backends.gpu.memory import Block
+from stipple.backends.gpu.pool import Block
 from stipple.ir.dtype import DType
 
 WGSL_TYPES = {DType.F32: "f32", DType.I32: "i32", DType.U8: "u32", DType.BOOL: "u32"}
@@ -25,14 +25,15 @@ class GpuBuffer:
     """A dense array on the GPU.
 
     ``host`` is a copy of small uploaded arrays (scalars, cameras), so that what the host must know needs no download.
-    ``notes`` holds what a kernel left for the one that comes back to its results; ``wgsl`` is the type in kernels.
+    ``derived`` holds what was computed from the values and is right as long as nothing overwrites them; ``wgsl`` is the
+    type in kernels.
     """
 
     block: Block
     shape: tuple[int, ...]
     dtype: DType
     host: np.ndarray | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, Any] = field(default_factory=dict)
     wgsl: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,11 @@ class GpuBuffer:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    def overwritten(self) -> None:
+        """A kernel writes other values."""
+        self.host = None
+        self.derived.clear()
 
     def reshaped(self, shape: tuple[int, ...]) -> GpuBuffer:
         """The same memory under another shape."""

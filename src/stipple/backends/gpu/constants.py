@@ -10,7 +10,7 @@ from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
 
 Attrs = Mapping[str, AttrValue]
 
-MOST_CHANNELS = 256
+MAX_CHANNELS = 256
 """Each thread holds a colour, and in gradients two, of the 8192 bytes that WebGPU promises it."""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stipple.backends.gpu.buffers import WGSL_TYPES, GpuBuffer
-from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
@@ -49,10 +50,10 @@ def _statements(program: Program, dtypes: Sequence[DType]) -> list[str]:
     """WGSL statements for the steps after v0, v1, ... (the operands). KeyError where there is no formula."""
     types = list(dtypes)
     lines = []
-    for op, refs, attrs, made in program:
+    for op, refs, attrs, dtype in program:
         expression = _expression(op, [f"v{r}" for r in refs], [types[r] for r in refs], attrs)
         lines.append(f"  let v{len(types)} = {expression};")
-        types.append(made)
+        types.append(dtype)
     return lines
 
 
@@ -70,13 +71,13 @@ def _expression(op: str, names: Sequence[str], types: Sequence[DType], attrs: Ma
 
 def _clamp(name: str, low: float, high: float) -> str:
     """Infinite ends hold nothing, so they are left out; the others are as float32 has them."""
-    made = name
+    clamped = name
     for end, function, nothing in ((low, "max", -np.inf), (high, "min", np.inf)):
         with np.errstate(over="ignore"):
             limit = np.float32(end)
         if limit != nothing:
-            made = f"{function}({made}, from_bits({limit.view(np.uint32)}u))"
-    return name if made == name else f"unless_nan({name}, {made})"
+            clamped = f"{function}({clamped}, from_bits({limit.view(np.uint32)}u))"
+    return name if clamped == name else f"unless_nan({name}, {clamped})"
 
 
 def _cast(source: DType, target: DType) -> str:
@@ -112,7 +113,7 @@ def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> No
             where = "0u"
         else:
             where = " + ".join(_terms(k, b.shape, out.shape, params)) or "0u"
-        load = f"a{k}[{where}]"
+        load = f"a{k}({where})"
         body.append(f"  let v{k} = {load} != 0u;" if b.dtype is DType.BOOL else f"  let v{k} = {load};")
     last = f"v{len(inputs) + len(lines) - 1}"
     body += lines
@@ -120,7 +121,8 @@ def run(gpu: Gpu, node: Node, inputs: Sequence[GpuBuffer], out: GpuBuffer) -> No
     reads = {f"a{k}": b for k, b in enumerate(inputs)}
     text = "\n".join(body)
     functions = shader_text("special") + (shader_text("trigonometry") if "sine(" in text else "")
-    gpu.each(f"elementwise.{node.op}", text, reads, {"out": out}, out.size, params, functions)
+    overwrites = tuple(("out", f"a{k}") for k, b in enumerate(inputs) if b.shape == out.shape)
+    gpu.each(Kernel(f"elementwise.{node.op}", text, functions, overwrites), reads, {"out": out}, out.size, params)
 
 
 def _terms(k: int, shape: tuple[int, ...], out: tuple[int, ...], params: dict[str, int | float]) -> list[str]:

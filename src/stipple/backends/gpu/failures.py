@@ -18,7 +18,7 @@ class Failures:
         self.errors = errors
 
     @contextmanager
-    def telling(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
+    def reported(self, what: str, advice: str = "use fewer Gaussians or a smaller image") -> Iterator[None]:
         """Raises the driver's errors inside as DeviceError: out of memory, a lost device, a refused kernel."""
         try:
             yield
@@ -40,9 +40,10 @@ class Failures:
 
 
 def _cause(error: Exception) -> str:
-    """The line of an error that says most: wgpu names the calls first and the cause last, shaders' lines below it."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [
-        line for line in lines if line and line[-1] != ":" and not re.match(r"In wgpu|Validation Error|.*[│┌═]", line)
+    """The line of an error that says why: wgpu names the calls first and the cause last, shaders' lines below it."""
+    causes = [
+        line
+        for line in map(str.strip, str(error).splitlines())
+        if line and line[-1] != ":" and not re.match(r"In wgpu|Validation Error|.*[│┌═]", line)
     ]
-    return told[-1] if told else type(error).__name__
+    return causes[-1] if causes else type(error).__name__

@@ -9,13 +9,15 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
 from stipple.errors import InputError
 from stipple.ir.dtype import DType
 
 _HALF = nx.SSIM_WINDOW // 2
+_PICK = Kernel("pick", "  out[i] = both(P.which);")
 _OF_NOTHING = (0.0, 1.0)
 """L1 and SSIM of images without pixels: they are the same."""
 
@@ -36,7 +38,7 @@ def _windowed(maps: int, axis: str, take: str) -> str:
 
 
 _PLACE = "  let x = (i / P.channels) % P.width; let y = i / (P.channels * P.width);\n"
-_MOMENTS = "let v0 = image[at]; let v1 = other[at]; let v2 = v0 * v0; let v3 = v1 * v1; let v4 = v0 * v1;"
+_MOMENTS = "let v0 = image(at); let v1 = other(at); let v2 = v0 * v0; let v3 = v1 * v1; let v4 = v0 * v1;"
 
 
 def _along(maps: int, take: str) -> str:
@@ -46,12 +48,12 @@ def _along(maps: int, take: str) -> str:
 
 
 def _across(maps: int) -> str:
-    """The second: across the rows of what the first has made."""
+    """The second: across the rows of the first one's sums."""
     return _PLACE + _windowed(maps, "y", _maps_of("along", maps))
 
 
 def _maps_of(source: str, maps: int) -> str:
-    return " ".join(f"let v{m} = {source}[{m}u * P.count + at];" for m in range(maps))
+    return " ".join(f"let v{m} = {source}({m}u * P.count + at);" for m in range(maps))
 
 
 _SLOPES = f"""
@@ -69,10 +71,10 @@ _SLOPES = f"""
   slopes[P.count + i] = v11;
   slopes[2u * P.count + i] = v12;
   terms[i] = share * value;
-  terms[P.count + i] = abs(image[i] - other[i]) / f32(P.count);"""
+  terms[P.count + i] = abs(image(i) - other(i)) / f32(P.count);"""
 _BACK = """
-  let d = image[i] - other[i];
-  out[i] = v_l1[0] * signum(d) / f32(P.count) + v_ssim[0] * (s0 + 2.0 * image[i] * s1 + other[i] * s2);"""
+  let d = image(i) - other(i);
+  out[i] = v_l1(0u) * signum(d) / f32(P.count) + v_ssim(0u) * (s0 + 2.0 * image(i) * s1 + other(i) * s2);"""
 
 
 def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
@@ -87,12 +89,13 @@ def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
 def _slopes(gpu: Gpu, image: GpuBuffer, other: GpuBuffer, padding: str) -> tuple[GpuBuffer, GpuBuffer]:
     """SSIM's derivatives [3, H, W, C] in ``image``, and each pixel's share of SSIM and of L1 [2, H * W * C]."""
     params = _params(image, padding)
-    along = gpu.allocate((5, *image.shape), DType.F32)
-    slopes, terms = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate((2, image.size), DType.F32)
+    along = gpu.memory.allocate((5, *image.shape), DType.F32)
+    slopes, terms = gpu.memory.allocate((3, *image.shape), DType.F32), gpu.memory.allocate((2, image.size), DType.F32)
     reads = {"image": image, "other": other}
-    gpu.each("ssim_along", _along(5, _MOMENTS), reads, {"out": along}, image.size, params)
+    gpu.each(Kernel("ssim_along", _along(5, _MOMENTS)), reads, {"out": along}, image.size, params)
     reads = {"along": along, **reads}
-    gpu.each("ssim_slopes", _across(5) + _SLOPES, reads, {"slopes": slopes, "terms": terms}, image.size, params)
+    kernel = Kernel("ssim_slopes", _across(5) + _SLOPES)
+    gpu.each(kernel, reads, {"slopes": slopes, "terms": terms}, image.size, params)
     return slopes, terms
 
 
@@ -100,38 +103,39 @@ def l1_ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
     """l1, ssim and slopes."""
     image, other = x
     slopes, terms = _slopes(gpu, image, other, padding)
-    made = [gpu.allocate((), DType.F32), gpu.allocate((), DType.F32)]
+    results = [gpu.memory.allocate((), DType.F32), gpu.memory.allocate((), DType.F32)]
     if not image.size:
-        for out, value in zip(made, _OF_NOTHING, strict=True):
+        for out, value in zip(results, _OF_NOTHING, strict=True):
             fill(gpu, out, value)
-        return [*made, slopes]
-    both = gpu.allocate((2,), DType.F32)
+        return [*results, slopes]
+    both = gpu.memory.allocate((2,), DType.F32)
     reduce(gpu, "sum", terms, (1,), both)
-    for k, out in enumerate((made[1], made[0])):
-        gpu.each("pick", "  out[i] = both[P.which];", {"both": both}, {"out": out}, 1, {"which": k})
-    return [*made, slopes]
+    for k, out in enumerate((results[1], results[0])):
+        gpu.each(_PICK, {"both": both}, {"out": out}, 1, {"which": k})
+    return [*results, slopes]
 
 
 def _from_slopes(
     gpu: Gpu, image: GpuBuffer, other: GpuBuffer, slopes: GpuBuffer, v_l1: GpuBuffer, v_ssim: GpuBuffer
 ) -> GpuBuffer:
     params = _params(image, "same")
-    along, out = gpu.allocate((3, *image.shape), DType.F32), gpu.allocate(image.shape, DType.F32)
-    body = _along(3, _maps_of("slopes", 3))
-    gpu.each("slopes_along", body, {"slopes": slopes}, {"out": along}, image.size, params)
+    along, out = gpu.memory.allocate((3, *image.shape), DType.F32), gpu.memory.allocate(image.shape, DType.F32)
+    first = Kernel("slopes_along", _along(3, _maps_of("slopes", 3)))
+    second = Kernel("slopes_across", _across(3) + _BACK, shader_text("special"))
+    gpu.each(first, {"slopes": slopes}, {"out": along}, image.size, params)
     reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
-    gpu.each("slopes_across", _across(3) + _BACK, reads, {"out": out}, image.size, params, shader_text("special"))
+    gpu.each(second, reads, {"out": out}, image.size, params)
     return out
 
 
 def l1_ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients in both images; the second only if something uses it."""
     image, other, slopes, v_l1, v_ssim = x
-    made = [_from_slopes(gpu, image, other, slopes, v_l1, v_ssim)]
+    results = [_from_slopes(gpu, image, other, slopes, v_l1, v_ssim)]
     if not used[1]:
-        return [*made, gpu.allocate(image.shape, DType.F32)]
+        return [*results, gpu.memory.allocate(image.shape, DType.F32)]
     swapped, _ = _slopes(gpu, other, image, padding)
-    return [*made, _from_slopes(gpu, other, image, swapped, v_l1, v_ssim)]
+    return [*results, _from_slopes(gpu, other, image, swapped, v_l1, v_ssim)]
 
 
 def ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
@@ -142,26 +146,29 @@ def ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
 def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
     """Gradients of the mean SSIM in both images."""
     image, other, v_out = x
-    zero = gpu.allocate((), DType.F32)
+    zero = gpu.memory.allocate((), DType.F32)
     fill(gpu, zero, 0.0)
-    made = []
+    results = []
     for a, b, wanted in ((image, other, used[0]), (other, image, used[1])):
         if wanted:
-            made.append(_from_slopes(gpu, a, b, _slopes(gpu, a, b, padding)[0], zero, v_out))
+            results.append(_from_slopes(gpu, a, b, _slopes(gpu, a, b, padding)[0], zero, v_out))
         else:
-            made.append(gpu.allocate(image.shape, DType.F32))
-    return made
+            results.append(gpu.memory.allocate(image.shape, DType.F32))
+    return results
+
+
+_DIFFERENCE = Kernel("l1", "  out[i] = abs(image(i) - other(i));")
+_L1_BACKWARD = "  let g = v_out(0u) * signum(image(i) - other(i)) / f32(P.count);\n  first[i] = g; second[i] = -g;"
 
 
 def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Mean absolute difference."""
     image, other = x
-    difference, out = gpu.allocate(image.shape, DType.F32), gpu.allocate((), DType.F32)
+    difference, out = gpu.memory.allocate(image.shape, DType.F32), gpu.memory.allocate((), DType.F32)
     if not image.size:
         fill(gpu, out, _OF_NOTHING[0])
         return [out]
-    body = "  out[i] = abs(image[i] - other[i]);"
-    gpu.each("l1", body, {"image": image, "other": other}, {"out": difference}, image.size)
+    gpu.each(_DIFFERENCE, {"image": image, "other": other}, {"out": difference}, image.size)
     axes = tuple(range(len(image.shape)))
     reduce(gpu, "sum", difference, axes, out, 1 / image.size)
     return [out]
@@ -170,9 +177,9 @@ def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
 def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
     """Gradients of the mean absolute difference in both images."""
     image, other, v_out = x
-    made = [gpu.allocate(image.shape, DType.F32), gpu.allocate(image.shape, DType.F32)]
-    body = "  let g = v_out[0] * signum(image[i] - other[i]) / f32(P.count);\n  first[i] = g; second[i] = -g;"
+    results = [gpu.memory.allocate(image.shape, DType.F32), gpu.memory.allocate(image.shape, DType.F32)]
+    kernel = Kernel("l1_backward", _L1_BACKWARD, shader_text("special"))
     reads = {"image": image, "other": other, "v_out": v_out}
-    writes = {"first": made[0], "second": made[1]}
-    gpu.each("l1_backward", body, reads, writes, image.size, functions=shader_text("special"))
-    return made
+    writes = {"first": results[0], "second": results[1]}
+    gpu.each(kernel, reads, writes, image.size)
+    return results

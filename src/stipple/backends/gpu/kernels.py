@@ -1,133 +1,131 @@
-"""Kernels as a device runs them: compiled programs, the buffers bound to them, and their constants.
+"""Kernels as they are written, and how each reaches the arrays that it is given.
 
-A training step dispatches some eighty kernels, most of them tiny, so the host must not be slow: whatever was asked for
-before is found, not made.
+A kernel calls what it reads and indexes what it writes: ``out[i] = source(i) + 1.0;``. The functions that it calls are
+generated for each way in which its arrays may be bound:
+
+* an array that is read has a binding of its own;
+* or it is in the memory of one that is written, which is bound once: where the kernel says that this is right;
+* or it shares a binding with others, where a kernel has more arrays than the device binds. WebGPU promises 8 and some
+  devices have no more than that or 10. Then arrays that are read are copied one behind another into one buffer before
+  the kernel runs, the smallest first, and only as many as must be.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-from stipple.backends.gpu.merging import Bound
-from stipple.backends.gpu.native import shader_module
-
-_MOST_GROUPS = 4096
-_MOST_UNIFORMS = 4096
+from stipple.backends.gpu.buffers import GpuBuffer
 
 Params = Mapping[str, int | float]
 """Constants of a kernel by name: ints are u32, floats f32."""
 
-_COMMON = """
-fn group_index(id: vec3<u32>, groups: vec3<u32>) -> u32 { return id.y * groups.x + id.x; }
-"""
+Arrays = Mapping[str, GpuBuffer]
+
+_SHADERS = Path(__file__).parent / "shaders"
 
 
-class Program(NamedTuple):
-    """A compiled kernel, the layout of its bindings, and how its constants lie in memory."""
-
-    pipeline: Any
-    layout: Any
-    constants: struct.Struct | None
+@lru_cache(maxsize=64)
+def shader_text(name: str) -> str:
+    """A file of the folder shaders."""
+    return (_SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
-class Kernels:
-    """Programs and bindings of one device. ``sources`` are the programs' texts, for tests and tools.
+class Kernel(NamedTuple):
+    """WGSL without bindings: a whole program, or the body of one that runs once for each ``i``, with ``functions``
+    before it.
 
-    ``failing(what, advice)`` turns the driver's errors into the device's.
+    ``overwrites`` are pairs of an array that is written and one that may be in the same memory, for every element of
+    the latter is read only where the same thread writes it. ``always`` kernels run even if what the run computes cannot
+    be used.
     """
 
-    def __init__(self, wgpu: Any, device: Any, failing: Callable[[str, str], AbstractContextManager[None]]) -> None:
-        self._wgpu, self._device, self._failing = wgpu, device, failing
-        self._programs: dict[tuple[Any, ...], Program] = {}
-        self._uniforms: dict[bytes, Any] = {}
-        self._groups: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
-        self.sources: dict[str, str] = {}
-
-    def program(self, name: str, code: str, bound: Sequence[Bound], params: Params) -> Program:
-        """The kernel ``code`` over some arrays and constants."""
-        arrays = [(b.name, b.buffer.wgsl, b.writes) for b in bound]
-        key = (name, code, *arrays, *params, *map(type, params.values()))
-        found = self._programs.get(key)
-        if found is None:
-            found = self._programs[key] = self._compiled(name, code, bound, params)
-        return found
-
-    def _compiled(self, name: str, code: str, bound: Sequence[Bound], params: Params) -> Program:
-        header = "".join(
-            f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: "
-            f"array<{b.buffer.wgsl}>;\n"
-            for i, b in enumerate(bound)
-        )
-        constants = None
-        if params:
-            fields = "".join(f"  {n}: {'f32' if isinstance(v, float) else 'u32'},\n" for n, v in params.items())
-            header += f"struct Params {{\n{fields}}};\n@group(0) @binding({len(bound)}) var<uniform> P: Params;\n"
-            letters = "".join("f" if isinstance(v, float) else "I" for v in params.values())
-            constants = struct.Struct(f"<{letters}{-len(letters) % 4 * 4}x")
-        source = header + _COMMON + code
-        with self._failing(f"kernel {name} was refused", "tell Stipple's developers"):
-            module = shader_module(self._device, name, source)
-            pipeline = self._device.create_compute_pipeline(
-                layout="auto", compute={"module": module, "entry_point": "main"}, label=name
-            )
-        self.sources[f"{name}.{len(self.sources)}"] = source
-        return Program(pipeline, pipeline.get_bind_group_layout(0), constants)
-
-    def uniform(self, program: Program, params: Params) -> Any:
-        """A buffer with a program's constants."""
-        assert program.constants is not None
-        data = program.constants.pack(*params.values())
-        found = self._uniforms.get(data)
-        if found is None:
-            if len(self._uniforms) >= _MOST_UNIFORMS:
-                self._uniforms.clear()
-            usage = self._wgpu.BufferUsage.UNIFORM
-            found = self._uniforms[data] = self._device.create_buffer_with_data(data=data, usage=usage)
-        return found
-
-    def group(self, program: Program, raws: list[Any]) -> Any:
-        """The binding of buffers to a program. It is kept, and keeps the buffers, so that no other has their ids."""
-        key = (id(program.layout), *map(id, raws))
-        found = self._groups.get(key)
-        if found is None:
-            if len(self._groups) >= _MOST_GROUPS:
-                self._groups.clear()
-            entries = [
-                {"binding": i, "resource": {"buffer": raw, "offset": 0, "size": raw.size}} for i, raw in enumerate(raws)
-            ]
-            found = (self._device.create_bind_group(layout=program.layout, entries=entries), raws)
-            self._groups[key] = found
-        return found[0]
-
-    def unbind(self, dropped: Sequence[Any]) -> None:
-        """Forget the bindings of memory that was let go."""
-        if dropped:
-            gone = {id(raw) for raw in dropped}
-            self._groups = {k: v for k, v in self._groups.items() if gone.isdisjoint(k[1:])}
+    name: str
+    code: str
+    functions: str = ""
+    overwrites: tuple[tuple[str, str], ...] = ()
+    always: bool = False
 
 
-@lru_cache(maxsize=512)
-def renamed(code: str, names: tuple[tuple[str, str], ...]) -> str:
-    """WGSL whose arrays of the first names are those of the second, in the same memory: (read, written).
+class Bound(NamedTuple):
+    """An array that is bound to a kernel, under the name that it has in WGSL."""
 
-    That is right only if nobody reads what another thread has written, so both must be used at the same places.
-    """
-    for read, written in names:
-        others = _places(code, read) - _places(code, written)
-        if others:
-            raise AssertionError(
-                f"kernel: {read} is read at {sorted(others)}, where {written} in its memory is not written"
-            )
-    for read, written in names:
-        code = re.sub(rf"\b{read}\b", written, code)
-    return code
+    name: str
+    buffer: GpuBuffer
+    writes: bool
+
+    def declaration(self, number: int) -> str:
+        access = "read_write" if self.writes else "read"
+        return f"@group(0) @binding({number}) var<storage, {access}> {self.name}: array<{self.buffer.wgsl}>;\n"
 
 
-def _places(code: str, name: str) -> set[str]:
-    """Every index that an array is used with."""
-    return set(re.findall(rf"\b{name}\[([^\]]*)\]", code))
+class Accessor(NamedTuple):
+    """The function by which a kernel reads an array: from a bound one, ``start`` elements further (a constant)."""
+
+    name: str
+    type: str
+    bound: str
+    start: str = ""
+
+    def definition(self) -> str:
+        index = f"{self.start} + i" if self.start else "i"
+        return f"fn {self.name}(i: u32) -> {self.type} {{ return {self.bound}[{index}]; }}\n"
+
+
+class Binding(NamedTuple):
+    """What is bound to a kernel, how it reads, and the starts of arrays that share a binding."""
+
+    bound: Sequence[Bound]
+    accessors: Sequence[Accessor]
+    starts: Params
+
+
+def bind(
+    kernel: Kernel, reads: Arrays, writes: Arrays, max_arrays: int, join: Callable[[Sequence[GpuBuffer]], GpuBuffer]
+) -> Binding:
+    """The binding of arrays to a kernel. ``join`` copies some, one behind another, into a new one."""
+    written = {id(b.raw): name for name, b in writes.items()}
+    assert len(written) == len(writes), f"kernel {kernel.name} writes twice to the same memory"
+    bound = [Bound(name, buffer, True) for name, buffer in writes.items()]
+    accessors: list[Accessor] = []
+    separate: dict[str, GpuBuffer] = {}
+    for name, buffer in reads.items():
+        target = written.get(id(buffer.raw))
+        if target is None:
+            separate[name] = buffer
+        else:
+            assert (target, name) in kernel.overwrites, f"kernel {kernel.name}: {target} may not overwrite {name}"
+            accessors.append(Accessor(name, buffer.wgsl, target))
+    starts: dict[str, int | float] = {}
+    for group in to_join(separate, max_arrays - len(bound)):
+        shared = f"joined_{separate[group[0]].wgsl}"
+        bound.append(Bound(shared, join([separate[name] for name in group]), False))
+        start = 0
+        for name in group:
+            buffer = separate.pop(name)
+            starts[f"start_{name}"] = start
+            accessors.append(Accessor(name, buffer.wgsl, shared, f"P.start_{name}"))
+            start += buffer.size
+    for name, buffer in separate.items():
+        bound.append(Bound(f"array_{name}", buffer, False))
+        accessors.append(Accessor(name, buffer.wgsl, f"array_{name}"))
+    assert len(bound) <= max_arrays, f"kernel {kernel.name} has {len(bound)} arrays, {max_arrays} can be bound"
+    return Binding(bound, accessors, starts)
+
+
+def to_join(arrays: Arrays, max_arrays: int) -> list[list[str]]:
+    """Which arrays share bindings, so that there are at most so many; the fewest elements are copied."""
+    groups: dict[str, list[str]] = {}
+    left = len(arrays)
+    for name in sorted(arrays, key=lambda n: arrays[n].size):
+        if left <= max_arrays:
+            break
+        group = groups.setdefault(arrays[name].wgsl, [])
+        left -= bool(group)
+        group.append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+__all__ = ["Accessor", "Binding", "Bound", "Kernel", "Params", "bind", "shader_text", "to_join"]

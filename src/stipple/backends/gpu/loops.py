@@ -23,7 +23,7 @@ class Part(NamedTuple):
     length: int
 
 
-def most_items(gpu: Gpu, rounds: int) -> int | None:
+def max_items(gpu: Gpu, rounds: int) -> int | None:
     """How many items of so many rounds each a thread can go through, an eighth left for its other loops; None: all."""
     limit = gpu.loop_limit
     return max(1, (limit - limit // 8) // rounds) if limit else None
@@ -31,16 +31,16 @@ def most_items(gpu: Gpu, rounds: int) -> int | None:
 
 def parts_of(gpu: Gpu, count: int, rounds: int) -> list[Part]:
     """Items in parts that a thread can go through, one at least; ``rounds`` is at least what an item takes."""
-    most = most_items(gpu, rounds)
-    if most is None or count <= most:
+    max_count = max_items(gpu, rounds)
+    if max_count is None or count <= max_count:
         return [Part(0, count)]
-    return [Part(skip, min(most, count - skip)) for skip in range(0, count, most)]
+    return [Part(skip, min(max_count, count - skip)) for skip in range(0, count, max_count)]
 
 
 def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
     """Raise DeviceError where a thread cannot go through a row of tiles, or come to each row."""
-    most = most_items(gpu, 1)
-    if most is not None and (columns + 3 > most or 2 * rows > gpu.loop_limit - most):
+    max_count = max_items(gpu, 1)
+    if max_count is not None and (columns + 3 > max_count or 2 * rows > gpu.loop_limit - max_count):
         raise DeviceError(
             f"{gpu.info.name} ({gpu.info.api}): ends loops after {gpu.loop_limit} rounds, too few for {columns} x "
             f"{rows} tiles; use larger tiles or a smaller image, or go on with --device cpu"
@@ -51,7 +51,7 @@ def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int) -> list[P
     """Parts of the longest list of a tile. A few parts too many cost less than a wait; where there would be many, the
     host asks how long the longest list is."""
     if len(parts_of(gpu, entries, rounds)) > _MANY:
-        held = gpu.known(ranges).reshape(-1, 2)
+        held = gpu.memory.known(ranges).reshape(-1, 2)
         longest = int((held[:, 1].astype(int) - held[:, 0]).max(initial=0))
         entries = min(max(longest, 0), entries)
     return parts_of(gpu, entries, rounds)

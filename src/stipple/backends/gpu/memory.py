@@ -1,117 +1,126 @@
-"""GPU memory that is used again: blocks come back when nothing holds them, and go out to the next that fits."""
+"""Arrays in GPU memory: made, uploaded, copied, downloaded."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from heapq import heapify, heappop, heappush
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
-_LEAST = 256
-_IDLE = 96
-_TRIM_EVERY = 32
+import numpy as np
 
-_Kind = tuple[int, bool]
+from stipple.backends.gpu.buffers import GpuBuffer, stored
+from stipple.backends.gpu.driver import Driver
+from stipple.backends.gpu.locking import alone
+from stipple.backends.gpu.pool import Block, Pool
+from stipple.backends.gpu.readback import Readback, batches
+from stipple.backends.gpu.stream import CommandStream
+from stipple.ir.dtype import DType
 
+Array = np.ndarray
 
-class Block:
-    """Memory of the device. When the last reference goes, the pool has it back."""
-
-    __slots__ = ("_give", "_kind", "_number", "raw")
-
-    def __init__(self, raw: Any, number: int, kind: _Kind, give: Callable[[tuple[int, _Kind]], None]) -> None:
-        self.raw = raw
-        self._number, self._kind, self._give = number, kind, give
-
-    def __del__(self) -> None:
-        self._give((self._number, self._kind))
+SMALL = 256
+"""Elements of an uploaded array of which the host keeps a copy."""
 
 
-class _Free(NamedTuple):
-    number: int
-    given_back: int
-    raw: Any
+class Memory:
+    """The arrays of one device. ``largest`` is the largest in bytes.
 
-
-class Pool:
-    """Free memory, by rounded size.
-
-    Work runs in the order in which it was dispatched, so memory may be written again as soon as nothing on the host
-    holds it. Only uploads overtake work that was not handed over yet: they have memory of their own, which rests
-    until the next hand-over (``tick``). What lies idle for long is dropped.
-
-    The oldest goes out first: runs that take and give back in the same order get the same memory each time, and with
-    it bindings that are known already.
-
-    What is lent is held here as well: Python may find a block and its memory in one cycle of garbage (an exception's
-    frames), and would else release the memory just before the block brings it back.
-
-    Python lets go of a block whenever it likes: in any thread, or in the middle of a method here. A block that comes
-    back therefore only takes its place in a queue, which needs no lock; all else is for one thread at a time.
+    ``dropped`` is called with memory that was let go.
     """
 
-    def __init__(self, create: Callable[[int], Any], largest: int) -> None:
-        self._create, self._largest = create, largest
-        self._free: dict[_Kind, list[_Free]] = {}
-        self._resting: list[tuple[_Kind, _Free]] = []
-        self._lent: dict[int, Any] = {}
-        self._returned: deque[tuple[int, _Kind]] = deque()
-        self._clock = 0
-        self.created = 0
+    def __init__(self, driver: Driver, stream: CommandStream, dropped: Callable[[Sequence[Any]], None]) -> None:
+        self.lock = driver.lock
+        self.largest = driver.largest
+        self.pool = Pool(self._create, driver.largest)
+        self._driver, self._stream, self._dropped = driver, stream, dropped
+        self._failures = driver.failures
+        self._readback = Readback(driver.wgpu, driver.device, driver.largest)
+        self._fence: GpuBuffer | None = None
 
-    def take(self, size: int, upload: bool = False) -> Block:
-        """At least ``size`` bytes; ``upload``: to be written ahead of the work that waits to be handed over."""
-        self._take_back()
-        kind = (min(rounded(size), self._largest), upload)
-        free = self._free.get(kind)
-        if free:
-            number, _, raw = heappop(free)
-        else:
-            number, raw = self.created, self._create(kind[0])
-            self.created += 1
-        self._lent[number] = raw
-        return Block(raw, number, kind, self._returned.append)
+    def _create(self, size: int) -> Any:
+        usage = self._driver.wgpu.BufferUsage
+        return self._driver.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
 
-    def _take_back(self) -> None:
-        """Take in what was returned."""
-        while self._returned:
-            number, kind = self._returned.popleft()
-            entry = _Free(number, self._clock, self._lent.pop(number))
-            if kind[1]:
-                self._resting.append((kind, entry))
-            else:
-                heappush(self._free.setdefault(kind, []), entry)
+    @alone
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
+        """Memory with whatever is in it."""
+        return GpuBuffer(self._take(4 * math.prod(shape)), shape, dtype)
 
-    def tick(self) -> list[Any]:
-        """Work was handed over. Returns what was dropped for having lain idle."""
-        self._take_back()
-        self._clock += 1
-        resting, self._resting = self._resting, []
-        for kind, entry in resting:
-            heappush(self._free.setdefault(kind, []), entry)
-        return self.drop(self._clock - _IDLE) if self._clock % _TRIM_EVERY == 0 else []
+    def _take(self, size: int, upload: bool = False) -> Block:
+        self._failures.check_size(size, self.largest)
+        try:
+            return self.pool.take(size, upload)
+        except self._failures.errors:
+            self.release()
+        with self._failures.reported(f"{size / 1e6:.0f} MB could not be had"):
+            return self.pool.take(size, upload)
 
-    def drop(self, before: int | None = None) -> list[Any]:
-        """Let go of free memory, or of what was given back before a tick; returns it."""
-        self._take_back()
-        dropped = []
-        for kind, free in self._free.items():
-            dropped += [entry.raw for entry in free if before is None or entry.given_back < before]
-            self._free[kind] = [entry for entry in free if before is not None and entry.given_back >= before]
-            heapify(self._free[kind])
-        return dropped
+    @alone
+    def release(self) -> None:
+        """Let go of memory that nothing uses."""
+        self._stream.flush()
+        self._dropped(self.pool.drop())
 
-    @property
-    def free_bytes(self) -> int:
-        """How much lies free."""
-        self._take_back()
-        waiting = sum(size for (size, _), _ in self._resting)
-        return waiting + sum(size * len(free) for (size, _), free in self._free.items())
+    def tidy(self) -> None:
+        """Work was submitted: memory that has been idle for long is let go."""
+        self._dropped(self.pool.tick())
 
+    @alone
+    def upload(self, array: Array, dtype: DType) -> GpuBuffer:
+        """A new array with these values; of a small one the host keeps a copy."""
+        buffer = self.upload_changing(np.asarray(array, dtype.numpy), dtype)
+        if buffer.size <= SMALL:
+            buffer.host = np.array(array, dtype.numpy)
+        return buffer
 
-def rounded(size: int) -> int:
-    """A size rounded up by at most an eighth, so that nearly equal ones share memory; a multiple of 16."""
-    if size <= _LEAST:
-        return _LEAST
-    step = 1 << max(4, (size - 1).bit_length() - 4)  # eight sizes from a power of two to the next
-    return -(-size // step) * step
+    @alone
+    def upload_changing(self, array: Array, dtype: DType) -> GpuBuffer:
+        """A new array with values that kernels will change, so that the host keeps no copy."""
+        data = np.ascontiguousarray(array, stored(dtype))
+        block = self._take(data.nbytes, upload=True)
+        if data.nbytes:
+            with self._failures.reported(f"{data.nbytes / 1e6:.0f} MB could not be uploaded"):
+                self._driver.device.queue.write_buffer(block.raw, 0, data.reshape(-1))
+        return GpuBuffer(block, tuple(np.shape(array)), dtype)
+
+    @alone
+    def copy(self, buffer: GpuBuffer) -> GpuBuffer:
+        """New memory with what is in a buffer when all work before is done."""
+        twin = GpuBuffer(self._take(4 * buffer.size), buffer.shape, buffer.dtype, buffer.host)
+        self.copy_into(buffer, twin, 0)
+        return twin
+
+    @alone
+    def copy_into(self, source: GpuBuffer, target: GpuBuffer, start: int) -> None:
+        """Copy a whole buffer to the elements of another from ``start`` on."""
+        if source.size:
+            with self._failures.reported("an array could not be copied"):
+                self._stream.encoder().copy_buffer_to_buffer(source.raw, 0, target.raw, 4 * start, 4 * source.size)
+
+    def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
+        """A buffer's values; waits for everything that was dispatched."""
+        return self.download_all([(buffer, dtype or buffer.dtype)])[0]
+
+    @alone
+    def download_all(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array]:
+        """The values of some buffers; the host waits once for all that fit into one buffer together."""
+        arrays: list[Array] = []
+        for part in batches([buffer for buffer, _ in wanted], self.largest):
+            with self._failures.reported("a result could not be read"):
+                self._readback.copy(self._stream.encoder(), part)
+            self._stream.flush()
+            with self._failures.reported("a result could not be read"), self._stream.waiting():
+                arrays += self._readback.take(part)
+        self._stream.flush()
+        return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
+
+    def known(self, buffer: GpuBuffer) -> Array:
+        """Values that the host must know: from its copy, else downloaded."""
+        return self.download(buffer) if buffer.host is None else buffer.host
+
+    @alone
+    def wait(self) -> None:
+        """Submit, and wait until all of it is done: a read comes after everything before it."""
+        if self._fence is None:
+            self._fence = self.allocate((1,), DType.I32)
+        self.download(self._fence)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def tick_seconds(device: Any) -> float:
-    """Seconds of a timestamp's unit; wgpu hands on the device's own, and says how many nanoseconds it has."""
+    """Seconds of a timestamp's unit; wgpu passes on the device's own, and says how many nanoseconds it has."""
     from wgpu.backends.wgpu_native import lib
 
     return 1e-9 * float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
@@ -19,12 +19,12 @@ def shader_module(device: Any, label: str, code: str) -> Any:
     in the innermost loops. wgpu before 0.32 cannot leave them out, and a later one may do it otherwise: then they stay.
     """
     try:
-        return _uncounted(device, label, code)
+        return trusted_module(device, label, code)
     except (AttributeError, TypeError):
         return device.create_shader_module(label=label, code=code)
 
 
-def _uncounted(device: Any, label: str, code: str) -> Any:
+def trusted_module(device: Any, label: str, code: str) -> Any:
     from wgpu.backends.wgpu_native import GPUShaderModule, _api, ffi, lib
 
     create = _api.libf.wgpuDeviceCreateShaderModuleTrusted  # raises what the device reports, as all of libf does
@@ -36,5 +36,5 @@ def _uncounted(device: Any, label: str, code: str) -> Any:
     for view, name in ((source.code, "code"), (description.label, "label")):
         view.data = texts[name]
         view.length = len(texts[name]) - 1
-    made = create(device._internal, description, lib.WGPUShaderRuntimeChecks_BoundsChecks)
-    return GPUShaderModule(label, made, device)
+    handle = create(device._internal, description, lib.WGPUShaderRuntimeChecks_BoundsChecks)
+    return GPUShaderModule(label, handle, device)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from string import Template
 
 import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 
 _ADAM = """
-  let g = grad[i];
+  let g = grad(i);
 $guard
-  let next_m = P.beta1 * m[i] + P.rest1 * g;
-  let next_v = P.beta2 * v[i] + P.rest2 * g * g;
-  next_param_out[i] = param[i] - $rate * inverse[0] * next_m / (sqrt(next_v * inverse[1]) + P.eps);
+  let next_m = P.beta1 * m(i) + P.rest1 * g;
+  let next_v = P.beta2 * v(i) + P.rest2 * g * g;
+  next_param_out[i] = param(i) - $rate * inverse(0u) * next_m / (sqrt(next_v * inverse(1u)) + P.eps);
   next_m_out[i] = next_m;
   next_v_out[i] = next_v;"""
+_ADAM_OVERWRITES = (("next_param_out", "param"), ("next_m_out", "m"), ("next_v_out", "v"))
 _GUARD = """
-  if (visible[i / P.width] == 0u) {
-    next_param_out[i] = param[i]; next_m_out[i] = m[i]; next_v_out[i] = v[i];
+  if (visible(i / P.width) == 0u) {
+    next_param_out[i] = param(i); next_m_out[i] = m(i); next_v_out[i] = v(i);
     return;
   }"""
 
@@ -35,19 +38,19 @@ def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer])
     params: dict[str, int | float] = {n: float(node.attrs[n]) for n in ("beta1", "beta2", "eps")}
     params |= {f"rest{k}": 1 - float(node.attrs[f"beta{k}"]) for k in (1, 2)}  # not all digits are float32's
     reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr, "inverse": _inverse_factors(gpu, node, step)}
-    rate, guard = "lr[0]", ""
+    rate, guard = "lr(0u)", ""
     if lr.size > 1:
-        params["columns"], rate = lr.size, "lr[i % P.columns]"
+        params["columns"], rate = lr.size, "lr(i % P.columns)"
     if len(x) == 7:
         reads["visible"], guard = x[6], _GUARD
         params["width"] = math.prod(param.shape[1:])
-    body = _ADAM.replace("$guard", guard).replace("$rate", rate)
+    kernel = Kernel(node.op, Template(_ADAM).substitute(guard=guard, rate=rate), overwrites=_ADAM_OVERWRITES)
     writes = {"next_param_out": out[0], "next_m_out": out[1], "next_v_out": out[2]}
-    gpu.each(node.op, body, reads, writes, param.size, params)
+    gpu.each(kernel, reads, writes, param.size, params)
 
 
 _FACTORS = """
-  let x = step[0] * logs[i];
+  let x = step_(0u) * logs(i);
   var factor = 1.0 - exp(x);
   if (x > -0.5) {  // where that has few digits left: its series
     factor = 1.0;
@@ -61,25 +64,25 @@ def _inverse_factors(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
     """What undoes the moments' start at zero, once for all parameters of a step. An array, as it changes with every
     step, and a kernel's constants are bound anew where they change."""
     key = f"adam {node.attrs['beta1']} {node.attrs['beta2']}"
-    if key not in step.notes:
+    if key not in step.derived:
         known = step.host is not None
-        step.notes[key] = _factors_by_host(gpu, node, step) if known else _factors_by_device(gpu, node, step)
-    made: GpuBuffer = step.notes[key]
-    return made
+        step.derived[key] = _factors_by_host(gpu, node, step) if known else _factors_by_device(gpu, node, step)
+    factors: GpuBuffer = step.derived[key]
+    return factors
 
 
 def _factors_by_host(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
     assert step.host is not None
-    return gpu.upload(1 / np.array(adam_factors(node, step.host)), DType.F32)
+    return gpu.memory.upload(1 / np.array(adam_factors(node, step.host)), DType.F32)
 
 
 def _factors_by_device(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
-    """The same for a step that only the device knows. It writes nothing that anybody else has: a spoiled run, too, may
-    leave it to the next one that has this step."""
+    """The same for a step that only the device knows. It writes nothing that anybody else has: a run whose results
+    cannot be used may leave it to the next one that has this step, too."""
     logs = [math.log(beta) if beta else -200.0 for beta in (node.attrs["beta1"], node.attrs["beta2"])]
-    reads = {"step": step, "logs": gpu.upload(np.array(logs), DType.F32)}
-    out = gpu.allocate((2,), DType.F32)
-    gpu.each("adam_factors", _FACTORS, reads, {"out": out}, 2, always=True)
+    reads = {"step_": step, "logs": gpu.memory.upload(np.array(logs), DType.F32)}
+    out = gpu.memory.allocate((2,), DType.F32)
+    gpu.each(Kernel("adam_factors", _FACTORS, always=True), reads, {"out": out}, 2)
     return out
 
 
@@ -93,21 +96,21 @@ fn hash4(words: vec4<u32>) -> vec4<u32> {{
 }}
 """
 _NOISE = f"""
-  let words = hash4(vec4<u32>(i, u32(key[0]), u32(key[1]), 0u));
+  let words = hash4(vec4<u32>(i, u32(key(0u)), u32(key(1u)), 0u));
   let u = (vec4<f32>(words >> vec4<u32>(8u)) + 0.5) * {2.0**-24};
   let r = sqrt(-2.0 * log(u.x)); let s = sqrt(-2.0 * log(u.z));
-  let turn = {2 * math.pi};
-  let normal = vec3<f32>(r * cosine(turn * u.y), r * sine(turn * u.y), s * cosine(turn * u.w));
-  let raw = vec4<f32>(quats[4u * i], quats[4u * i + 1u], quats[4u * i + 2u], quats[4u * i + 3u]);
-  let mean = vec3<f32>(means[3u * i], means[3u * i + 1u], means[3u * i + 2u]);
+  let whole = {2 * math.pi};
+  let normal = vec3<f32>(r * cosine(whole * u.y), r * sine(whole * u.y), s * cosine(whole * u.w));
+  let raw = vec4<f32>(quats(4u * i), quats(4u * i + 1u), quats(4u * i + 2u), quats(4u * i + 3u));
+  let mean = vec3<f32>(means(3u * i), means(3u * i + 1u), means(3u * i + 2u));
   let q = raw / length(raw);
   let w = q.x; let x = q.y; let y = q.z; let z = q.w;
   let axes = mat3x3<f32>(
     1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y),
     2.0 * (x * y - w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z + w * x),
     2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y));
-  let scale = vec3<f32>(scales[3u * i], scales[3u * i + 1u], scales[3u * i + 2u]);
-  let gate = amount[0] / (1.0 + exp({nx.NOISE_STEEPNESS} * (opacities[i] - {1 - nx.NOISE_MIDDLE})));
+  let scale = vec3<f32>(scales(3u * i), scales(3u * i + 1u), scales(3u * i + 2u));
+  let gate = amount(0u) / (1.0 + exp({nx.NOISE_STEEPNESS} * (opacities(i) - {1 - nx.NOISE_MIDDLE})));
   let moved = mean + axes * (gate * scale * scale * (transpose(axes) * normal));
   let good = dot(raw, raw) > 0.0 && is_finite(moved.x) && is_finite(moved.y) && is_finite(moved.z);
   next_out[3u * i] = select(mean.x, moved.x, good);
@@ -119,4 +122,5 @@ def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]
     """A splat_noise node."""
     reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
     functions = shader_text("special") + shader_text("trigonometry") + _HASH
-    gpu.each("splat_noise", _NOISE, reads, {"next_out": out[0]}, x[0].shape[0], functions=functions)
+    kernel = Kernel("splat_noise", _NOISE, functions, overwrites=(("next_out", "means"),))
+    gpu.each(kernel, reads, {"next_out": out[0]}, x[0].shape[0])

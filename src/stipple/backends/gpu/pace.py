@@ -1,4 +1,4 @@
-"""How much work is handed over at a time."""
+"""How much work is submitted at a time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _SHORT = 0.05
 
 
 class Pace:
-    """``most`` dispatches go into one submission: few while they take long, for watchdogs end command buffers of
+    """``current`` dispatches go into one submission: few while they take long, for watchdogs end command buffers of
     seconds, and all of a step where they are quick, for each submission costs the host."""
 
-    limit = 400
-    """What ``most`` never exceeds."""
+    maximum = 400
+    """What ``current`` never exceeds."""
 
     def __init__(self) -> None:
-        self.most = _FIRST
+        self.current = _FIRST
         self._began = 0.0
         self._submissions = self._dispatches = 0
 
     def submitted(self, dispatches: int, now: float) -> None:
-        """So many dispatches were handed over, at a time in seconds."""
+        """So many dispatches were submitted, at a time in seconds."""
         if not self._submissions:
             self._began = now
         self._submissions += 1
@@ -32,7 +32,7 @@ class Pace:
             return
         each = (now - self._began) / self._submissions
         if each > _LONG:
-            self.most = max(1, self._dispatches // self._submissions // 2)
+            self.current = max(1, self._dispatches // self._submissions // 2)
         elif each < _SHORT:
-            self.most = min(self.limit, 2 * self.most)
+            self.current = min(self.maximum, 2 * self.current)
         self._submissions = self._dispatches = 0

@@ -9,7 +9,9 @@ from string import Template
 from stipple.backends.gpu.binning import lists_of
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.constants import Attrs, constants
-from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.driver import WORKGROUP
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.gpu.loops import parts_of, tile_parts
 from stipple.backends.gpu.reduction import reduce
 from stipple.backends.gpu.structure import fill
@@ -49,8 +51,8 @@ _RESUME = """
     for (var c = 0u; c < CHANNELS; c++) { color[c] = rgba[at * (CHANNELS + 1u) + c]; }
   }"""
 _LEAVE = "\n  states[at] = select(i32(steps), select(-1, -2, over), done);"
-_WHOLE = {"resume": "", "behind": "t * background[c]", "leave": ""}
-_IN_PARTS = {"resume": _RESUME, "behind": "select(0.0, t * background[c], P.ends == 1u)", "leave": _LEAVE}
+_WHOLE = {"resume": "", "behind": "t * background(c)", "leave": ""}
+_IN_PARTS = {"resume": _RESUME, "behind": "select(0.0, t * background(c), P.ends == 1u)", "leave": _LEAVE}
 
 
 def _forward_rounds(channels: int) -> int:
@@ -64,30 +66,30 @@ def rasterize(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs) -> list[GpuBuffer]
     means2d = x[0]
     height, width, channels = attrs["height"], attrs["width"], x[2].shape[1]
     made = {
-        "rgba": gpu.allocate((height, width, channels + 1), DType.F32),
-        "depth": gpu.allocate((height, width), DType.F32),
-        "transmittance": gpu.allocate((height, width), DType.F32),
-        "last_ids": gpu.allocate((height, width), DType.I32),
+        "rgba": gpu.memory.allocate((height, width, channels + 1), DType.F32),
+        "depth": gpu.memory.allocate((height, width), DType.F32),
+        "transmittance": gpu.memory.allocate((height, width), DType.F32),
+        "last_ids": gpu.memory.allocate((height, width), DType.I32),
     }
     most = attrs["max_splat_steps"]
     writes = dict(made)
     if most:
-        writes["cuts"] = gpu.allocate((height, width), DType.F32)
+        writes["cuts"] = gpu.memory.allocate((height, width), DType.F32)
     cut = "  cuts[at] = select(0.0, 1.0, over);" if most else ""
     params = _raster_params(attrs, means2d.shape[0])
     params |= {"threshold": float(attrs["transmittance_threshold"]), "most_steps": most}
     reads = dict(zip((*_PREPARED, "background", "tile_ranges", "sorted_ids"), x[:8], strict=True))
     parts = tile_parts(gpu, x[6], x[7].size, _forward_rounds(channels))
     if len(parts) > 1:
-        writes["states"] = gpu.allocate((height, width), DType.I32)
+        writes["states"] = gpu.memory.allocate((height, width), DType.I32)
     code = _raster_code(attrs, channels, "rasterize", cut=cut, **(_IN_PARTS if len(parts) > 1 else _WHOLE))
     for skip, length in parts:
         params |= {"skip": skip, "part": length, "ends": int(skip == parts[-1].skip)}
-        gpu.run("rasterize", code, reads, writes, params, int(params["groups"]))
+        gpu.run(Kernel("rasterize", code), reads, writes, int(params["groups"]), params)
     if most:
-        total = gpu.allocate((), DType.F32)
+        total = gpu.memory.allocate((), DType.F32)
         reduce(gpu, "sum", writes["cuts"], (0, 1), total)
-        if number := int(gpu.download(total)):
+        if number := int(gpu.memory.download(total)):
             warnings.warn(
                 f"splat_rasterize: max_splat_steps = {most} cut {number} of {height * width} pixels",
                 LimitWarning,
@@ -103,7 +105,7 @@ _RAY_VALUES = """
   v[8] = 2.0 * v_ratio * dx * dy; v[9] = v_ratio * dy * dy;
   v_dx += 2.0 * v_ratio * (r.x + r.z * dx + r.w * dy);
   v_dy += 2.0 * v_ratio * (r.y + r.w * dx + s_last[slot] * dy);"""
-_SLOT = "slots[(u32(emission[entry]) * SUB * SUB + place.sub) * VALUES + $value] = sum;"
+_SLOT = "slots[(u32(emission(u32(entry))) * SUB * SUB + place.sub) * VALUES + $value] = sum;"
 _BUILTINS = """,
         @builtin(subgroup_id) sg: u32, @builtin(subgroup_invocation_id) lane: u32, @builtin(num_subgroups) sgs: u32"""
 _GATHER_SUBGROUPS = """
@@ -146,7 +148,7 @@ _GATHER_PLAIN = """
 
 
 _RESUME_BACKWARD = """
-    if (end < front + count && last_ids[at] >= end) {  // what is behind was gone through before
+    if (end < front + count && last_ids(at) >= end) {  // what is behind was gone through before
       t = states[2u * at]; behind = states[2u * at + 1u];
     }"""
 _LEAVE_BACKWARD = """
@@ -167,7 +169,7 @@ def _backward_rounds(channels: int, values: int) -> int:
 def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
     """How a workgroup adds up the gradients of its pixels: by subgroups where there are any and their sums fit."""
     parts = {"ray": _RAY_VALUES if ray else ""}
-    subgroups = WORKGROUP // gpu.subgroup_size if gpu.subgroup_size else 0
+    subgroups = WORKGROUP // gpu.driver.subgroup_size if gpu.driver.subgroup_size else 0
     if 0 < values * subgroups <= _CELLS:
         mini = min(_MOST_MINI, _CELLS // (values * subgroups))
         constants = f"const MINI: u32 = {mini}u;\nconst SUBGROUPS: u32 = {subgroups}u;\n"
@@ -184,11 +186,11 @@ def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
 
 _ADD_UP = """
   let rank = i / P.values; let k = i % P.values;
-  let g = u32(order[rank]);
+  let g = u32(order(rank));
   var sum = 0.0;
-  let last = min(u32(offsets[rank + 1u]), P.entries) * P.subs;
-  let start = min(u32(offsets[rank]) * P.subs + P.skip, last);
-  for (var e = start; e < min(start + P.part, last); e++) { sum += slots[e * P.values + k]; }
+  let last = min(u32(offsets(rank + 1u)), P.entries) * P.subs;
+  let start = min(u32(offsets(rank)) * P.subs + P.skip, last);
+  for (var e = start; e < min(start + P.part, last); e++) { sum += slots(e * P.values + k); }
   if (k < 2u) { v_means2d[2u * g + k] = sum; }
   else if (k < 2u + P.conic) { v_conics[P.conic * g + k - 2u] = sum; }
   else if (k == 2u + P.conic) { v_opacities[g] = sum; }
@@ -204,7 +206,7 @@ def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Seq
     count, channels, conic = means2d.shape[0], colors.shape[1], conics.shape[1]
     lists = lists_of(gpu, ids, count)
     values, subs = 6 + conic + channels, (-(-attrs["tile_size"] // _SIDE)) ** 2
-    slots = gpu.allocate((ids.size * subs, values), DType.F32)
+    slots = gpu.memory.allocate((ids.size * subs, values), DType.F32)
     fill(gpu, slots, 0.0)
     params = _raster_params(attrs, count)
     in_parts = tile_parts(gpu, x[6], ids.size, _backward_rounds(channels, values))
@@ -212,7 +214,7 @@ def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Seq
     writes = {"slots": slots}
     if len(in_parts) > 1:
         parts |= {"resume": _RESUME_BACKWARD, "leave": _LEAVE_BACKWARD}
-        writes["states"] = gpu.allocate((attrs["height"], attrs["width"], 2), DType.F32)
+        writes["states"] = gpu.memory.allocate((attrs["height"], attrs["width"], 2), DType.F32)
     code = f"const VALUES: u32 = {values}u;\n" + _raster_code(attrs, channels, "rasterize_backward", **parts)
     reads = dict(zip((*_PREPARED, "background", "tile_ranges", "sorted_ids"), x[:8], strict=True))
     reads |= {
@@ -220,31 +222,31 @@ def rasterize_backward(gpu: Gpu, x: Sequence[GpuBuffer], attrs: Attrs, used: Seq
         "emission": lists.emission,
     }  # fmt: skip
     for skip, length in reversed(in_parts if ids.size else []):
-        gpu.run(
-            "rasterize_backward", code, reads, writes, {**params, "skip": skip, "part": length}, int(params["groups"])
-        )
-    made = {
-        "v_means2d": gpu.allocate(means2d.shape, DType.F32), "v_conics": gpu.allocate(conics.shape, DType.F32),
-        "v_colors": gpu.allocate(colors.shape, DType.F32), "v_opacities": gpu.allocate((count,), DType.F32),
-        "v_depths": gpu.allocate((count,), DType.F32), "v_abs": gpu.allocate((count, 2), DType.F32),
+        part = {**params, "skip": skip, "part": length}
+        gpu.run(Kernel("rasterize_backward", code), reads, writes, int(params["groups"]), part)
+    shapes = {
+        "v_means2d": (count, 2), "v_conics": conics.shape, "v_colors": colors.shape, "v_opacities": (count,),
+        "v_depths": (count,), "v_abs": (count, 2),
     }  # fmt: skip
+    made = {name: gpu.memory.allocate(shape, DType.F32) for name, shape in shapes.items()}
     numbers: dict[str, int | float] = {
         "values": values, "conic": conic, "channels": channels, "subs": subs, "entries": ids.size
     }  # fmt: skip
     reads = {"slots": slots, "order": lists.order, "offsets": lists.offsets}
     columns, rows = (-(-attrs[n] // attrs["tile_size"]) for n in ("width", "height"))
-    most = min(ids.size, columns * rows) if "lists" in ids.notes else ids.size  # entries of a Gaussian
+    most = min(ids.size, columns * rows) if "lists" in ids.derived else ids.size  # entries of a Gaussian
     for skip, length in parts_of(gpu, most * subs, 1):
         body = _ADD_UP.replace("= sum;", "+= sum;") if skip else _ADD_UP
-        gpu.each("add_up_entries", body, reads, made, count * values, {**numbers, "skip": skip, "part": length})
-    v_background = gpu.allocate((channels,), DType.F32)
+        part = {**numbers, "skip": skip, "part": length}
+        gpu.each(Kernel("add_up_entries", body), reads, made, count * values, part)
+    v_background = gpu.memory.allocate((channels,), DType.F32)
     if used[5]:
-        seen = gpu.allocate((transmittance.size, channels), DType.F32)
+        seen = gpu.memory.allocate((transmittance.size, channels), DType.F32)
         body = (
-            "  let p = i / P.channels;\n  out[i] = v_rgba[p * (P.channels + 1u) + i % P.channels] * transmittance[p];"
+            "  let p = i / P.channels;\n  out[i] = v_rgba(p * (P.channels + 1u) + i % P.channels) * transmittance(p);"
         )
         reads = {"v_rgba": v_rgba, "transmittance": transmittance}
-        gpu.each("background_seen", body, reads, {"out": seen}, seen.size, {"channels": channels})
+        gpu.each(Kernel("visible_background", body), reads, {"out": seen}, seen.size, {"channels": channels})
         reduce(gpu, "sum", seen, (0,), v_background)
     ordered = [made[n] for n in ("v_means2d", "v_conics", "v_colors", "v_opacities", "v_depths")]
     return [*ordered, v_background, made["v_abs"]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer, stored
-from stipple.backends.gpu.memory import rounded
+from stipple.backends.gpu.pool import rounded
 
 Array = np.ndarray
 _KEPT = 16 << 20
@@ -24,7 +24,7 @@ class Readback:
         self._raw: Any = None
 
     def copy(self, encoder: Any, buffers: Sequence[GpuBuffer]) -> None:
-        """Have the buffers copied by what ``encoder`` hands over."""
+        """Have the buffers copied by what ``encoder`` records."""
         size = sum(4 * b.size for b in buffers)
         if self._raw is None or self._raw.size < size:
             self._raw = None
@@ -38,9 +38,9 @@ class Readback:
         raw, self._raw = self._raw, None  # a buffer that cannot be mapped is not used again
         raw.map_sync("READ")
         try:
-            seen = raw.read_mapped(copy=False)
+            mapped = raw.read_mapped(copy=False)
             arrays = [
-                np.frombuffer(seen, stored(b.dtype), b.size, start).reshape(b.shape).copy()
+                np.frombuffer(mapped, stored(b.dtype), b.size, start).reshape(b.shape).copy()
                 for b, start in zip(buffers, _starts(buffers), strict=False)
             ]
         finally:
@@ -52,15 +52,15 @@ class Readback:
 
 def batches(buffers: Sequence[GpuBuffer], largest: int) -> list[list[GpuBuffer]]:
     """The buffers in their order, as many at a time as ``largest`` bytes hold."""
-    made: list[list[GpuBuffer]] = []
-    room = 0
+    parts: list[list[GpuBuffer]] = []
+    free = 0
     for buffer in buffers:
-        if not made or 4 * buffer.size > room:
-            made.append([])
-            room = largest
-        made[-1].append(buffer)
-        room -= 4 * buffer.size
-    return made
+        if not parts or 4 * buffer.size > free:
+            parts.append([])
+            free = largest
+        parts[-1].append(buffer)
+        free -= 4 * buffer.size
+    return parts
 
 
 def _starts(buffers: Sequence[GpuBuffer]) -> list[int]:

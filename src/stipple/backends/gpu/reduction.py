@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from string import Template
+from typing import NamedTuple
 
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import WORKGROUP, Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.driver import WORKGROUP
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.gpu.structure import strides_of
 from stipple.ir.graph import Node
 
 Dims = Mapping[str, int]
 _SHORT = 64
 _CHUNK = 4096
-_LONGEST = 256 * 16_384
+LONGEST = 256 * 16_384
 """Terms of an element of a product that are added up at a time; see loops.py."""
 
 _OPERATIONS = {
@@ -23,7 +27,18 @@ _OPERATIONS = {
 }
 """What each begins with, and how it joins two."""
 
-_WIDE = """
+_THREAD = """
+  var rest = i; var start = 0u;
+$outer
+  var total = $identity;
+  for (var k = 0u; k < P.inner; k++) {
+    var left = k; var at = start;
+$inner
+    let a = total; let b = source(at);
+    total = $join;
+  }
+  out[i] = total * P.factor;"""
+_WORKGROUP = """
 fn join(a: f32, b: f32) -> f32 { return $join; }
 var<workgroup> partial: array<f32, 256>;
 @compute @workgroup_size(256)
@@ -40,7 +55,7 @@ $outer
   for (var k = chunk * P.chunk + lid; k < last; k += 256u) {
     var left = k; var at = start;
 $inner
-    total = join(total, source[at]);
+    total = join(total, source(at));
   }
   partial[lid] = total;
   workgroupBarrier();
@@ -51,6 +66,18 @@ $inner
   if (lid == 0u) { out[group] = partial[0] * P.factor; }
 }
 """
+
+
+class _Reduction(NamedTuple):
+    """What one dispatch reduces: lengths and strides of the axes that stay and of those that go, ``terms`` elements for
+    each result, in so many chunks, which are results of their own. Results are multiplied by ``factor``."""
+
+    op: str
+    outer: Sequence[tuple[int, int]]
+    inner: Sequence[tuple[int, int]]
+    terms: int
+    chunks: int
+    factor: float
 
 
 def reduce(gpu: Gpu, op: str, source: GpuBuffer, axes: Sequence[int], out: GpuBuffer, factor: float = 1.0) -> None:
@@ -65,24 +92,14 @@ def reduce(gpu: Gpu, op: str, source: GpuBuffer, axes: Sequence[int], out: GpuBu
     while chunks > 1 and chunks * out.size > 4 * WORKGROUP * WORKGROUP:
         chunks = -(-chunks // 2)
     if chunks == 1:
-        _dispatch(gpu, op, source, out, outer, inner, count, 1, factor)
+        _dispatch(gpu, _Reduction(op, outer, inner, count, 1, factor), source, out)
         return
-    parts = gpu.allocate((out.size, chunks), source.dtype)
-    _dispatch(gpu, op, source, parts, outer, inner, count, chunks, 1.0)
-    _dispatch(gpu, op, parts, out, [(out.size, chunks)], [(chunks, 1)], chunks, 1, factor)
+    parts = gpu.memory.allocate((out.size, chunks), source.dtype)
+    _dispatch(gpu, _Reduction(op, outer, inner, count, chunks, 1.0), source, parts)
+    _dispatch(gpu, _Reduction(op, [(out.size, chunks)], [(chunks, 1)], chunks, 1, factor), parts, out)
 
 
-def _dispatch(
-    gpu: Gpu,
-    op: str,
-    source: GpuBuffer,
-    out: GpuBuffer,
-    outer: Sequence[tuple[int, int]],
-    inner: Sequence[tuple[int, int]],
-    count: int,
-    chunks: int,
-    factor: float,
-) -> None:
+def _dispatch(gpu: Gpu, work: _Reduction, source: GpuBuffer, out: GpuBuffer) -> None:
     params: dict[str, int | float] = {}
 
     def walk(axes: Sequence[tuple[int, int]], tag: str, rest: str, at: str) -> str:
@@ -92,30 +109,21 @@ def _dispatch(
             lines.append(f"  {at} += ({rest} % P.{tag}n{k}) * P.{tag}s{k}; {rest} = {rest} / P.{tag}n{k};")
         return "\n".join(lines)
 
-    identity, join = _OPERATIONS[op]
-    functions = "" if op == "sum" else shader_text("special")
-    code = {"outer": walk(outer, "o", "rest", "start"), "inner": walk(inner, "i", "left", "at")}
-    outputs = out.size // chunks if chunks > 1 else out.size
-    if count <= _SHORT and chunks == 1:
-        body = f"""  var rest = i; var start = 0u;
-{code["outer"]}
-  var total = {identity};
-  for (var k = 0u; k < P.inner; k++) {{
-    var left = k; var at = start;
-{code["inner"]}
-    let a = total; let b = source[at];
-    total = {join};
-  }}
-  out[i] = total * P.factor;"""
-        params |= {"inner": count, "factor": float(factor)}
-        gpu.each(f"short_{op}", body, {"source": source}, {"out": out}, outputs, params, functions)
-        return
-    text = functions + _WIDE.replace("$join", join).replace("$identity", identity)
-    text = text.replace("$outer", code["outer"]).replace("$inner", code["inner"])
-    params |= {
-        "outputs": outputs, "chunks": chunks, "chunk": -(-count // chunks), "inner": count, "factor": float(factor)
+    identity, join = _OPERATIONS[work.op]
+    parts = {
+        "identity": identity, "join": join,
+        "outer": walk(work.outer, "o", "rest", "start"), "inner": walk(work.inner, "i", "left", "at"),
     }  # fmt: skip
-    gpu.run(f"wide_{op}", text, {"source": source}, {"out": out}, params, outputs * chunks)
+    functions = "" if work.op == "sum" else shader_text("special")
+    params |= {"inner": work.terms, "factor": float(work.factor)}
+    outputs = out.size // work.chunks
+    if work.terms <= _SHORT and work.chunks == 1:
+        kernel = Kernel(f"short_{work.op}", Template(_THREAD).substitute(parts), functions)
+        gpu.each(kernel, {"source": source}, {"out": out}, outputs, params)
+        return
+    kernel = Kernel(f"wide_{work.op}", Template(_WORKGROUP).substitute(parts), functions)
+    params |= {"outputs": outputs, "chunks": work.chunks, "chunk": -(-work.terms // work.chunks)}
+    gpu.run(kernel, {"source": source}, {"out": out}, outputs * work.chunks, params)
 
 
 def sum_(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
@@ -131,7 +139,17 @@ def extreme(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffe
     reduce(gpu, node.op, x[0], node.attrs["axes"], out[0])
 
 
-_PRODUCT = """
+_PRODUCT = Kernel(
+    "matmul",
+    """
+  let row = i / P.columns; let column = i % P.columns;
+  var total = 0.0;
+  for (var k = 0u; k < P.inner; k++) { total += a(row * P.inner + k) * b(k * P.columns + column); }
+  out[i] = total;""",
+)
+_LONG_PRODUCT = Kernel(
+    "matmul_long",
+    """
 var<workgroup> partial: array<f32, 256>;
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -140,7 +158,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   if (o >= P.rows * P.columns) { return; }
   let row = o / P.columns; let column = o % P.columns;
   var total = 0.0;
-  for (var k = P.first + lid; k < P.end; k += 256u) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
+  for (var k = P.first + lid; k < P.end; k += 256u) { total += a(row * P.inner + k) * b(k * P.columns + column); }
   partial[lid] = total;
   workgroupBarrier();
   for (var width = 128u; width > 0u; width = width / 2u) {
@@ -151,7 +169,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if (P.first == 0u) { out[o] = partial[0]; } else { out[o] += partial[0]; }
   }
 }
-"""
+""",
+)
 
 
 def matmul(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
@@ -160,12 +179,8 @@ def matmul(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
     params: dict[str, int | float] = {"rows": rows, "inner": inner, "columns": columns}
     if inner > 4 * _SHORT:
-        for first in range(0, inner, _LONGEST):
-            params |= {"first": first, "end": min(first + _LONGEST, inner)}
-            gpu.run("matmul_long", _PRODUCT, {"a": a, "b": b}, {"out": out[0]}, params, rows * columns)
+        for first in range(0, inner, LONGEST):
+            params |= {"first": first, "end": min(first + LONGEST, inner)}
+            gpu.run(_LONG_PRODUCT, {"a": a, "b": b}, {"out": out[0]}, rows * columns, params)
         return
-    body = """  let row = i / P.columns; let column = i % P.columns;
-  var total = 0.0;
-  for (var k = 0u; k < P.inner; k++) { total += a[row * P.inner + k] * b[k * P.columns + column]; }
-  out[i] = total;"""
-    gpu.each("matmul", body, {"a": a, "b": b}, {"out": out[0]}, rows * columns, params)
+    gpu.each(_PRODUCT, {"a": a, "b": b}, {"out": out[0]}, rows * columns, params)

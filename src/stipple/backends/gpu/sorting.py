@@ -7,7 +7,8 @@ in order, and within one the workgroups in order) says where each begins, and ev
 from __future__ import annotations
 
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.ir.dtype import DType
 
 _BLOCK = 1024
@@ -23,7 +24,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   var own = array<i32, 4>();
   var sum = 0u;
   for (var k = 0u; k < ITEMS; k++) {
-    if (first + k < P.count) { own[k] = values[first + k]; }
+    if (first + k < P.count) { own[k] = values(first + k); }
     sum += u32(own[k]);
   }
   let placed = exclusive(lid, sum);
@@ -47,7 +48,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   workgroupBarrier();
   for (var k = 0u; k < ITEMS; k++) {
     let at = group * BLOCK + k * 256u + lid;
-    if (at < count) { atomicAdd(&digits[(u32(keys[at]) >> P.shift) & 15u], 1u); }
+    if (at < count) { atomicAdd(&digits[(u32(keys(at)) >> P.shift) & 15u], 1u); }
   }
   workgroupBarrier();
   if (lid < 16u && group < P.groups) { counts[lid * P.groups + group] = i32(atomicLoad(&digits[lid])); }
@@ -73,7 +74,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   var own = array<u32, 4>();
   for (var k = 0u; k < ITEMS; k++) {
     if (first + k < count) {
-      own[k] = (u32(keys[first + k]) >> P.shift) & 15u;
+      own[k] = (u32(keys(first + k)) >> P.shift) & 15u;
       counters[(own[k] & 7u) * 256u + lid] += 1u << (own[k] / 8u * 16u);
     }
   }
@@ -93,46 +94,43 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
       let digit = own[k];
       var rank = occurrences(digit, lid) - occurrences(digit, 0u);
       for (var j = 0u; j < k; j++) { rank += u32(own[j] == digit); }
-      let place = u32(starts[digit * P.groups + group]) + rank;
-      out_keys[place] = keys[first + k];
-      out_values[place] = values[first + k];
+      let place = u32(starts(digit * P.groups + group)) + rank;
+      out_keys[place] = keys(first + k);
+      out_values[place] = values(first + k);
     }
   }
 }
 """
 
 
+_PAD = Kernel("pad_one", "  if (i + 1u < P.count) { out[i] = values(i); } else { out[i] = 0; }")
+_ADD_STARTS = Kernel("scan_add", "  out[i] += starts(i / 1024u);")
+
+
 def exclusive_sum(gpu: Gpu, values: GpuBuffer) -> GpuBuffer:
     """Sums [n + 1] of all elements before each, the last of all; i32."""
     count = values.size
-    whole = gpu.allocate((count + 1,), DType.I32)
-    padded = gpu.allocate((count + 1,), DType.I32)
-    body = "  if (i + 1u < P.count) { out[i] = values[i]; } else { out[i] = 0; }"
-    gpu.each("pad_one", body, {"values": values}, {"out": padded}, count + 1)
+    whole = gpu.memory.allocate((count + 1,), DType.I32)
+    padded = gpu.memory.allocate((count + 1,), DType.I32)
+    gpu.each(_PAD, {"values": values}, {"out": padded}, count + 1)
     _scan(gpu, padded, whole)
     return whole
 
 
 def _scan(gpu: Gpu, values: GpuBuffer, out: GpuBuffer) -> None:
     groups = -(-values.size // _BLOCK)
-    totals = gpu.allocate((groups,), DType.I32)
-    code = shader_text("sort") + _SCAN
-    gpu.run(
-        "scan",
-        code,
-        {"values": values},
-        {"out": out, "totals": totals},
-        {"count": values.size, "groups": groups},
-        groups,
-    )
+    totals = gpu.memory.allocate((groups,), DType.I32)
+    kernel = Kernel("scan", _SCAN, shader_text("sort"))
+    params = {"count": values.size, "groups": groups}
+    gpu.run(kernel, {"values": values}, {"out": out, "totals": totals}, groups, params)
     if groups > 1:
-        starts = gpu.allocate((groups,), DType.I32)
+        starts = gpu.memory.allocate((groups,), DType.I32)
         _scan(gpu, totals, starts)
-        gpu.each("scan_add", "  out[i] += starts[i / 1024u];", {"starts": starts}, {"out": out}, values.size)
+        gpu.each(_ADD_STARTS, {"starts": starts}, {"out": out}, values.size)
 
 
 _ALL = "fn sorted_count() -> u32 { return P.count; }\n"
-_SOME = "fn sorted_count() -> u32 { return min(u32(sums[P.last]), P.count); }\n"
+_SOME = "fn sorted_count() -> u32 { return min(u32(sums(P.last)), P.count); }\n"
 
 
 def sort_pairs(
@@ -148,16 +146,18 @@ def sort_pairs(
     groups = -(-count // _BLOCK)
     if not count:
         return keys, values
-    other_keys, other_values = gpu.allocate(keys.shape, DType.I32), gpu.allocate(values.shape, DType.I32)
-    counts, starts = gpu.allocate((_RADIX * groups,), DType.I32), gpu.allocate((_RADIX * groups,), DType.I32)
+    allocate = gpu.memory.allocate
+    other_keys, other_values = allocate(keys.shape, DType.I32), allocate(values.shape, DType.I32)
+    counts, starts = allocate((_RADIX * groups,), DType.I32), allocate((_RADIX * groups,), DType.I32)
     common = (_ALL if sums is None else _SOME) + shader_text("sort")
+    count_digits, move = Kernel("radix_count", _COUNT, common), Kernel("radix_move", _MOVE, common)
     known = {} if sums is None else {"sums": sums}
     for shift in range(0, bits, _DIGIT_BITS):
         params = {"count": count, "groups": groups, "shift": shift, "last": 0 if sums is None else sums.size - 1}
-        gpu.run("radix_count", common + _COUNT, {"keys": keys, **known}, {"counts": counts}, params, groups)
+        gpu.run(count_digits, {"keys": keys, **known}, {"counts": counts}, groups, params)
         _scan(gpu, counts, starts)
         reads = {"keys": keys, "values": values, "starts": starts, **known}
         writes = {"out_keys": other_keys, "out_values": other_values}
-        gpu.run("radix_move", common + _MOVE, reads, writes, params, groups)
+        gpu.run(move, reads, writes, groups, params)
         keys, values, other_keys, other_values = other_keys, other_values, keys, values
     return keys, values

@@ -1,4 +1,4 @@
-"""A device's stream of work: recorded dispatch by dispatch, and handed over when a result is wanted."""
+"""A device's stream of commands: recorded dispatch by dispatch, and submitted when a result is wanted."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from stipple.backends.gpu.failures import Failures
+from stipple.backends.gpu.driver import Driver
 from stipple.backends.gpu.pace import Pace
 from stipple.backends.gpu.timing import KernelClock, KernelTime
 
 _MAX_GROUPS = 65535
 
 
-class Stream:
-    """What was dispatched and not handed over yet. ``handed_over`` is called after each hand-over.
+class CommandStream:
+    """What was dispatched and not submitted yet. ``submitted`` is called after each submission.
 
-    ``submits`` counts how often work was handed over, ``waits`` how often the host waited for results; ``waited`` is
-    how many seconds both took.
+    ``submits`` counts the submissions, ``waits`` how often the host waited for results; ``waited`` is how many seconds
+    both took.
     """
 
-    def __init__(self, wgpu: Any, device: Any, failures: Failures, handed_over: Callable[[], None]) -> None:
-        self._wgpu, self._device, self._failures, self._handed_over = wgpu, device, failures, handed_over
+    def __init__(self, driver: Driver, submitted: Callable[[], None]) -> None:
+        self._driver, self._submitted = driver, submitted
         self._encoder: Any = None
         self._pass: Any = None
         self._pending = 0
@@ -39,7 +39,7 @@ class Stream:
         across = min(groups, _MAX_GROUPS)
         self._pass.dispatch_workgroups(across, -(-groups // across), 1)
         self._pending += 1
-        if self._pending >= self.pace.most:
+        if self._pending >= self.pace.current:
             self.flush()
 
     def _open_pass(self, name: str, raws: Sequence[Any]) -> None:
@@ -53,14 +53,14 @@ class Stream:
     def encoder(self) -> Any:
         """An encoder that is in no pass, behind all that was dispatched."""
         if self._encoder is None:
-            self._encoder = self._device.create_command_encoder()
+            self._encoder = self._driver.device.create_command_encoder()
         if self._pass is not None:
             self._pass.end()
             self._pass = None
         return self._encoder
 
     def flush(self) -> None:
-        """Hand over what was dispatched."""
+        """Submit what was dispatched."""
         if self._encoder is None:
             return
         ended, encoder = self._pass, self._encoder
@@ -68,20 +68,20 @@ class Stream:
         self.pace.submitted(self._pending, time.perf_counter())
         self._pending = 0
         self.submits += 1
-        with self._failures.telling("the device failed"):
+        with self._driver.failures.reported("the device failed"):
             if ended is not None:
                 ended.end()
             if self._clock is not None:
                 self._clock.resolve(encoder)
             with self._counted():  # software devices return when all before has ended
-                self._device.queue.submit([encoder.finish()])
+                self._driver.device.queue.submit([encoder.finish()])
             if self._clock is not None:
                 self._clock.read()
-        self._handed_over()
+        self._submitted()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits until all that was handed over has ended."""
+        """Around what waits until all that was submitted has ended."""
         with self._counted():
             yield
         self.pace.done(time.perf_counter())
@@ -100,7 +100,7 @@ class Stream:
         """Times of the kernels dispatched inside; the list is filled at the end."""
         times: list[KernelTime] = []
         self.flush()
-        self._clock = KernelClock(self._wgpu, self._device, 2 * self.pace.limit)
+        self._clock = KernelClock(self._driver.wgpu, self._driver.device, 2 * self.pace.maximum)
         try:
             yield times
             self.flush()

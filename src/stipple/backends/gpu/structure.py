@@ -9,6 +9,8 @@ import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu
+from stipple.backends.gpu.kernels import Kernel
+from stipple.backends.gpu.memory import SMALL
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 
@@ -23,12 +25,29 @@ def strides_of(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
+_UNPACK = Kernel("unpack", "  out[i] = (packed_bytes(i / 4u) >> (8u * (i % 4u))) & 255u;", always=True)
+
+
+def upload(gpu: Gpu, array: np.ndarray, dtype: DType) -> GpuBuffer:
+    """A new buffer with an array's values. Many bytes travel four to a word and take a word each only on the device:
+    photos are large."""
+    if array.size <= SMALL or dtype.numpy.itemsize > 1:
+        return gpu.memory.upload(array, dtype)
+    data = np.ascontiguousarray(array, dtype.numpy).reshape(-1).view(np.uint8)
+    words = np.append(data, np.zeros(-data.size % 4, np.uint8)).view(np.int32)
+    packed = gpu.memory.upload_changing(words, DType.I32)
+    packed.wgsl = "u32"
+    out = gpu.memory.allocate(array.shape, dtype)
+    gpu.each(_UNPACK, {"packed_bytes": packed}, {"out": out}, out.size)
+    return out
+
+
 def fill(gpu: Gpu, out: GpuBuffer, value: float) -> None:
     """Set every element."""
     number = {"f32": "bitcast<f32>(P.bits)", "i32": "bitcast<i32>(P.bits)", "u32": "P.bits"}[out.wgsl]
     bits = np.array(value, np.float32 if out.dtype is DType.F32 else np.int64)
     word = int(bits.view(np.uint32)) if out.dtype is DType.F32 else int(bits) & 0xFFFFFFFF
-    gpu.each("fill", f"  out[i] = {number};", {}, {"out": out}, out.size, {"bits": word})
+    gpu.each(Kernel("fill", f"  out[i] = {number};"), {}, {"out": out}, out.size, {"bits": word})
 
 
 def copy(
@@ -49,8 +68,8 @@ def copy(
         lines.append(
             f"  {{ let c = rest % P.d{axis}; rest = rest / P.d{axis}; s += c * P.s{axis}; t += c * P.t{axis}; }}"
         )
-    lines.append("  target_[t] = source[s];")
-    gpu.each("copy", "\n".join(lines), {"source": source}, {"target_": target}, math.prod(shape), params)
+    lines.append("  target_[t] = source(s);")
+    gpu.each(Kernel("copy", "\n".join(lines)), {"source": source}, {"target_": target}, math.prod(shape), params)
 
 
 def full(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
@@ -91,27 +110,33 @@ def concat(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer
         start += part.shape[axis]
 
 
+_GATHER = Kernel(
+    "gather",
+    "  let row = u32(clamp(ids(i / P.width), 0, i32(P.rows) - 1));\n  out[i] = table(row * P.width + i % P.width);",
+)
+
+
 def gather(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
     table, ids = x
     width = math.prod(table.shape[1:])
-    body = (
-        "  let row = u32(clamp(ids[i / P.width], 0, i32(P.rows) - 1));\n  out[i] = table[row * P.width + i % P.width];"
-    )
     params = {"width": width, "rows": table.shape[0]}
-    gpu.each("gather", body, {"table": table, "ids": ids}, {"out": out[0]}, out[0].size, params)
+    gpu.each(_GATHER, {"table": table, "ids": ids}, {"out": out[0]}, out[0].size, params)
+
+
+_SCATTER_ADD = """  let row = i32(i / P.width);
+  var sum = base(i);
+  for (var k = P.first; k < P.end; k++) {
+    if (ids(k) == row) { sum += updates(k * P.width + i % P.width); }
+  }
+  out[i] = sum;"""
 
 
 def scatter_add(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
     """Each element looks through all indices: no atomics, one order of additions, meant for few of them."""
     base, ids, updates = x
     width = math.prod(base.shape[1:])
-    body = """  let row = i32(i / P.width);
-  var sum = base[i];
-  for (var k = P.first; k < P.end; k++) {
-    if (ids[k] == row) { sum += updates[k * P.width + i % P.width]; }
-  }
-  out[i] = sum;"""
+    kernel = Kernel("scatter_add", _SCATTER_ADD, overwrites=(("out", "base"),))
     for first in range(0, max(ids.size, 1), _ENTRIES):
         reads = {"base": out[0] if first else base, "ids": ids, "updates": updates}
         params = {"width": width, "first": first, "end": min(first + _ENTRIES, ids.size)}
-        gpu.each("scatter_add", body, reads, {"out": out[0]}, base.size, params)
+        gpu.each(kernel, reads, {"out": out[0]}, base.size, params)

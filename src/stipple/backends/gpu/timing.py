@@ -33,7 +33,7 @@ class KernelClock:
         self.times: list[KernelTime] = []
 
     def begin(self, name: str, size: int) -> dict[str, Any]:
-        """What the pass of the next dispatch is told to write."""
+        """What the pass of the next dispatch is to write."""
         first = 2 * len(self._begun)
         self._begun.append((name, size))
         return {

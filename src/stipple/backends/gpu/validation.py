@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.constants import MOST_CHANNELS
-from stipple.backends.gpu.device import Gpu, shader_text
+from stipple.backends.gpu.constants import MAX_CHANNELS
+from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.faults import FUNCTIONS, Explain
-from stipple.backends.gpu.kernels import Params
+from stipple.backends.gpu.kernels import Arrays, Kernel, Params, shader_text
 from stipple.backends.host import camera_check, checks
 from stipple.errors import DeviceError
 from stipple.ir.graph import Node
@@ -31,34 +32,36 @@ def check(gpu: Gpu, node: Node, x: Operands, dims: Mapping[str, int]) -> None:
         rule(gpu, node, x)
 
 
-def _look(
-    gpu: Gpu,
-    name: str,
-    body: str,
-    reads: Mapping[str, GpuBuffer],
-    count: int,
-    params: Params,
-    words: int,
-    explain: Explain,
-    functions: str = "",
-) -> None:
-    """Have the device look at ``count`` elements. The body may call ``fault(word, value)`` for words below ``words``,
-    each of which keeps its smallest value; ``explain`` tells what they mean."""
+class _Rule(NamedTuple):
+    """A check that the device makes of each element. The body may call ``fault(word, value)`` for words below
+    ``words``, each of which keeps its smallest value."""
+
+    name: str
+    body: str
+    words: int
+    functions: str = ""
+
+
+def _look(gpu: Gpu, rule: _Rule, reads: Arrays, count: int, explain: Explain, params: Params | None = None) -> None:
+    """Have the device check ``count`` elements; ``explain`` says what the words mean."""
     if not count:
         return
-    found = gpu.faults.expect(words, explain)
-    writes = {"board": found.board, "spoiled": gpu.spoiled()}
-    functions = shader_text("special") + FUNCTIONS + functions
-    gpu.each(
-        f"check_{name}", body, reads, writes, count, {**params, "board_start": found.start}, functions, always=True
-    )
+    check = gpu.runs.faults.expect(rule.words, explain)
+    writes = {"board": check.board, "unusable": gpu.runs.unusable()}
+    functions = shader_text("special") + FUNCTIONS + rule.functions
+    kernel = Kernel(f"check_{rule.name}", rule.body, functions, always=True)
+    gpu.each(kernel, reads, writes, count, {**(params or {}), "board_start": check.start})
 
 
-_FINITE = """
-  let bits = bitcast<u32>(x[i]);
-  if (is_nan(x[i])) { fault(0u, i32(i)); }
+_FINITE = _Rule(
+    "finite",
+    """
+  let bits = bitcast<u32>(x(i));
+  if (is_nan(x(i))) { fault(0u, i32(i)); }
   else if (bits == INFINITY) { fault(1u, i32(i)); }
-  else if (bits == (SIGN | INFINITY)) { fault(2u, i32(i)); }"""
+  else if (bits == (SIGN | INFINITY)) { fault(2u, i32(i)); }""",
+    words=3,
+)
 _NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
@@ -72,10 +75,12 @@ def _check_finite(gpu: Gpu, what: str, buffer: GpuBuffer) -> None:
         index = np.unravel_index(int(words[kind]), buffer.shape)
         return checks.finite_message(what, [int(n) for n in index], _NOT_FINITE[kind])
 
-    _look(gpu, "finite", _FINITE, {"x": buffer}, buffer.size, {}, 3, explain)
+    _look(gpu, _FINITE, {"x": buffer}, buffer.size, explain)
 
 
-_IDS = "  let id = ids[i];\n  if (id < 0 || id >= i32(P.rows)) { fault(0u, id); fault(1u, ~id); }"
+_IDS = _Rule(
+    "ids", "  let id = ids(i);\n  if (id < 0 || id >= i32(P.rows)) { fault(0u, id); fault(1u, ~id); }", words=2
+)
 
 
 def _check_ids(gpu: Gpu, node: Node, x: Operands) -> None:
@@ -87,7 +92,10 @@ def _check_ids(gpu: Gpu, node: Node, x: Operands) -> None:
     def explain(words: Array) -> str:
         return checks.ids_message(node.op, rows, int(words[0]), int(~words[1]))
 
-    _look(gpu, "ids", _IDS, {"ids": ids}, ids.size, {"rows": rows}, 2, explain)
+    _look(gpu, _IDS, {"ids": ids}, ids.size, explain, {"rows": rows})
+
+
+_STEP = _Rule("step", "  if (!(count_from_1(i) >= 1.0)) { fault(0u, bitcast<i32>(count_from_1(i))); }", words=1)
 
 
 def _check_step(gpu: Gpu, node: Node, x: Operands) -> None:
@@ -99,46 +107,53 @@ def _check_step(gpu: Gpu, node: Node, x: Operands) -> None:
     def explain(words: Array) -> str:
         return checks.step_message(node.op, float(words.view(np.float32)[0]))
 
-    body = "  if (!(step[i] >= 1.0)) { fault(0u, bitcast<i32>(step[i])); }"
-    _look(gpu, "step", body, {"step": step}, 1, {}, 1, explain)
+    _look(gpu, _STEP, {"count_from_1": step}, 1, explain)
 
 
-_RANGES = """
-  let start = ranges[2u * i]; let end = ranges[2u * i + 1u];
-  if (start < 0 || start > end || end > i32(P.entries)) { fault(0u, i32(i)); }"""
+_RANGES = _Rule(
+    "ranges",
+    """
+  let start = ranges(2u * i); let end = ranges(2u * i + 1u);
+  if (start < 0 || start > end || end > i32(P.entries)) { fault(0u, i32(i)); }""",
+    words=1,
+)
 
 
 def _check_rasterizer(gpu: Gpu, node: Node, x: Operands) -> None:
-    """Lists that this device has made are right."""
+    """What this device has computed itself is right."""
     _check_channels(gpu, node, x[2])
     gaussians, ranges, ids = x[0].shape[0], x[6], x[7]
     if ids.host is not None:
         checks.check_sorted_ids(ids.host, gaussians)
-    elif "lists" not in ids.notes:
-        message = checks.sorted_ids_message(gaussians)
-        _look(gpu, "ids", _IDS, {"ids": ids}, ids.size, {"rows": gaussians}, 2, lambda words: message)
+    elif node.operands.sorted_ids.node.op != "splat_prepare":
+        ids_message = checks.sorted_ids_message(gaussians)
+        _look(gpu, _IDS, {"ids": ids}, ids.size, lambda words: ids_message, {"rows": gaussians})
     if ranges.host is not None:
         checks.check_tile_ranges(ranges.host, ids.size)
-    elif ranges.notes.get("entries") != ids.size:
-        told = checks.tile_ranges_message(ids.size)
-        _look(gpu, "ranges", _RANGES, {"ranges": ranges}, ranges.shape[0], {"entries": ids.size}, 1, lambda words: told)
+    elif node.operands.tile_ranges.node is not node.operands.sorted_ids.node:
+        message = checks.tile_ranges_message(ids.size)
+        _look(gpu, _RANGES, {"ranges": ranges}, ranges.shape[0], lambda words: message, {"entries": ids.size})
 
 
-_CAMERA = """
-  var good = close(viewmat[12], 0.0) && close(viewmat[13], 0.0) && close(viewmat[14], 0.0) && close(viewmat[15], 1.0);
-  good = good && close(intrinsics[1], 0.0) && close(intrinsics[3], 0.0) && close(intrinsics[6], 0.0);
-  good = good && close(intrinsics[7], 0.0) && close(intrinsics[8], 1.0);
-  good = good && intrinsics[0] > 0.0 && intrinsics[4] > 0.0 && clip[0] > 0.0 && clip[0] < clip[1];
+_CAMERA = _Rule(
+    "camera",
+    """
+  var good = close(viewmat(12u), 0.0) && close(viewmat(13u), 0.0) && close(viewmat(14u), 0.0);
+  good = good && close(viewmat(15u), 1.0) && close(intrinsics(1u), 0.0) && close(intrinsics(3u), 0.0);
+  good = good && close(intrinsics(6u), 0.0) && close(intrinsics(7u), 0.0) && close(intrinsics(8u), 1.0);
+  good = good && intrinsics(0u) > 0.0 && intrinsics(4u) > 0.0 && clip(0u) > 0.0 && clip(0u) < clip(1u);
   if (!good) {
     fault(0u, 0);
-    for (var k = 0u; k < 16u; k++) { tell(1u + k, viewmat[k]); }
-    for (var k = 0u; k < 9u; k++) { tell(17u + k, intrinsics[k]); }
-    for (var k = 0u; k < 2u; k++) { tell(26u + k, clip[k]); }
-  }"""
-_CAMERA_FUNCTIONS = """
+    for (var k = 0u; k < 16u; k++) { report(1u + k, viewmat(k)); }
+    for (var k = 0u; k < 9u; k++) { report(17u + k, intrinsics(k)); }
+    for (var k = 0u; k < 2u; k++) { report(26u + k, clip(k)); }
+  }""",
+    words=28,
+    functions="""
 fn close(x: f32, wanted: f32) -> bool { return abs(x - wanted) <= 1e-8 + 1e-5 * wanted; }  // as NumPy's allclose
-fn tell(word: u32, x: f32) { atomicStore(&board[P.board_start + word], bitcast<i32>(x)); }
-"""
+fn report(word: u32, x: f32) { atomicStore(&board[P.board_start + word], bitcast<i32>(x)); }
+""",
+)
 
 
 def _check_projection(gpu: Gpu, node: Node, x: Operands) -> None:
@@ -149,20 +164,20 @@ def _check_projection(gpu: Gpu, node: Node, x: Operands) -> None:
         return
 
     def explain(words: Array) -> str:
-        told = np.split(words[1:].view(np.float32), [16, 25])
-        message = camera_check.camera_message(told[0].reshape(4, 4), told[1].reshape(3, 3), told[2])
-        return message or f"{node.op}: this is no camera: {[part.tolist() for part in told]}"
+        parts = np.split(words[1:].view(np.float32), [16, 25])
+        message = camera_check.camera_message(parts[0].reshape(4, 4), parts[1].reshape(3, 3), parts[2])
+        return message or f"{node.op}: this is no camera: {[part.tolist() for part in parts]}"
 
     reads = {"viewmat": viewmat, "intrinsics": intrinsics, "clip": clip}
-    _look(gpu, "camera", _CAMERA, reads, 1, {}, 28, explain, _CAMERA_FUNCTIONS)
+    _look(gpu, _CAMERA, reads, 1, explain)
 
 
 def _check_channels(gpu: Gpu, node: Node, colors: GpuBuffer) -> None:
     channels = colors.shape[-1]
-    if channels > MOST_CHANNELS:
+    if channels > MAX_CHANNELS:
         raise DeviceError(
             f"{gpu.info.name} ({gpu.info.api}): {node.op}: colors have {channels} channels, the GPU draws at most "
-            f"{MOST_CHANNELS} at once; render them in parts, or go on with --device cpu"
+            f"{MAX_CHANNELS} at once; render them in parts, or go on with --device cpu"
         )
 
 

@@ -12,12 +12,12 @@ struct Camera {
 fn load_camera() -> Camera {
   var c: Camera;
   c.rotation = mat3x3<f32>(
-    viewmat[0], viewmat[4], viewmat[8],
-    viewmat[1], viewmat[5], viewmat[9],
-    viewmat[2], viewmat[6], viewmat[10]);
-  c.translation = vec3<f32>(viewmat[3], viewmat[7], viewmat[11]);
-  c.focal = vec2<f32>(intrinsics[0], intrinsics[4]);
-  c.center = vec2<f32>(intrinsics[2], intrinsics[5]);
+    viewmat(0u), viewmat(4u), viewmat(8u),
+    viewmat(1u), viewmat(5u), viewmat(9u),
+    viewmat(2u), viewmat(6u), viewmat(10u));
+  c.translation = vec3<f32>(viewmat(3u), viewmat(7u), viewmat(11u));
+  c.focal = vec2<f32>(intrinsics(0u), intrinsics(4u));
+  c.center = vec2<f32>(intrinsics(2u), intrinsics(5u));
   let size = vec2<f32>(f32(P.width), f32(P.height));
   let margin = JACOBIAN_MARGIN * 0.5 * size / c.focal;
   c.low = -c.center / c.focal - margin;
@@ -31,10 +31,10 @@ fn position(c: Camera) -> vec3<f32> { return -(transpose(c.rotation) * c.transla
 fn finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
 fn finite3(v: vec3<f32>) -> bool { return finite(v.x) && finite(v.y) && finite(v.z); }
 
-fn mean_of(i: u32) -> vec3<f32> { return vec3<f32>(means[3u * i], means[3u * i + 1u], means[3u * i + 2u]); }
-fn scale_of(i: u32) -> vec3<f32> { return vec3<f32>(scales[3u * i], scales[3u * i + 1u], scales[3u * i + 2u]); }
+fn mean_of(i: u32) -> vec3<f32> { return vec3<f32>(means(3u * i), means(3u * i + 1u), means(3u * i + 2u)); }
+fn scale_of(i: u32) -> vec3<f32> { return vec3<f32>(scales(3u * i), scales(3u * i + 1u), scales(3u * i + 2u)); }
 fn quat_of(i: u32) -> vec4<f32> {
-  return vec4<f32>(quats[4u * i], quats[4u * i + 1u], quats[4u * i + 2u], quats[4u * i + 3u]);
+  return vec4<f32>(quats(4u * i), quats(4u * i + 1u), quats(4u * i + 2u), quats(4u * i + 3u));
 }
 fn largest_of(q: vec4<f32>) -> f32 { return max(max(abs(q.x), abs(q.y)), max(abs(q.z), abs(q.w))); }
 

@@ -10,14 +10,14 @@ fn finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000
 
 // a footprint that is no finite ellipse gets opacity 0: it counts nowhere
 fn load_entry(slot: u32, entry: u32) {
-  let i = u32(clamp(sorted_ids[entry], 0, i32(P.gaussians) - 1));
-  let mean = vec2<f32>(means2d[2u * i], means2d[2u * i + 1u]);
-  var conic = vec4<f32>(conics[CONIC * i], conics[CONIC * i + 1u], conics[CONIC * i + 2u], opacities[i]);
+  let i = u32(clamp(sorted_ids(entry), 0, i32(P.gaussians) - 1));
+  let mean = vec2<f32>(means2d(2u * i), means2d(2u * i + 1u));
+  var conic = vec4<f32>(conics(CONIC * i), conics(CONIC * i + 1u), conics(CONIC * i + 2u), opacities(i));
   var good = finite(mean.x) && finite(mean.y) && finite(conic.x) && finite(conic.y) && finite(conic.z) && finite(conic.w);
   if (RAY) {
-    let ray = vec4<f32>(conics[CONIC * i + 3u], conics[CONIC * i + 4u], conics[CONIC * i + 5u], conics[CONIC * i + 6u]);
+    let ray = vec4<f32>(conics(CONIC * i + 3u), conics(CONIC * i + 4u), conics(CONIC * i + 5u), conics(CONIC * i + 6u));
     s_ray[slot] = ray;
-    s_last[slot] = conics[CONIC * i + 7u];
+    s_last[slot] = conics(CONIC * i + 7u);
     good = good && finite(ray.x) && finite(ray.y) && finite(ray.z) && finite(ray.w) && finite(s_last[slot]);
   }
   good = good && conic.x > 0.0 && conic.x * conic.z - conic.y * conic.y > 0.0;

@@ -26,10 +26,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   clear(i);
   let cam = load_camera();
   let mean = mean_of(i); let scale = scale_of(i); let raw = quat_of(i);
-  var opacity = opacities[i];
+  var opacity = opacities(i);
   if (!(finite3(mean) && finite3(scale) && finite(opacity) && finite(raw.x + raw.y + raw.z + raw.w))) { return; }
   let p = cam.rotation * mean + cam.translation;
-  if (!(p.z >= clip[0] && p.z <= clip[1] && opacity > 0.0)) { return; }
+  if (!(p.z >= clip(0u) && p.z <= clip(1u) && opacity > 0.0)) { return; }
   let largest = largest_of(raw);
   if (!(largest > 0.0)) { return; }
   let axes = axes_of(normalize(raw / largest));
@@ -76,13 +76,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let values = basis(normalize(mean - position(cam)));
     for (var c = 0u; c < CHANNELS; c++) {
       var sum = SH_OFFSET;
-      for (var k = 0u; k < BASIS; k++) { sum += values[k] * colors[(i * P.coefficients + k) * CHANNELS + c]; }
+      for (var k = 0u; k < BASIS; k++) { sum += values[k] * colors((i * P.coefficients + k) * CHANNELS + c); }
       good = good && finite(sum);
       color[c] = max(sum, 0.0);
     }
   } else {
     for (var c = 0u; c < CHANNELS; c++) {
-      color[c] = colors[i * CHANNELS + c];
+      color[c] = colors(i * CHANNELS + c);
       good = good && finite(color[c]);
     }
   }

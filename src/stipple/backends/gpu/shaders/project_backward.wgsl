@@ -21,7 +21,7 @@ fn ewa_back(i: u32, cam: Camera, p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f3
   let sharp = area_squared(pp, q);
   let inv = 1.0 / (sharp + P.eps2d * (xx + yy + P.eps2d));
   let ca = by * inv; let cb = -xy * inv; let cc = bx * inv;
-  let ga = v_conics[3u * i]; let gb = 0.5 * v_conics[3u * i + 1u]; let gc = v_conics[3u * i + 2u];
+  let ga = v_conics(3u * i); let gb = 0.5 * v_conics(3u * i + 1u); let gc = v_conics(3u * i + 2u);
   let t00 = ca * ga + cb * gb; let t01 = ca * gb + cb * gc;
   let t10 = cb * ga + cc * gb; let t11 = cb * gb + cc * gc;
   var vxx = -(t00 * ca + t01 * cb);
@@ -76,8 +76,8 @@ fn ray_back(i: u32, cam: Camera, p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f3
   let d = -r.o / p.z;
   let s = p.z * p.z / dot(r.o, r.o);
   let g = 8u * i;
-  let va = v_conics[g]; let vb = v_conics[g + 1u]; let vc = v_conics[g + 2u]; let vp = v_conics[g + 3u];
-  let vq = v_conics[g + 4u]; let ve = v_conics[g + 5u]; let vf = v_conics[g + 6u]; let vg = v_conics[g + 7u];
+  let va = v_conics(g); let vb = v_conics(g + 1u); let vc = v_conics(g + 2u); let vp = v_conics(g + 3u);
+  let vq = v_conics(g + 4u); let ve = v_conics(g + 5u); let vf = v_conics(g + 6u); let vg = v_conics(g + 7u);
   let v_norm = va * dot(r.nx, r.nx) + vb * dot(r.nx, r.ny) + vc * dot(r.ny, r.ny) + vp * dot(d, r.cx) + vq * dot(d, r.cy)
     + ve * dot(r.cx, r.cx) + vf * dot(r.cx, r.cy) + vg * dot(r.cy, r.cy);
   let v_nx = 2.0 * s * va * r.nx + s * vb * r.ny;
@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         @builtin(local_invocation_index) lid: u32) {
   let i = group_index(wid, nwg) * 256u + lid;
   if (i >= P.count) { return; }
-  if (radii[2u * i] <= 0) {
+  if (radii(2u * i) <= 0) {
     for (var k = 0u; k < 3u; k++) { v_means[3u * i + k] = 0.0; v_scales[3u * i + k] = 0.0; }
     for (var k = 0u; k < 4u; k++) { v_quats[4u * i + k] = 0.0; }
     v_opacities[i] = 0.0;
@@ -145,11 +145,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let axes = axes_of(q);
   var back: Back;
   if (RAY) { back = ray_back(i, cam, p, axes, scale); }
-  else { back = ewa_back(i, cam, p, axes, scale, v_seen[i] * opacities[i]); }
-  v_opacities[i] = v_seen[i] * back.factor;
-  let v_uv = vec2<f32>(v_means2d[2u * i], v_means2d[2u * i + 1u]);
+  else { back = ewa_back(i, cam, p, axes, scale, v_seen(i) * opacities(i)); }
+  v_opacities[i] = v_seen(i) * back.factor;
+  let v_uv = vec2<f32>(v_means2d(2u * i), v_means2d(2u * i + 1u));
   let direct = cam.focal / p.z * v_uv;
-  var v_p = back.p + vec3<f32>(direct, v_depths[i] - dot(direct, p.xy) / p.z);
+  var v_p = back.p + vec3<f32>(direct, v_depths(i) - dot(direct, p.xy) / p.z);
   v_focal += v_uv * p.xy / p.z;
   v_center += v_uv;
   var v_mean = v_p * cam.rotation;
@@ -168,12 +168,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var weights = array<f32, BASIS>();
     for (var c = 0u; c < CHANNELS; c++) {
       var sum = SH_OFFSET;
-      for (var k = 0u; k < BASIS; k++) { sum += values[k] * colors[(i * P.coefficients + k) * CHANNELS + c]; }
-      let v = select(0.0, v_shown[i * CHANNELS + c], sum > 0.0);
+      for (var k = 0u; k < BASIS; k++) { sum += values[k] * colors((i * P.coefficients + k) * CHANNELS + c); }
+      let v = select(0.0, v_shown(i * CHANNELS + c), sum > 0.0);
       for (var k = 0u; k < BASIS; k++) {
         let at = (i * P.coefficients + k) * CHANNELS + c;
         v_colors[at] = values[k] * v;
-        weights[k] += colors[at] * v;
+        weights[k] += colors(at) * v;
       }
       for (var k = BASIS; k < P.coefficients; k++) { v_colors[(i * P.coefficients + k) * CHANNELS + c] = 0.0; }
     }
@@ -184,7 +184,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
       v_position = -v_offset;
     }
   } else {
-    for (var c = 0u; c < CHANNELS; c++) { v_colors[i * CHANNELS + c] = v_shown[i * CHANNELS + c]; }
+    for (var c = 0u; c < CHANNELS; c++) { v_colors[i * CHANNELS + c] = v_shown(i * CHANNELS + c); }
   }
   for (var k = 0u; k < 3u; k++) { v_means[3u * i + k] = v_mean[k]; }
   store_camera(i, v_position, v_p);

@@ -11,7 +11,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
   let tile = group / (SUB * SUB);
-  let front = u32(tile_ranges[2u * tile]); let count = u32(tile_ranges[2u * tile + 1u]) - front;
+  let front = u32(tile_ranges(2u * tile)); let count = u32(tile_ranges(2u * tile + 1u)) - front;
   let start = front + min(P.skip, count); let end = front + min(P.skip + P.part, count);
   var t = 1.0; var done = !place.inside; var last = -1; var steps = 0u; var z = 0.0; var over = false;
   var color = array<f32, COLOR>();
@@ -34,8 +34,8 @@ $resume
       if (P.most_steps > 0u && steps >= P.most_steps) { done = true; over = true; continue; }
       let weight = seen.alpha * t;
       let i = s_id[k];
-      for (var c = 0u; c < CHANNELS; c++) { color[c] += weight * colors[CHANNELS * i + c]; }
-      z += weight * depths[i];
+      for (var c = 0u; c < CHANNELS; c++) { color[c] += weight * colors(CHANNELS * i + c); }
+      z += weight * depths(i);
       t = after;
       steps += 1u;
       last = i32(base + k);

@@ -35,20 +35,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let place = place_of(group, lid);
   let pixel = vec2<f32>(f32(place.x), f32(place.y)) + 0.5;
   let tile = group / (SUB * SUB);
-  let front = tile_ranges[2u * tile]; let count = tile_ranges[2u * tile + 1u] - front;
+  let front = tile_ranges(2u * tile); let count = tile_ranges(2u * tile + 1u) - front;
   let start = front + min(i32(P.skip), count); let end = front + min(i32(P.skip + P.part), count);
   if (start >= end) { return; }
   var last = -1; var t = 0.0; var behind = 0.0; var v_z = 0.0;
   var v_color = array<f32, COLOR>();
   if (place.inside) {
     let at = place.y * P.width + place.x;
-    last = min(last_ids[at], end - 1);
-    t = transmittance[at];
-    v_z = v_depth[at];
-    behind = -v_rgba[at * (CHANNELS + 1u) + CHANNELS];
+    last = min(last_ids(at), end - 1);
+    t = transmittance(at);
+    v_z = v_depth(at);
+    behind = -v_rgba(at * (CHANNELS + 1u) + CHANNELS);
     for (var c = 0u; c < CHANNELS; c++) {
-      v_color[c] = v_rgba[at * (CHANNELS + 1u) + c];
-      behind += v_color[c] * background[c];
+      v_color[c] = v_rgba(at * (CHANNELS + 1u) + c);
+      behind += v_color[c] * background(c);
     }
     behind *= t;
 $resume
@@ -75,8 +75,8 @@ $resume
           let rest = 1.0 - seen.alpha;
           let before = t / rest;
           weight = seen.alpha * before;
-          var own = v_z * depths[i];
-          for (var c = 0u; c < CHANNELS; c++) { own += v_color[c] * colors[CHANNELS * i + c]; }
+          var own = v_z * depths(i);
+          for (var c = 0u; c < CHANNELS; c++) { own += v_color[c] * colors(CHANNELS * i + c); }
           v_alpha = before * own - behind / rest;
           behind += weight * own;
           t = before;

@@ -5,26 +5,26 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         @builtin(local_invocation_index) lid: u32) {
   let rank = group_index(wid, nwg) * 256u + lid;
   if (rank >= P.count) { return; }
-  let i = u32(order[rank]);
+  let i = u32(order(rank));
   var n = 0u;
 $begin
-  if (radii[2u * i] > 0) {
+  if (radii(2u * i) > 0) {
     let size = f32(P.tile);
     let columns = i32(P.columns); let rows = i32(P.rows);
-    let u = means2d[2u * i]; let v = means2d[2u * i + 1u];
-    let rx = f32(radii[2u * i]); let ry = f32(radii[2u * i + 1u]);
+    let u = means2d(2u * i); let v = means2d(2u * i + 1u);
+    let rx = f32(radii(2u * i)); let ry = f32(radii(2u * i + 1u));
     let c0 = max(0, i32(floor(max((u - rx) / size, -1.0))));
     let c1 = min(columns, i32(floor(min((u + rx) / size, f32(columns)))) + 1);
     let r0 = max(0, i32(floor(max((v - ry) / size, -1.0))));
     let r1 = min(rows, i32(floor(min((v + ry) / size, f32(rows)))) + 1);
-    var a = conics[CONIC * i]; var b = conics[CONIC * i + 1u]; var c = conics[CONIC * i + 2u];
+    var a = conics(CONIC * i); var b = conics(CONIC * i + 1u); var c = conics(CONIC * i + 2u);
     var reach = EXTENT;
-    if (P.alpha_cutoff > 0.0) { reach = min(reach, log(opacities[i] / P.alpha_cutoff)); }
+    if (P.alpha_cutoff > 0.0) { reach = min(reach, log(opacities(i) / P.alpha_cutoff)); }
     let k = 2.0 * reach * (1.0 + 1e-4) + 1e-4;  // never lose a pixel to rounding
     var p = 0.0; var r = 0.0;
     if (RAY) {
-      a -= k * conics[CONIC * i + 5u]; b -= k * conics[CONIC * i + 6u]; c -= k * conics[CONIC * i + 7u];
-      p = -k * conics[CONIC * i + 3u]; r = -k * conics[CONIC * i + 4u];
+      a -= k * conics(CONIC * i + 5u); b -= k * conics(CONIC * i + 6u); c -= k * conics(CONIC * i + 7u);
+      p = -k * conics(CONIC * i + 3u); r = -k * conics(CONIC * i + 4u);
     }
     let det = a * c - b * b;
     // what rounding could turn is left to the bounding box

@@ -1,4 +1,4 @@
-"""Spherical harmonics as WGSL, written out from the polynomials in ``stipple.numerics``."""
+"""Spherical harmonics (SH) as WGSL, written out from the polynomials in ``stipple.numerics``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _term(coefficient: float, powers: tuple[int, int, int]) -> str:
 
 
 @lru_cache(maxsize=8)
-def harmonics(degree: int) -> str:
+def sh_basis(degree: int) -> str:
     """``basis(d)``, values for a unit direction, and ``basis_gradient(d, w)``, the gradient of their weighted sum."""
     count = nx.sh_coeff_count(max(degree, 0))
     values, gradients = [], []

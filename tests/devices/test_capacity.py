@@ -1,4 +1,4 @@
-"""Rooms that are guessed: what did not fit is repeated, nothing is lost by that, and nobody waits to know."""
+"""Capacities that are estimated: after an overflow the run is repeated, nothing is lost, and nobody waits to know."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from devices.stepping import stepper_on
 from scenes import Scene, random_scene
 from stipple import ir
+from stipple.backends.gpu.capacity import Capacity
 from stipple.backends.gpu.device import Gpu
-from stipple.backends.gpu.guesses import Guesses
 from stipple.backends.gpu.readback import batches
 from stipple.errors import InputError
 from stipple.ir.dtype import DType
@@ -42,10 +42,11 @@ def collected(session: Session, seen: Callable[[bool], None]) -> Iterator[None]:
         del session.backend.collect  # type: ignore[method-assign]
 
 
-def forget_sizes(guesses: Guesses) -> None:
-    """Guess that there will be almost nothing."""
-    assert guesses._rooms
-    guesses._rooms = dict.fromkeys(guesses._rooms, 1)
+def underestimate(gpu: Gpu) -> None:
+    """Expect almost nothing, so that the next run overflows."""
+    estimates = gpu.runs.capacity.estimates
+    assert estimates
+    estimates.update(dict.fromkeys(estimates, 1))
 
 
 def rendered(graph: Graph, scene: Scene) -> tuple[dict[str, Value], Value]:
@@ -54,8 +55,8 @@ def rendered(graph: Graph, scene: Scene) -> tuple[dict[str, Value], Value]:
     return values, ir.mean(ir.square(rgba))
 
 
-def test_room_grows(gpu_session: Session) -> None:
-    """A frame whose Gaussians need more room than was guessed is made again."""
+def test_capacity_grows(gpu_session: Session) -> None:
+    """A frame with more entries than estimated is rendered again."""
     scene = random_scene(10, count=COUNT, width=WIDTH, height=HEIGHT)
     graph = Graph("t")
     values, loss = rendered(graph, scene)
@@ -107,8 +108,8 @@ def test_no_overwriting_op_was_forgotten() -> None:
     assert overwriting == {"adam", "adam_visible", "splat_noise", "scatter_add"}
 
 
-def test_parameters_wait_until_everything_fits(gpu_session: Session, gpu: Gpu) -> None:
-    """The device itself holds back what would overwrite parameters; the host hears of the misfit afterwards."""
+def test_parameters_wait_for_enough_capacity(gpu_session: Session, gpu: Gpu) -> None:
+    """The device itself holds back what would overwrite parameters; the host hears of the overflow afterwards."""
     scene = random_scene(10, count=COUNT, width=WIDTH, height=HEIGHT)
     graph = overwriting_graph(scene)
     feeds = {
@@ -127,24 +128,24 @@ def test_parameters_wait_until_everything_fits(gpu_session: Session, gpu: Gpu) -
     given.run(feeds)
     before = params(given)
     tried: list[tuple[bool, dict[str, np.ndarray]]] = []
-    forget_sizes(gpu.guesses)
+    underestimate(gpu)
     with collected(gpu_session, lambda right: tried.append((right, params(given)))):
         given.run(feeds)
     assert [right for right, _ in tried] == [False, True]
     held, overwritten = (seen for _, seen in tried)
     for name, array in before.items():
-        np.testing.assert_array_equal(held[name], array, err_msg=f"{name} after the run that did not fit")
+        np.testing.assert_array_equal(held[name], array, err_msg=f"{name} after the run that overflowed")
         assert (array != started[name]).any(), f"{name} does change"
         assert (overwritten[name] != array).any(), f"{name} is overwritten in place"
         np.testing.assert_array_equal(given.get_param(name), wanted.get_param(name), err_msg=name)
 
 
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
-def test_a_step_is_handed_over_once_and_waited_for_once(gpu_session: Session, gpu: Gpu, strategy: str) -> None:
+def test_a_step_is_submitted_once_and_waited_for_once(gpu_session: Session, gpu: Gpu, strategy: str) -> None:
     stepper, frames = stepper_on(gpu_session, strategy, 100)
     for step in (1, 2):  # the first makes the sizes known
         stepper.run(step, step, frames[step])
-    gpu.stream.pace.most = gpu.stream.pace.limit  # as after some quick steps
+    gpu.stream.pace.current = gpu.stream.pace.maximum  # as after some quick steps
     submits, waits = gpu.stream.submits, gpu.stream.waits
     for step in range(3, 9):
         stepper.run(step, step % 3, frames[step % 3])
@@ -153,7 +154,7 @@ def test_a_step_is_handed_over_once_and_waited_for_once(gpu_session: Session, gp
 
 
 @pytest.mark.parametrize("strategy", ["default", "mcmc"])
-def test_steps_that_did_not_fit_leave_no_trace(gpu_session: Session, gpu: Gpu, strategy: str) -> None:
+def test_steps_that_overflowed_leave_no_trace(gpu_session: Session, gpu: Gpu, strategy: str) -> None:
     ends = []
     for small in (False, True):
         stepper, frames = stepper_on(gpu_session, strategy, 100)
@@ -161,7 +162,7 @@ def test_steps_that_did_not_fit_leave_no_trace(gpu_session: Session, gpu: Gpu, s
         with collected(gpu_session, tried.append):
             for step in range(1, 10):
                 if small and step % 3 == 0:
-                    forget_sizes(gpu.guesses)
+                    underestimate(gpu)
                 stepper.run(step, step % 4, frames[step % 4])
         assert tried.count(False) == (3 if small else 0)
         ends.append(stepper.arrays())
@@ -170,7 +171,7 @@ def test_steps_that_did_not_fit_leave_no_trace(gpu_session: Session, gpu: Gpu, s
 
 
 def test_more_entries_than_can_be_numbered(gpu_session: Session) -> None:
-    """Found after the frame was handed over: an error, and the parameters are as they were."""
+    """Found after the frame was submitted: an error, and the parameters are as they were."""
     count, size = 150_000, 2048
     graph = Graph("t")
     one = {"quats": [1, 0, 0, 0], "colors": [1, 1, 1], "means": [0, 0, 2]}
@@ -197,41 +198,39 @@ def test_more_entries_than_can_be_numbered(gpu_session: Session) -> None:
     assert executable.get_param("runs") == pytest.approx(1.5 * before)
 
 
-def test_guesses_have_a_surplus_where_there_is_room_for_it() -> None:
-    guesses = Guesses(1_000_000)
-    assert guesses.size("key") is None
-    rooms = []
-    for true_size in (0, 10_000, 10_100, 9_900, 10_000, 50_000, 10_000, 850_000, 10_000, 1_000_000, 1_200_000, 10_000):
-        guesses.learn("key", true_size)
-        rooms.append(guesses.size("key"))
-        assert rooms[-1] is not None
-        assert rooms[-1] >= true_size
-    assert len(set(rooms[1:5])) == 1, "it does not follow every change"
-    assert 1.25 * 50_000 <= rooms[5] <= 1.5 * 50_000
-    assert rooms[6] == pytest.approx(rooms[5], rel=0.15), "it falls slowly"
-    assert rooms[7:] == [1_000_000, 1_000_000, 1_000_000, 1_200_000, 1_000_000]
+def test_estimates_have_a_surplus_where_the_device_can_hold_it() -> None:
+    capacity = Capacity(largest=64_000_000)
+    estimates = []
+    for size in (0, 10_000, 10_100, 9_900, 10_000, 50_000, 10_000, 850_000, 10_000, 1_000_000, 1_200_000, 10_000):
+        capacity.learn("key", size)
+        estimates.append(capacity.estimates["key"])
+        assert estimates[-1] >= size
+    assert len(set(estimates[1:5])) == 1, "it does not follow every change"
+    assert 1.25 * 50_000 <= estimates[5] <= 1.5 * 50_000
+    assert estimates[6] == pytest.approx(estimates[5], rel=0.15), "it falls slowly"
+    assert estimates[7:] == [1_000_000, 1_000_000, 1_000_000, 1_200_000, 1_000_000]
     for _ in range(500):
-        guesses.learn("key", 10_000)
-    assert guesses.size("key") < 20_000
+        capacity.learn("key", 10_000)
+    assert capacity.estimates["key"] < 20_000
 
 
 def test_results_come_together(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [np.arange(7, dtype=np.float32), np.zeros((0, 3), np.int32), np.array([True, False]), np.int32(-5)]
     dtypes = (DType.F32, DType.I32, DType.BOOL, DType.I32)
-    wanted = [(gpu.upload(np.asarray(a), d), d) for a, d in zip(arrays, dtypes, strict=True)]
-    for most, waits in ((gpu.largest, 1), (32, 2)):
-        monkeypatch.setattr(gpu, "largest", most)
+    wanted = [(gpu.memory.upload(np.asarray(a), d), d) for a, d in zip(arrays, dtypes, strict=True)]
+    for largest, waits in ((gpu.memory.largest, 1), (32, 2)):
+        monkeypatch.setattr(gpu.memory, "largest", largest)
         before = gpu.stream.waits
-        for given, array in zip(gpu.download_all(wanted), arrays, strict=True):
+        for given, array in zip(gpu.memory.download_all(wanted), arrays, strict=True):
             np.testing.assert_array_equal(given, array)
             assert given.dtype == np.asarray(array).dtype
             assert given.flags.writeable
         assert gpu.stream.waits - before == waits
-    assert gpu.download_all([]) == []
+    assert gpu.memory.download_all([]) == []
 
 
 def test_batches_hold_no_more_than_the_device_allows(gpu: Gpu) -> None:
-    buffers = [gpu.allocate((n,), DType.F32) for n in (10, 10, 5, 25, 1, 0)]
+    buffers = [gpu.memory.allocate((n,), DType.F32) for n in (10, 10, 5, 25, 1, 0)]
     made = batches(buffers, 100)
     assert [b.size for part in made for b in part] == [b.size for b in buffers]
     assert [sum(b.size for b in part) for part in made] == [25, 25, 1]
