@@ -152,9 +152,7 @@ class GpuBackend:
     def _on_host(
         self, compute: Compute, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
     ) -> Made:
-        arrays = [
-            self.download(b, b.dtype).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x
-        ]
+        arrays = [self.download(b, b.dtype).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x]
         made = compute(node, node.definition.named_operands(arrays), dims)
         return [self.upload(np.asarray(a), v.dtype) for a, v in zip(made, node.outputs, strict=True)]
 
