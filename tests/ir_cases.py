@@ -27,6 +27,7 @@ CASES: dict[str, tuple[Build, Sequence[np.ndarray]]] = {
     "neg": (lambda x: -x, [signed(3, 2)]),
     "abs": (ir.abs, [signed(3, 2)]),
     "sign": (lambda x: ir.sign(x) * x, [signed(3, 2)]),
+    "ceil": (lambda x: ir.ceil(x) * x, [signed(3, 2)]),
     "floor": (lambda x: ir.floor(x) * x, [signed(3, 2)]),
     "exp": (ir.exp, [signed(3, 2)]),
     "log": (ir.log, [positive(3, 2)]),

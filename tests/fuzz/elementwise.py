@@ -73,6 +73,10 @@ def sign(a: Span, how: Precision) -> Span:
     return (low, high, a[2])
 
 
+def ceil(a: Span, how: Precision) -> Span:
+    return (scalar.ceil(a[0]), scalar.ceil(a[1]), a[2]) if a[0] <= a[1] else NAN
+
+
 def floor(a: Span, how: Precision) -> Span:
     return (scalar.floor(a[0]), scalar.floor(a[1]), a[2]) if a[0] <= a[1] else NAN
 
@@ -409,6 +413,7 @@ _ONE: dict[str, Callable[[Span, Precision], Span]] = {
     "neg": neg,
     "abs": magnitude,
     "sign": sign,
+    "ceil": ceil,
     "floor": floor,
     "exp": exp,
     "log": log,

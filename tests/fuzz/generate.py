@@ -13,8 +13,8 @@ from stipple.ir.passes import FuseElementwise
 from stipple.ir.shape import ShapeLike, broadcast_shapes
 
 UNARY = (
-    "neg", "abs", "sign", "floor", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos", "tanh", "sigmoid",
-    "softplus", "relu",
+    "neg", "abs", "sign", "ceil", "floor", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos", "tanh",
+    "sigmoid", "softplus", "relu",
 )  # fmt: skip
 BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum")
 INTEGER = ("add", "sub", "mul", "maximum", "minimum")

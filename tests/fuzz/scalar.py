@@ -42,6 +42,10 @@ def logarithm(x: float) -> float:
     return math.log(x) if x > 0 else math.nan
 
 
+def ceil(x: float) -> float:
+    return -floor(-x)
+
+
 def floor(x: float) -> float:
     return x if x == 0 or x - x != 0 else float(math.floor(x))
 

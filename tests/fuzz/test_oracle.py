@@ -43,6 +43,8 @@ TABLE = [
     ("sign", (-INF,), -1.0),
     ("abs", (-0.0,), 0.0),
     ("neg", (0.0,), -0.0),
+    ("ceil", (-0.5,), -0.0),
+    ("ceil", (0.5,), 1.0),
     ("floor", (-0.5,), -1.0),
     ("floor", (-0.0,), -0.0),
     ("sqrt", (-1.0,), nan),
@@ -90,7 +92,9 @@ def test_spans_hold_what_their_members_give(how: Precision) -> None:
     rng = random.Random(5)
     ends = (-INF, -1e30, -3.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, INF)
     ops = {
-        **dict.fromkeys(("neg", "abs", "sign", "floor", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos"), 1),
+        **dict.fromkeys(
+            ("neg", "abs", "sign", "ceil", "floor", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos"), 1
+        ),
         **dict.fromkeys(("tanh", "sigmoid", "softplus", "relu"), 1),
         **dict.fromkeys(("add", "sub", "mul", "div", "pow", "maximum", "minimum"), 2),
     }

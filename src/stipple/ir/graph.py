@@ -19,6 +19,7 @@ from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.numbers import as_dtype, numbers_of
 from stipple.ir.op import OpDef, lookup
+from stipple.ir.printing import to_text
 from stipple.ir.shape import Dim, Shape, ShapeLike, TensorType, check_user_symbol
 
 Scalar = int | float | bool
@@ -379,6 +380,4 @@ class Graph:
         return f"<graph {self.name!r}: {len(self.nodes)} nodes>"
 
     def __str__(self) -> str:
-        from stipple.ir.printing import to_text
-
         return to_text(self)

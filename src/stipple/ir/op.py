@@ -128,7 +128,8 @@ class OpDef:
 
     A composite op has ``expand``: nodes that compute the same, which stand for it on devices without a kernel of its
     own and through which gradients go where ``vjp`` is None. ``host`` computes the results from NumPy operands on
-    devices without a kernel: ``host(node, operand_record, dims)``; ops defined outside of Stipple bring one.
+    devices without a kernel: ``host(node, operand_record, dims)``; ops defined outside of Stipple bring one. ``numpy``
+    is an elementwise op's function of arrays.
     """
 
     name: str
@@ -148,6 +149,7 @@ class OpDef:
     result_record: Any = None
     expand: ExpandFn | None = None
     host: HostFn | None = None
+    numpy: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         names = tuple(o.name for o in self.operands)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stipple.ir.attributes import AttrValue, attr_key
 from stipple.ir.dtype import DType
-from stipple.ir.graph import Graph, Node, Value
+
+if TYPE_CHECKING:
+    from stipple.ir.graph import Graph, Node, Value
 
 _COLUMN = 78
 _MAX_EDGE_LABELS = 3

@@ -13,7 +13,7 @@ import numpy as np
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host.elementwise import run_program
 from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import program_of
+from stipple.ir.ops.fused import program_of
 
 Array = np.ndarray
 _BLOCK = 16384

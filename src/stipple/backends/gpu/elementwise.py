@@ -12,10 +12,11 @@ from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import Program, program_of
+from stipple.ir.ops.fused import Program, program_of
 
 _FLOAT = {
-    "neg": "-{0}", "abs": "abs({0})", "sign": "signum({0})", "floor": "floor({0})", "exp": "exp({0})",
+    "neg": "-{0}", "abs": "abs({0})", "sign": "signum({0})", "floor": "floor({0})", "ceil": "ceil({0})",
+    "exp": "exp({0})",
     "log": "log({0})", "sqrt": "root({0})", "square": "({0} * {0})", "reciprocal": "(1.0 / {0})", "sin": "sine({0})",
     "cos": "cosine({0})", "tanh": "tangent({0})", "sigmoid": "(1.0 / (1.0 + exp(-{0})))",
     "softplus": "log_plus({0})", "relu": "rectified({0})", "add": "({0} + {1})", "sub": "({0} - {1})",

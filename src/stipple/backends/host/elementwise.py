@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from stipple.backends.host.kernel import Held
 from stipple.ir.attributes import AttrValue
 from stipple.ir.dtype import DType
-from stipple.ir.ops.elementwise import Program
+from stipple.ir.op import lookup
+from stipple.ir.ops.fused import Program
 
 Array = np.ndarray
 
@@ -32,7 +33,9 @@ def _compute(op: str, attrs: Mapping[str, AttrValue], x: Sequence[Array], dtype:
         return np.asarray(np.clip(x[0], low, high))
     if op == "cast":
         return _cast(x[0], dtype).astype(held(dtype), copy=False)
-    return np.asarray(_FUNCTIONS[op](*x))
+    function = lookup(op).numpy
+    assert function is not None, op
+    return np.asarray(function(*x))
 
 
 _LIMITS = {DType.I32: (-(2**31), 2**31 - 1), DType.U8: (0, 255)}
@@ -50,41 +53,3 @@ def _cast(x: Array, to: DType) -> Array:
         return np.asarray(np.clip(x.astype(np.int64), low, high))
     # In float64, which has every end of a range: the largest i32 is no float32.
     return np.asarray(np.clip(np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0)), low, high))
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
-_FUNCTIONS: Mapping[str, Callable[..., Array]] = {
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "floor": np.floor,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "square": np.square,
-    "reciprocal": np.reciprocal,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "softplus": lambda x: np.logaddexp(x.dtype.type(0), x),
-    "relu": lambda x: np.maximum(x, x.dtype.type(0)),
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "equal": np.equal,
-    "isfinite": np.isfinite,
-    "logical_and": np.logical_and,
-    "logical_or": np.logical_or,
-    "logical_not": np.logical_not,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "pow": np.power,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-    "where": np.where,
-}

@@ -18,7 +18,7 @@ from stipple.backends.reference import image, splat
 from stipple.backends.reference.noise import noise
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
-from stipple.ir.ops.elementwise import program_of
+from stipple.ir.ops.fused import program_of
 from stipple.runtime.backend import Kernel
 
 _IMAGE: dict[str, Compute] = {

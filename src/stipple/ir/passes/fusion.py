@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stipple.ir.graph import Graph, Node, Value
-from stipple.ir.ops.elementwise import Step, program_step
+from stipple.ir.ops.fused import Step, program_step
 from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild
 
 MAX_STEPS = 256
