@@ -179,7 +179,7 @@ def ours(problem: Problem, capture: str) -> dict[str, Any]:
 
 
 def compare(name: str, preset: str, capture: str, settings: list[str]) -> dict[str, Any]:
-    from stipple.train.config import parse_setting
+    from stipple.train.config_toml import parse_setting
 
     config = make_config(preset, *(parse_setting(s) for s in settings))
     problem = Problem.open(capture, config)

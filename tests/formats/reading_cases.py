@@ -20,7 +20,8 @@ from stipple.formats.captures.survey import Survey
 from stipple.poses import _store
 from stipple.scene.normalization import Normalization
 from stipple.train import RunFolder
-from stipple.train.config import annotated_toml, make_config, read_toml
+from stipple.train.config import make_config
+from stipple.train.config_toml import read_toml, to_toml
 
 SIZE = (16, 12)
 _CAPTURE_FILES = {
@@ -136,12 +137,11 @@ def _read_cameras(root: Path) -> None:
 
 def _write_config(root: Path) -> None:
     config = make_config("fast", {"data": {"intrinsics": [1.0, 2, 3, 4], "masks": "m"}, "loss": {"background": "auto"}})
-    (root / "config.toml").write_text(config.to_toml())
+    (root / "config.toml").write_text(to_toml(config))
     (root / "run.json").write_text(json.dumps({"capture": "nowhere"}))
 
 
 def _read_config(root: Path) -> None:
     config, _ = RunFolder(root).read_description()
-    annotated_toml(config)
-    (root / "again.toml").write_text(config.to_toml())
+    (root / "again.toml").write_text(to_toml(config))
     assert make_config(None, read_toml(root / "again.toml")) == config

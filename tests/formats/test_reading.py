@@ -19,7 +19,7 @@ from stipple.formats import load_ply
 from stipple.formats.captures import load_frame, open_capture
 from stipple.formats.captures.pixels import decode, decode_depth
 from stipple.formats.reading import BoundedFile, read_bytes, read_lines
-from stipple.train.config import read_toml
+from stipple.train.config_toml import read_toml
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import os, sys

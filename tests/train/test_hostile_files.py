@@ -13,7 +13,8 @@ from captures import truth
 from stipple.cli.run_cameras import run_flight, view_camera
 from stipple.errors import FileFormatError, InputError
 from stipple.train import RunFolder
-from stipple.train.config import fields, layer_of, make_config, parse_setting, read_toml
+from stipple.train.config import fields, layer_of, make_config
+from stipple.train.config_toml import parse_setting, read_toml
 
 VALUES = (10**400, 16**6000, 2**31, -(2**31), 1e31, float("inf"), [[[[[[1]]]]]], {"a": {}})
 TOMLS = {

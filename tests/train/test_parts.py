@@ -15,7 +15,8 @@ from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures import Frame, open_capture
 from stipple.scene import Normalization
 from stipple.train import Problem, initialize, make_config, schedule
-from stipple.train.config import PRESETS, Config, annotated_toml, fields, parse_setting, read_toml
+from stipple.train.config import PRESETS, Config, fields
+from stipple.train.config_toml import parse_setting, read_toml, to_toml
 from stipple.train.evaluation import Judge, corrected, mean_scores, psnr, ssim
 from stipple.train.feed import Feed
 
@@ -24,9 +25,9 @@ from stipple.train.feed import Feed
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_file(name: str, tmp_path: Path) -> None:
     config = make_config(name)
-    (tmp_path / "c.toml").write_text(config.to_toml())
+    (tmp_path / "c.toml").write_text(to_toml(config, comments=False))
     assert make_config(None, read_toml(tmp_path / "c.toml")) == config
-    (tmp_path / "c.toml").write_text(annotated_toml(config))
+    (tmp_path / "c.toml").write_text(to_toml(config))
     assert make_config(None, read_toml(tmp_path / "c.toml")) == config
 
 

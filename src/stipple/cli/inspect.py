@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from stipple.cli.config_options import ConfigCommand, given_layers
 from stipple.cli.terminal import Terminal, facts
-from stipple.cli.train import capture_flags, flag_layers
 
 if TYPE_CHECKING:
     from stipple.formats.captures.survey import Survey
 
 
-@click.command()
+@click.command(cls=ConfigCommand, sections=("data",), without=("data.image_memory",))
 @click.argument("capture", type=click.Path())
 @click.option("-o", "--output", default="capture.png", show_default=True, type=click.Path(dir_okay=False),
               help="Picture of the cameras and points from above.")  # fmt: skip
-@capture_flags
 def inspect(capture: str, output: str, **flags: Any) -> None:
     """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above."""
     from stipple.cli.survey_plot import draw, picture_kind
@@ -28,7 +27,7 @@ def inspect(capture: str, output: str, **flags: Any) -> None:
     from stipple.train.problem import capture_options
 
     picture_kind(output)
-    data = make_config(None, *flag_layers(flags, ())).data
+    data = make_config(None, *given_layers(flags)).data
     survey = Survey.of(open_capture(capture, capture_options(data)), data.test_every, data.downscale)
     console = Terminal()
     console.print(_summary(survey))

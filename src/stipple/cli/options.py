@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-_Parameter: Any = click.ParamType  # generic in some versions of click, plain in others
+ParamType: Any = click.ParamType  # generic in some versions of click, plain in others
 
 
-class Size(_Parameter):  # type: ignore[misc]
+class Size(ParamType):  # type: ignore[misc]
     """Pixels as WIDTHxHEIGHT."""
 
     name = "WxH"
@@ -26,7 +26,7 @@ class Size(_Parameter):  # type: ignore[misc]
         return int(match[1]), int(match[2])
 
 
-class Vector(_Parameter):  # type: ignore[misc]
+class Vector(ParamType):  # type: ignore[misc]
     """Three numbers separated by commas."""
 
     name = "X,Y,Z"

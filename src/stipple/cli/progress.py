@@ -6,12 +6,23 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from stipple.train.progress import Meter
 
 _REDRAWN = 0.2
 _PLAIN_LINES = 20
+_SPEED_OVER = 60.0
+"""Seconds over which speed is measured: steps become slower as photos and the number of Gaussians grow, so that the
+mean since the start would promise too short a time."""
 
 
 class TerminalMeter(Meter):
@@ -21,19 +32,22 @@ class TerminalMeter(Meter):
         self.console = console
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._first = self._steps = 0
-        self._started = self._drawn = 0.0
+        self._left = TimeRemainingColumn(compact=True)
+        self._steps, self._drawn = 0, 0.0
 
-    def _bar(self, title: str, total: int, done: int = 0, *columns: str) -> None:
+    def _bar(self, title: str, total: int, done: int = 0) -> None:
         self.close()
         self._progress = Progress(
             TextColumn(title),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            *(TextColumn(c) for c in columns),
+            TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
+            self._left,
             console=self.console,
+            expand=True,
             refresh_per_second=4,
+            speed_estimate_period=_SPEED_OVER,
             disable=not self.console.is_terminal,
         )
         self._progress.start()
@@ -50,26 +64,24 @@ class TerminalMeter(Meter):
         self._advance()
 
     def training(self, first: int, steps: int) -> None:
-        self._bar("Training", steps, first, "{task.fields[text]}")
-        self._first, self._steps, self._started = first, steps, time.perf_counter()
+        self._bar("Training", steps, first)
+        self._steps = steps
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        now = time.perf_counter()
+        now, last = time.perf_counter(), step == self._steps
         plain = not self.console.is_terminal
-        due = step % max(1, self._steps // _PLAIN_LINES) == 0 if plain else now - self._drawn > _REDRAWN
-        if not (due or step == self._steps):
+        printed = plain and (last or step % max(1, self._steps // _PLAIN_LINES) == 0)
+        if self._progress is None or not (last or printed or now - self._drawn > _REDRAWN):
             return
         self._drawn = now
-        rate = (step - self._first) / max(now - self._started, 1e-9)
-        left = (self._steps - step) / max(rate, 1e-9)
-        text = (
-            f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f}  {values['count']:,.0f} Gaussians  "
-            f"{rate:.1f} steps/s  {_clock(left)} left"
-        )
-        if plain:
-            self.console.print(f"step {step:>6} of {self._steps}  {text}", highlight=False, soft_wrap=True)
-        elif self._progress is not None:
-            self._progress.update(self._task, completed=step, text=text)
+        self._progress.update(self._task, completed=step)
+        task = self._progress.tasks[0]
+        speed = "" if task.speed is None else f"  {task.speed:.1f}/s"
+        text = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f}  {values['count']:,.0f} Gaussians{speed}"
+        self._progress.update(self._task, text=text)
+        if printed:
+            left = f"  {self._left.render(task)} left"
+            self.console.print(f"step {step:>6} of {self._steps}  {text}{left}", highlight=False, soft_wrap=True)
 
     def evaluating(self, total: int) -> None:
         self._bar("Evaluating", total)
@@ -84,9 +96,3 @@ class TerminalMeter(Meter):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stipple.cli.config_options import ConfigCommand, given_layers
 from stipple.cli.lasting import lasting
 from stipple.cli.options import device_options
 from stipple.cli.terminal import Terminal
@@ -18,55 +19,9 @@ if TYPE_CHECKING:
     from stipple.train import Config, Outcome, Problem, RunFolder
 
 _PRESETS = ("fast", "standard", "quality")
-_FLAGS = {
-    "steps": "schedule.steps",
-    "downscale": "data.downscale",
-    "test_every": "data.test_every",
-    "images": "data.images",
-    "masks": "data.masks",
-    "intrinsics": "data.intrinsics",
-    "depth_scale": "data.depth_scale",
-    "allow_outside": "data.allow_outside",
-    "image_memory": "data.image_memory",
-    "max_gaussians": "density.max_count",
-    "strategy": "density.strategy",
-    "sh_degree": "schedule.sh_degree",
-    "depth_weight": "loss.depth",
-    "background": "loss.background",
-    "antialiased": "loss.antialiased",
-    "exposure": "extras.exposure",
-    "refine_poses": "extras.poses",
-    "checkpoint_every": "output.checkpoint_every",
-    "seed": "seed",
-}
 
 
-def capture_flags(function: Any) -> Any:
-    """Options that say how a capture is read; ``train`` and ``inspect`` share them."""
-    options = (
-        click.option("--images", help="Folder of photos inside a COLMAP capture; images by default."),
-        click.option(
-            "--masks", type=click.Path(file_okay=False, resolve_path=True), help="Folder of masks; bright pixels count."
-        ),
-        click.option("--intrinsics", metavar="FX,FY,CX,CY", help="Of an RGB-D camera, in pixels."),
-        click.option(
-            "--depth-scale", type=click.FloatRange(0, min_open=True), help="Integers of depth to a world unit (RGB-D)."
-        ),
-        click.option(
-            "--allow-outside",
-            is_flag=True,
-            default=None,
-            help="Also read files that the capture names outside of its folder; for captures that you trust.",
-        ),
-        click.option("--downscale", type=click.FloatRange(1, 64), help="Use photos this many times smaller."),
-        click.option("--test-every", type=click.IntRange(0), help="Hold out every n-th view; 0: none. 8 by default."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-@click.command()
+@click.command(cls=ConfigCommand)
 @click.argument("capture", required=False, type=click.Path())
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False), help="Folder for the scene, the report and checkpoints."
@@ -82,23 +37,6 @@ def capture_flags(function: Any) -> Any:
     metavar="KEY=VALUE",
     help="Any value of the configuration, such as density.every=200.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Optimiser updates, one view each.")
-@capture_flags
-@click.option("--max-gaussians", type=click.IntRange(1), help="Never more Gaussians than this.")
-@click.option("--strategy", metavar="NAME", help="How their number changes: default, mcmc, or none.")
-@click.option("--sh-degree", type=click.IntRange(0, 4), help="Harmonics that colours end with.")
-@click.option("--depth-weight", type=click.FloatRange(0), help="Weight of the depth loss, where the capture has depth.")
-@click.option("--background", help="auto, random, or red,green,blue from 0 to 1.")
-@click.option("--antialiased", is_flag=True, default=None, help="Train, and later render, with antialiasing.")
-@click.option("--exposure", is_flag=True, default=None, help="Fit an affine colour transform to each photo.")
-@click.option("--refine-poses", is_flag=True, default=None, help="Refine the photos' poses.")
-@click.option(
-    "--image-memory",
-    type=click.FloatRange(0, min_open=True),
-    help="Gigabytes of decoded photos to keep; more are streamed.",
-)
-@click.option("--checkpoint-every", type=click.IntRange(1), help="Steps between checkpoints.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of everything random.")
 @click.option("--resume", is_flag=True, help="Go on with the run in OUTPUT from its last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that OUTPUT already holds.")
 @click.option("--show-config", is_flag=True, help="Print the configuration and what each value means, and stop.")
@@ -125,7 +63,7 @@ def train(
     stipple train photos/ -o run/ --preset fast --downscale 2
     stipple train -o run/ --resume
     """
-    layers = [_file_layer(config_file), *flag_layers(flags, settings)]
+    layers = [_file_layer(config_file), *given_layers(flags, settings)]
     if show_config:
         _show(preset, layers)
         return
@@ -181,35 +119,17 @@ def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resum
 
 
 def _file_layer(path: str | None) -> dict[str, Any]:
-    from stipple.train.config import read_toml
+    from stipple.train.config_toml import read_toml
 
     return read_toml(Path(path)) if path else {}
 
 
-def flag_layers(flags: dict[str, Any], settings: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The options that were given, as layers of configuration."""
-    from stipple.train.config import layer_of, parse_setting
-
-    layers = []
-    for name, value in flags.items():
-        if value is not None:
-            listed = isinstance(value, str) and name in ("intrinsics", "background") and "," in value
-            layers.append(layer_of(_FLAGS[name], _floats(name, value) if listed else value))
-    return layers + [parse_setting(s) for s in settings]
-
-
-def _floats(name: str, text: str) -> list[float]:
-    try:
-        return [float(v) for v in text.split(",")]
-    except ValueError:
-        raise InputError(f"--{name}: expected numbers separated by commas, got {text!r}") from None
-
-
 def _show(preset: str | None, layers: list[dict[str, Any]]) -> None:
     """The configuration as TOML, each value with its meaning."""
-    from stipple.train.config import annotated_toml, make_config
+    from stipple.train.config import make_config
+    from stipple.train.config_toml import to_toml
 
-    click.echo(annotated_toml(make_config(preset, *layers)))
+    click.echo(to_toml(make_config(preset, *layers)), nl=False)
 
 
 def _refuse_existing(folder: RunFolder, overwrite: bool) -> None:
@@ -237,6 +157,7 @@ def _headline(problem: Problem) -> str:
 def _report(
     problem: Problem, folder: RunFolder, outcome: Outcome, capture: str, seconds: float, console: Terminal
 ) -> None:
+    from stipple.train.config_toml import to_toml
     from stipple.train.evaluation import mean_scores
     from stipple.train.report import write_report
 
@@ -249,7 +170,7 @@ def _report(
         "scene": f"scene.ply, {folder.scene.stat().st_size / 1e6:.1f} MB",
     }
     try:
-        write_report(folder, outcome, Path(capture).resolve().name, facts, config.to_toml())
+        write_report(folder, outcome, Path(capture).resolve().name, facts, to_toml(config, comments=False))
     except OSError as error:
         raise StippleError(f"{folder.report}: not written: {error.strerror or error}; the scene is there") from None
     for split, name in (("test", "held-out"), ("train", "training")):

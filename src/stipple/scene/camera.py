@@ -116,14 +116,10 @@ def rotation_of(quat: ArrayLike) -> Array:
         raise InputError("quaternion: expected four finite numbers, not all 0, got zeros")
     if not 1e-100 < np.abs(q).max() < 1e100:  # where squares overflow or vanish
         q = q / np.abs(q).max()
-    w, x, y, z = q / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    from scipy.spatial.transform import Rotation  # here: importing it takes as long as all of stipple does
+
+    w, x, y, z = q
+    return np.asarray(Rotation.from_quat([x, y, z, w]).as_matrix())
 
 
 def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, -1.0, 0.0)) -> Array:

@@ -1,89 +1,70 @@
-"""Everything that a training run can be told, typed, with ranges; TOML in and out; presets.
+"""Everything that can be set about a training run, typed, with ranges and descriptions; presets.
 
-Rates, thresholds and intervals are those 3DGS and gsplat publish, unless a preset for the CPU says otherwise.
-Distances are in units of the scene's extent (see :class:`stipple.scene.Normalization`).
+Every field is also an option of ``stipple train`` (:mod:`stipple.cli.config_options`) and a line of ``config.toml``
+(:mod:`stipple.train.config_toml`); both are derived from what stands here.
+
+Learning rates, thresholds and intervals are those that 3DGS and gsplat publish, unless a preset for the CPU says
+otherwise. Distances are in units of the scene's extent (see :class:`stipple.scene.Normalization`).
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic.fields import FieldInfo
 
-from stipple.errors import FileFormatError, InputError
-from stipple.formats.reading import read_bytes
+from stipple.errors import InputError
 from stipple.text import shown, visible
-from stipple.train.strategies import STRATEGIES, Traits
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from stipple.train.section import Section, option
+from stipple.train.strategies import STRATEGIES, Traits, by_default, settings_of_strategies
 
 
-_MOST_BYTES, _LONGEST_LINE = 1 << 16, 1 << 12  # reading dotted keys takes time that grows with their length squared
-_INTEGERS, _NUMBERS, _DEEPEST = 2**31, 1e30, 4
+class Data(Section):
+    """Photos: which are used, and how."""
 
+    option_prefix = ""
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _held(cls, value: Any) -> Any:
-        """What 32-bit integers and floats hold, nothing nested without end."""
-        _check_numbers(value, _DEEPEST)
-        return value
-
-
-def _check_numbers(value: Any, depth: int) -> None:
-    if isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
-        raise ValueError(f"expected a whole number below {_INTEGERS}")
-    if isinstance(value, float) and abs(value) > _NUMBERS:
-        raise ValueError(f"expected a number no larger than {_NUMBERS:g}")
-    if isinstance(value, (list, tuple)):
-        if not depth:
-            raise ValueError("expected fewer lists in lists")
-        for item in value:
-            _check_numbers(item, depth - 1)
-
-
-class Data(_Section):
-    """Which photos are used, and how."""
-
-    downscale: float = Field(1.0, ge=1, le=64, description="train on photos this many times smaller")
+    downscale: float = Field(1.0, ge=1, le=64, description="use photos this many times smaller")
     test_every: int = Field(8, ge=0, description="hold out every n-th view for evaluation; 0: none")
-    images: str | None = Field(None, description="folder of photos inside a COLMAP capture")
-    masks: str | None = Field(None, description="folder of masks; bright pixels count")
-    intrinsics: tuple[float, float, float, float] | None = Field(None, description="fx, fy, cx, cy (RGB-D)")
-    depth_scale: float | None = Field(None, gt=0, description="integers of depth to a world unit (RGB-D)")
-    allow_outside: bool = Field(False, description="also read files that the capture names outside of its folder")
-    image_memory: float = Field(4.0, gt=0, description="gigabytes of decoded photos kept; more are streamed")
+    images: str | None = Field(None, description="folder of photos inside a COLMAP capture; by default images")
+    masks: str | None = Field(
+        None, description="folder of masks; bright pixels count", json_schema_extra=option(folder=True)
+    )
+    intrinsics: tuple[float, float, float, float] | None = Field(
+        None, description="of an RGB-D camera, in pixels", json_schema_extra=option(metavar="FX,FY,CX,CY")
+    )
+    depth_scale: float | None = Field(None, gt=0, description="depth map integers per world unit (RGB-D)")
+    allow_outside: bool = Field(
+        False, description="also read files that the capture names outside its folder; for captures that you trust"
+    )
+    image_memory: float = Field(4.0, gt=0, description="gigabytes of decoded photos to keep; the others are streamed")
 
 
-class Start(_Section):
+class Start(Section):
     """The Gaussians that training starts from."""
 
     source: Literal["auto", "points", "depth", "random"] = Field(
         "auto", description="auto: points if there are any, else depth maps, else random"
     )
-    count: int = Field(50_000, ge=1, description="Gaussians of a random start, and the most taken from depth maps")
-    opacity: float = Field(0.1, gt=0, lt=1, description="opacity they start with")
-    scale: float = Field(1.0, gt=0, description="factor on the distance to their neighbours")
+    count: int = Field(50_000, ge=1, description="Gaussians of a random start, and the maximum taken from depth maps")
+    opacity: float = Field(0.1, gt=0, lt=1, description="opacity at the start")
+    scale: float = Field(1.0, gt=0, description="initial size, relative to the distance to the nearest neighbours")
 
 
-class Schedule(_Section):
-    """How long, and what is learnt when."""
+class Schedule(Section):
+    """How long training takes, and what is trained when."""
+
+    option_prefix = ""
 
     steps: int = Field(7000, ge=1, description="optimiser updates, one view each")
-    sh_degree: int = Field(3, ge=0, le=4, description="harmonics that colours end with")
-    sh_every: int = Field(1000, ge=1, description="steps from one band of harmonics to the next")
+    sh_degree: int = Field(3, ge=0, le=4, description="degree of the spherical harmonics (SH) at the end")
+    sh_every: int = Field(1000, ge=1, description="steps from one SH band to the next")
     coarse: tuple[tuple[int, float], ...] = Field(
-        ((4, 0.1), (2, 0.35)), description="(factor, share of steps): photos are this much smaller up to there"
+        ((4, 0.1), (2, 0.35)),
+        description="pairs (factor, share of steps): photos are that many times smaller up to there",
+        json_schema_extra=option(metavar="[[FACTOR, SHARE], ...]"),
     )
 
     @field_validator("coarse")
@@ -95,54 +76,69 @@ class Schedule(_Section):
         return value
 
 
-class Rates(_Section):
+class Rates(Section):
     """Learning rates of Adam."""
 
-    means: float = Field(1.6e-4, ge=0, description="at the start, in scene extents")
+    means: float = Field(1.6e-4, ge=0, description="of the means at the start, in scene extents")
     means_final: float = Field(0.01, gt=0, le=1, description="share of it that is left at the end")
-    scales: float = Field(5e-3, ge=0)
-    quats: float = Field(1e-3, ge=0)
-    opacities: float = Field(5e-2, ge=0)
-    sh0: float = Field(2.5e-3, ge=0, description="of the colour that is the same from all sides")
-    sh_rest: float = Field(1.25e-4, ge=0, description="of the colours that change with direction")
-    exposure: float = Field(1e-3, ge=0)
-    poses: float = Field(1e-5, ge=0)
-    visible_only: bool = Field(False, description="update only Gaussians that the step's view sees")
+    scales: float = Field(5e-3, ge=0, description="of the logarithms of the scales")
+    quats: float = Field(1e-3, ge=0, description="of the rotations")
+    opacities: float = Field(5e-2, ge=0, description="of the opacities' logits")
+    sh0: float = Field(2.5e-3, ge=0, description="of the colour that does not depend on direction")
+    sh_rest: float = Field(1.25e-4, ge=0, description="of the SH bands above it")
+    exposure: float = Field(1e-3, ge=0, description="of the photos' colour transforms")
+    poses: float = Field(1e-5, ge=0, description="of the photos' poses")
+    visible_only: bool = Field(False, description="update only the Gaussians visible in the step's view")
 
 
-class Loss(_Section):
+class Loss(Section):
     """What is minimised."""
 
     ssim: float = Field(0.2, ge=0, le=1, description="weight of 1 - SSIM; the rest is L1")
-    depth: float = Field(0.0, ge=0, description="weight of the L1 of depth, where the capture has depth or tracks")
-    opacity: float | None = Field(None, ge=0, description="weight of the mean opacity; else 0.01 with mcmc, or 0")
-    scale: float | None = Field(None, ge=0, description="weight of the mean scale; else 0.01 with mcmc, or 0")
-    background: Literal["auto", "random"] | tuple[float, float, float] = Field(
-        "auto", description="auto: white behind photos with alpha, else black; random; or red, green, blue"
+    depth: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the L1 of depth, where the capture has depth maps or tracks",
+        json_schema_extra=option("depth-weight"),
     )
-    antialiased: bool = Field(False, description="train, and later render, with antialiasing")
+    opacity: float | None = Field(
+        None, ge=0, description=f"weight of the mean opacity; by default {by_default('regularisers')}"
+    )
+    scale: float | None = Field(
+        None, ge=0, description=f"weight of the mean scale; by default {by_default('regularisers')}"
+    )
+    background: Literal["auto", "random"] | tuple[float, float, float] = Field(
+        "auto",
+        description="auto: white behind photos with alpha, else black; random; or red,green,blue from 0 to 1",
+        json_schema_extra=option("background", metavar="COLOUR"),
+    )
+    antialiased: bool = Field(
+        False, description="train, and later render, with antialiasing", json_schema_extra=option("antialiased")
+    )
 
 
-class Density(_Section):
+class CommonDensity(Section):
     """How the number of Gaussians changes."""
 
-    strategy: str = Field("default", description="adaptive density control (default), mcmc, or none")
-    max_count: int = Field(400_000, ge=1, description="never more Gaussians than this")
-    start: int = Field(500, ge=0, description="first step at which they change")
+    strategy: str = Field(
+        "default",
+        description=f"how the number changes: {', '.join(STRATEGIES)}",
+        json_schema_extra=option("strategy", metavar="NAME"),
+    )
+    max_count: int = Field(
+        400_000, ge=1, description="maximum number of Gaussians", json_schema_extra=option("max-gaussians")
+    )
+    start: int = Field(500, ge=0, description="first step at which the number changes")
     stop: float | None = Field(
-        None, ge=0, le=1, description="share of steps after which they do not change; else 0.8 with mcmc, or 0.5"
+        None,
+        ge=0,
+        le=1,
+        description=f"share of steps after which the number is fixed; by default {by_default('stop')}",
     )
     every: int = Field(100, ge=1, description="steps between changes")
-    prune_opacity: float = Field(0.005, ge=0, lt=1, description="fainter ones are removed, or relocated (mcmc)")
-    # default
-    grow_gradient: float = Field(2e-4, gt=0, description="2D gradient, in half image sizes, above which one divides")
-    absolute: bool = Field(False, description="sum absolute 2D gradients (AbsGS); use about 8e-4 then")
-    split_scale: float = Field(0.01, gt=0, description="larger ones are split, smaller ones cloned")
-    prune_scale: float = Field(0.1, gt=0, description="larger ones are removed, after the first opacity reset")
-    reset_every: int = Field(3000, ge=0, description="steps between resets of opacities; 0: never")
-    # mcmc
-    growth: float = Field(0.05, ge=0, le=1, description="share of Gaussians added each time, up to max_count")
-    noise: float = Field(5e5, ge=0, description="factor of the noise on means, times their learning rate")
+    prune_opacity: float = Field(
+        0.005, ge=0, lt=1, description="Gaussians with a lower opacity are removed, or relocated (mcmc)"
+    )
 
     @field_validator("strategy")
     @classmethod
@@ -157,26 +153,44 @@ class Density(_Section):
         return STRATEGIES[self.strategy].traits
 
 
-class Extras(_Section):
+if TYPE_CHECKING:
+
+    class Density(CommonDensity):  # noqa: D101
+        def __getattr__(self, name: str) -> Any: ...
+
+else:  # what strategies declare in their own files are values of this section too
+    Density = create_model("Density", __base__=(*settings_of_strategies(CommonDensity), CommonDensity))
+    Density.__doc__ = CommonDensity.__doc__
+
+
+class Extras(Section):
     """What else is fitted."""
 
-    exposure: bool = Field(False, description="fit an affine colour transform to each training photo")
-    poses: bool = Field(False, description="refine the poses of training photos")
+    exposure: bool = Field(
+        False, description="fit an affine colour transform to each training photo", json_schema_extra=option("exposure")
+    )
+    poses: bool = Field(
+        False, description="refine the poses of training photos", json_schema_extra=option("refine-poses")
+    )
 
 
-class Output(_Section):
+class Output(Section):
     """What is written, and when."""
+
+    option_prefix = ""
 
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     evaluate_every: int = Field(0, ge=0, description="steps between evaluations of held-out views; 0: five in all")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
 
 
-class Config(_Section):
+class Config(Section):
     """A whole configuration."""
 
+    option_prefix = ""
+
     preset: str = Field("standard", description="what the other values started from")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     data: Data = Data()
     start: Start = Start()
     schedule: Schedule = Schedule()
@@ -198,10 +212,6 @@ class Config(_Section):
         """The step after which the number of Gaussians does not change."""
         share = self.density.traits.stop if self.density.stop is None else self.density.stop
         return share * self.schedule.steps
-
-    def to_toml(self) -> str:
-        """The configuration as TOML; values that are None are left out."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -225,27 +235,6 @@ def preset(name: str) -> Config:
     return Config.model_validate({"preset": name, **PRESETS[name]})
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises FileFormatError, naming it, where it is none."""
-    try:
-        return _parse_toml(read_bytes(path, _MOST_BYTES).decode())
-    except FileFormatError:
-        raise
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not valid TOML: {error}") from None
-
-
-def _parse_toml(text: str) -> dict[str, Any]:
-    """Tables from TOML. Raises ValueError."""
-    if any(len(line) > _LONGEST_LINE for line in text.split("\n")):
-        raise ValueError(f"a line is longer than {_LONGEST_LINE} characters")
-    try:
-        tables: dict[str, Any] = tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return tables
-
-
 def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
     """A preset with values laid over it, later layers over earlier ones.
 
@@ -267,7 +256,7 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = visible(".".join(str(part)[:80] for part in first["loc"][:2])) or "values"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(n for n, _ in fields() if n.startswith(f"{first['loc'][0]}."))
+        known = ", ".join(n for n in fields() if n.startswith(f"{first['loc'][0]}."))
         return f"there is no value {where}" + (f"; known are {known}" if known else "")
     return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}, got {shown(first['input'])}"
 
@@ -280,49 +269,24 @@ def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:
             values[key] = value
 
 
-def parse_setting(text: str) -> dict[str, Any]:
-    """``section.key=value``, the value in TOML or a bare word, as a layer."""
-    name, _, value = text.partition("=")
-    known = dict(fields())
-    if not value or name.strip() not in known:
-        near = ", ".join(n for n in known if name.strip().split(".")[-1] in n) or "see --show-config"
-        raise InputError(f"--set {text}: expected section.key=value with a known key ({near})")
-    try:
-        parsed = _parse_toml(f"v = {value}")["v"]
-    except ValueError:
-        parsed = value
-    return layer_of(name.strip(), parsed)
-
-
 def layer_of(name: str, value: Any) -> dict[str, Any]:
     """One value, ``section.key`` or ``key``, as a layer."""
     section, _, key = name.rpartition(".")
     return {section: {key: value}} if section else {key: value}
 
 
-def annotated_toml(config: Config) -> str:
-    """The configuration as TOML, each value with a comment that says what it means; unset ones as comments."""
-    described = dict(fields())
-    given = config.model_dump(exclude_none=True, mode="json")
-    lines, section = [], ""
-    for line in config.to_toml().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]") + "."
-            unset = [
-                n for n in described if n.startswith(section) and n.removeprefix(section) not in given[section[:-1]]
-            ]
-            lines += [line, *(f"# {n.removeprefix(section)} = ...".ljust(32) + f" # {described[n]}" for n in unset)]
-            continue
-        comment = described.get(section + line.split(" = ")[0]) if " = " in line else None
-        lines.append(f"{line:<32} # {comment}" if comment else line)
-    return "\n".join(lines)
+def sections() -> dict[str, type[Section]]:
+    """The sections by name; the values that belong to none are in Config itself, under the name ""."""
+    kinds = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {"": Config, **{n: k for n, k in kinds.items() if isinstance(k, type) and issubclass(k, Section)}}
 
 
-def fields() -> Iterator[tuple[str, str]]:
-    """Every value's name, section.key, and what it means."""
-    for name, field in Config.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
-            yield from ((f"{name}.{k}", f.description or "") for k, f in kind.model_fields.items())
-        else:
-            yield name, field.description or ""
+def fields() -> dict[str, FieldInfo]:
+    """Every value's declaration, by its name: ``key`` or ``section.key``."""
+    kinds = sections()
+    return {
+        f"{section}.{name}" if section else name: field
+        for section, kind in kinds.items()
+        for name, field in kind.model_fields.items()
+        if section or name not in kinds
+    }

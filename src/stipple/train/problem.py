@@ -87,7 +87,7 @@ class Problem:
     def identity(self) -> str:
         """A name for the configuration and the views, so that a checkpoint is not resumed on something else."""
         views = [(v.name, v.camera.width, v.camera.height) for v in self.views]
-        return hashlib.sha256(repr((self.config.to_toml(), views)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.config.model_dump_json(), views)).encode()).hexdigest()[:16]
 
     def start(self) -> Gaussians:
         """The Gaussians to start from, as the configuration says."""

@@ -18,7 +18,8 @@ from stipple.files import atomic_write, remove_leftovers
 from stipple.formats.reading import read_text
 from stipple.scene.camera import Camera
 from stipple.scene.normalization import Normalization
-from stipple.train.config import Config, make_config, read_toml
+from stipple.train.config import Config, make_config
+from stipple.train.config_toml import read_toml, to_toml
 from stipple.train.lock import FileLock
 
 Array = np.ndarray
@@ -139,7 +140,7 @@ class RunFolder:
         self, capture: str, config: Config, normalization: Normalization, more: Mapping[str, Any]
     ) -> None:
         """Write config.toml and run.json."""
-        write_text(self.config, config.to_toml())
+        write_text(self.config, to_toml(config))
         described = {
             "capture": os.path.abspath(capture),
             "normalization": {"center": list(normalization.center), "scale": normalization.scale},

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from stipple.scene.camera import Camera
+from stipple.scene.camera import Camera, rotation_of
 from stipple.train import schedule
 from stipple.train.evaluation import Comparison, Judge
 from stipple.train.feed import Feed
 from stipple.train.problem import Problem
-from stipple.train.step_graph import rotation_basis
 from stipple.train.stepper import Stepper
 
 Array = np.ndarray
@@ -66,8 +65,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 def posed(camera: Camera, change: Array) -> Camera:
     """A camera after a pose correction (x, y, z of a quaternion with w = 1, then a translation)."""
-    quat = np.array([1.0, *change[:3]], np.float64)
-    turn = np.eye(4)
-    turn[:3, :3] = (rotation_basis() @ np.outer(quat, quat).ravel()).reshape(3, 3) / (quat @ quat)
-    turn[:3, 3] = change[3:]
-    return replace(camera, viewmat=turn @ camera.viewmat)
+    correction = np.eye(4)
+    correction[:3, :3] = rotation_of([1.0, *change[:3]])
+    correction[:3, 3] = change[3:]
+    return replace(camera, viewmat=correction @ camera.viewmat)

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from stipple.train.strategies.base import STRATEGIES, Strategy, Traits
+from stipple.train.strategies.base import STRATEGIES, Strategy, Traits, by_default, settings_of_strategies
 
 if TYPE_CHECKING:
     from stipple.train.config import Config
@@ -20,4 +20,4 @@ def make_strategy(config: Config) -> Strategy:
     return STRATEGIES[config.density.strategy](config)
 
 
-__all__ = ["STRATEGIES", "Strategy", "Traits", "make_strategy"]
+__all__ = ["STRATEGIES", "Strategy", "Traits", "by_default", "make_strategy", "settings_of_strategies"]

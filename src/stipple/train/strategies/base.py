@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from stipple.train.population import Population
+from stipple.train.section import Section
 
 if TYPE_CHECKING:
     from stipple.train.config import Config
@@ -28,6 +29,8 @@ class Traits:
     """Whether it looks at the sums of the 2D means' gradients (``grad2d``, ``seen``), which the step then keeps."""
     noise: bool = False
     """Whether every step moves the means by noise."""
+    settings: type[Section] = Section
+    """The strategy's own values: they become values of the configuration's section ``density``, and options."""
 
 
 class Strategy(Protocol):
@@ -66,3 +69,25 @@ def within(config: Config, step: int) -> bool:
     """Whether a step lies in the part of the schedule in which the population changes, at one of its intervals."""
     density = config.density
     return density.start <= step <= config.last_change and step % density.every == 0
+
+
+def by_default(trait: str) -> str:
+    """The values of a trait, in words: ``0.01 with mcmc, else 0``."""
+    usual = getattr(Traits(), trait)
+    others = {name: getattr(s.traits, trait) for name, s in STRATEGIES.items() if getattr(s.traits, trait) != usual}
+    return ", ".join([*(f"{value:g} with {name}" for name, value in others.items()), f"else {usual:g}"])
+
+
+def settings_of_strategies(common: type[Section]) -> tuple[type[Section], ...]:
+    """The classes of all strategies' own values, none twice.
+
+    Raises TypeError where two of them, or one and ``common``, which all strategies share, declare the same name.
+    """
+    classes = tuple(dict.fromkeys(s.traits.settings for s in STRATEGIES.values() if s.traits.settings is not Section))
+    taken = dict.fromkeys(common.model_fields, common.__qualname__)
+    for kind in classes:
+        for name in kind.model_fields:
+            if name in taken:
+                raise TypeError(f"{kind.__module__}: the value {name} is already declared by {taken[name]}")
+            taken[name] = kind.__module__
+    return classes[::-1]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy.spatial.transform import Rotation
 
 from stipple.train.population import Population
+from stipple.train.section import Section
 from stipple.train.strategies.base import Traits, strategy, within
 
 if TYPE_CHECKING:
@@ -18,12 +20,26 @@ _SPLIT_SHRINK = 1.6
 _RESET_FACTOR = 2.0
 
 
+class Settings(Section):
+    """Thresholds of adaptive density control."""
+
+    grow_gradient: float = Field(
+        2e-4, gt=0, description="2D gradient above which Gaussians are cloned or split, in half image sizes"
+    )
+    absolute: bool = Field(
+        False, description="sum absolute 2D gradients (AbsGS); then use a grow_gradient of about 8e-4"
+    )
+    split_scale: float = Field(0.01, gt=0, description="larger Gaussians are split, smaller ones cloned")
+    prune_scale: float = Field(0.1, gt=0, description="larger Gaussians are removed, after the first opacity reset")
+    reset_every: int = Field(3000, ge=0, description="steps between resets of the opacities; 0: never")
+
+
 @strategy("default")
 class Default:
     """Where an image pulls hard at a Gaussian's place it is cloned, or split if it is large; what is faint or huge
     is removed; opacities are reset now and then, so that what is not needed fades."""
 
-    traits: ClassVar[Traits] = Traits(gradients=True)
+    traits: ClassVar[Traits] = Traits(gradients=True, settings=Settings)
 
     def __init__(self, config: Config) -> None:
         self.config, self.density = config, config.density

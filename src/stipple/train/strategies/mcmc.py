@@ -6,8 +6,10 @@ from math import comb
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from stipple.train.population import Population
+from stipple.train.section import Section
 from stipple.train.strategies.base import Traits, strategy, within
 
 if TYPE_CHECKING:
@@ -18,12 +20,21 @@ _MOST_COPIES = 51
 _MAX_OPACITY = 1 - 1e-6
 
 
+class Settings(Section):
+    """Growth and noise."""
+
+    growth: float = Field(0.05, ge=0, le=1, description="share of Gaussians that mcmc adds each time, up to max_count")
+    noise: float = Field(
+        5e5, ge=0, description="mcmc: amount of noise on the means, as a factor of their learning rate"
+    )
+
+
 @strategy("mcmc")
 class Mcmc:
     """A fixed number of Gaussians, approached by steady growth: those that have faded are placed upon ones that
     have not, so that the picture stays as it is; noise on the means (in the step's graph) explores."""
 
-    traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, noise=True)
+    traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, noise=True, settings=Settings)
 
     def __init__(self, config: Config) -> None:
         self.config, self.density = config, config.density
