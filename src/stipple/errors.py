@@ -35,6 +35,10 @@ class LimitWarning(UserWarning):
     """A limit that the caller set cut something from the result."""
 
 
+class FormatWarning(UserWarning):
+    """A file's format cannot hold all of a scene: says what was left out."""
+
+
 class CacheWarning(UserWarning):
     """Something could not be kept for the next process, which makes it again: says why and what to do."""
 

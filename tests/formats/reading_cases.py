@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, features
-from ply_files import packed, rewritten, scene
 
 from captures import LAYOUTS, truth
+from ply_files import packed, rewritten, scene
 from stipple.cli.run_cameras import run_flight, view_camera
-from stipple.formats import load_ply, save_ply
+from stipple.formats import save_ply
 from stipple.formats.captures import load_frame, open_capture, sparse_depth
 from stipple.formats.captures.pixels import decode, decode_depth, decode_mask, stored_sizes
 from stipple.formats.captures.survey import Survey
@@ -54,7 +54,8 @@ def cases() -> Iterator[Case]:
         yield Case(f"image: {suffix}", f"a.{suffix}", _image(f"a.{suffix}"), _read_image(f"a.{suffix}"))
     yield Case("depth: npy", "d.npy", _write_array, lambda root: decode_depth(root / "d.npy", SIZE, 1.0))
     for name, write in _SPLATS.items():
-        yield Case(f"splats: {name}", "s.ply", write, _read_splats)
+        yield Case(f"splats: {name}", "s.ply", write, lambda root: _read_scene(root / "s.ply"))
+    yield Case("splats: .splat", "s.splat", _write_splat, lambda root: _read_scene(root / "s.splat"))
     yield Case("run: cameras.json", "cameras.json", _write_cameras, _read_cameras)
     yield Case("run: config.toml", "config.toml", _write_config, _read_config)
 
@@ -114,8 +115,12 @@ _SPLATS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _read_splats(root: Path) -> None:
-    made = load_ply(root / "s.ply")
+def _write_splat(root: Path) -> None:
+    save_scene(scene(20, 0), root / "s.splat")
+
+
+def _read_scene(path: Path) -> None:
+    made = load_scene(path)
     made.bounds(0.95)
     made.select(made.finite).with_sh_degree(1)
     assert made.scales.shape == made.means.shape

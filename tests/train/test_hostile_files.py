@@ -38,7 +38,7 @@ def test_configurations_that_are_none(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_values_beyond_all_bounds(value: object) -> None:
     """No value of the configuration takes them, and no sentence about them is long."""
-    for name, _ in fields():
+    for name in fields():
         with pytest.raises(InputError) as told:
             make_config(None, layer_of(name, value))
         assert len(str(told.value)) < 500

@@ -116,7 +116,7 @@ def test_an_evaluation_without_memory_keeps_the_scene(
 
 
 def test_other_commands_say_what_numpy_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stipple.formats.load_ply", lambda path: too_much())
+    monkeypatch.setattr("stipple.formats.load_scene", lambda path: too_much())
     told = last(stipple("info", tmp_path / "scene.ply"))
     assert told.startswith("Error: not enough memory: Unable to allocate 2.00 EiB")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stipple import ir
 from stipple import numerics as nx
-from stipple.formats import load_ply
+from stipple.formats import load_scene
 from stipple.formats.captures import Frame
 from stipple.ir.ops import splat
 from stipple.runtime import Executable, Session
@@ -62,7 +62,7 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
 
 def scene_case(path: str, width: int = 1280, height: int = 720) -> Case:
     """A scene from a file, seen from where ``stipple render`` sees it."""
-    scene = load_ply(path)
+    scene = load_scene(path)
     camera = framing_camera(scene, (width, height))
     operands = splat.PrepareOperands(
         means=scene.means,

@@ -42,7 +42,7 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
 
 def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
     """Evaluate in a folder that is held."""
-    from stipple.formats import load_ply
+    from stipple.formats import load_scene
     from stipple.formats.captures import load_frame, open_capture
     from stipple.memory import memory_for
     from stipple.train.evaluation import Judge, Score, evaluation_of, load_lpips
@@ -51,7 +51,7 @@ def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_ima
     from stipple.train.schedule import fixed_background
 
     config, described = folder.read_description()
-    cameras, scene = folder.read_cameras(), load_ply(folder.scene)
+    cameras, scene = folder.read_cameras(), load_scene(folder.scene)
     capture = open_capture(described["capture"], capture_options(config.data))
     train, test = capture.split(config.data.test_every)
     views = [(capture.views[i], "test") for i in test] + (

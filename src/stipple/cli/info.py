@@ -16,10 +16,10 @@ _BAR = 40
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 def info(file: str) -> None:
-    """Show what FILE, a splat PLY, holds: counts, bounds, harmonics, and how opacities and sizes spread."""
-    from stipple.formats import load_ply
+    """Show what FILE, a scene (.ply, .splat), holds: counts, bounds, SH degree, the spread of opacities and sizes."""
+    from stipple.formats import load_scene
 
-    scene = load_ply(file)
+    scene = load_scene(file)
     console = Terminal()
     low, high = scene.bounds()
     near, far = scene.bounds(0.95)
@@ -27,7 +27,7 @@ def info(file: str) -> None:
     rows = {
         "file": f"{file}, {Path(file).stat().st_size / 1e6:.1f} MB",
         "Gaussians": f"{scene.count:,}",
-        "harmonics": f"degree {scene.sh_degree} ({scene.sh.shape[1]} coefficients a channel)",
+        "SH": f"degree {scene.sh_degree} ({scene.sh.shape[1]} coefficients per channel)",
         "bounds": f"{_vector(low)} to {_vector(high)}",
         "95 % of means": f"{_vector(near)} to {_vector(far)}",
         "not finite": f"{int((~finite).sum()):,} (never drawn)" if not finite.all() else "none",

@@ -11,6 +11,7 @@ import click
 
 from stipple import __version__
 from stipple.cli.bench import bench_command
+from stipple.cli.convert import convert
 from stipple.cli.devices import devices
 from stipple.cli.evaluate import evaluate
 from stipple.cli.info import info
@@ -52,7 +53,7 @@ def main() -> None:
     """Differentiable 3D Gaussian splatting for every machine."""
 
 
-for command in (poses, train, evaluate, inspect, render, info, devices, selftest, bench_command):
+for command in (poses, train, evaluate, inspect, render, info, convert, devices, selftest, bench_command):
     main.add_command(command)
 
 if __name__ == "__main__":

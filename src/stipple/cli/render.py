@@ -47,7 +47,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
               help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
 @device_options
 def render(scene: str, output: str, **options: Any) -> None:
-    """Render SCENE, a splat PLY or the folder of a run, to a picture, a folder of frames, or a video.
+    """Render SCENE, a scene file (.ply, .splat) or the folder of a run, to a picture, a folder of frames, or a video.
 
     A run's pictures are taken from its photos' cameras, and its films fly from one to the next.
 
@@ -59,10 +59,10 @@ def render(scene: str, output: str, **options: Any) -> None:
     stipple render scene.ply -o frames/ --orbit 60
     stipple render scene.ply -o turn.mp4
     """
-    from stipple.formats import load_ply
+    from stipple.formats import load_scene
 
     run = Path(scene) if Path(scene).is_dir() else None
-    gaussians = load_ply(scene if run is None else run / "scene.ply")
+    gaussians = load_scene(scene if run is None else run / "scene.ply")
     if not gaussians.count:
         raise InputError(f"{scene}: the scene holds no Gaussians")
     if not gaussians.finite.any():

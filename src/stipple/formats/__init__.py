@@ -1,5 +1,5 @@
 """Files that come in and go out."""
 
-from stipple.formats.splat_ply import load_ply, save_ply
+from stipple.formats.scenes import load_ply, load_scene, save_ply, save_scene
 
-__all__ = ["load_ply", "save_ply"]
+__all__ = ["load_ply", "load_scene", "save_ply", "save_scene"]

@@ -2,7 +2,7 @@
 
 from stipple.scene.camera import Camera
 from stipple.scene.gaussians import Gaussians
-from stipple.scene.harmonics import rgb_to_sh, sh_to_rgb
 from stipple.scene.normalization import Normalization
+from stipple.scene.sh import rgb_to_sh, sh_to_rgb
 
 __all__ = ["Camera", "Gaussians", "Normalization", "rgb_to_sh", "sh_to_rgb"]

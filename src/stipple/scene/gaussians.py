@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from stipple import arguments
 from stipple import numerics as nx
 from stipple.errors import InputError
-from stipple.scene.harmonics import rgb_to_sh, sh_degree
+from stipple.scene.sh import rgb_to_sh, sh_degree
 
 Array = np.ndarray
 

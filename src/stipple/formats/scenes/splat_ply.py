@@ -2,43 +2,33 @@
 
 Properties of the element ``vertex``: x y z, f_dc_0..2, f_rest_0.., opacity (logit), scale_0..2 (log), rot_0..3
 (wxyz). f_rest holds all coefficients of red, then of green, then of blue. Normals and other properties are read
-past. ASCII and both binary byte orders are read, and PlayCanvas' compressed layout; little endian is written.
+past. ASCII and both binary byte orders are read; little endian is written.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stipple.errors import FileFormatError
-from stipple.files import atomic_write
-from stipple.formats import compressed_ply
 from stipple.formats.ply import Element, read_header, read_table
-from stipple.formats.reading import open_file
+from stipple.formats.scenes.base import SceneFormat, scene_format
 from stipple.scene.gaussians import Gaussians
-from stipple.scene.harmonics import sh_degree
+from stipple.scene.sh import sh_degree
 
 _NEEDED = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
            "rot_0", "rot_1", "rot_2", "rot_3")  # fmt: skip
 
 
-def load_ply(path: str | os.PathLike[str]) -> Gaussians:
-    """Read a splat PLY of any harmonic degree from 0 to 4, plain or compressed (PlayCanvas' packed layout).
-
-    Raises FileFormatError, naming the file and what is wrong with it; OSError if it cannot be read.
-    """
-    name = os.fspath(path)
-    with open_file(name) as file:
-        form, elements = read_header(name, file)
-        if compressed_ply.matches(elements):
-            return compressed_ply.read(name, file, form, elements)
-        for element in elements:
-            if element.name == "vertex":
-                _check_properties(name, element)
-                return _gaussians(name, read_table(name, file, form, element))
-            read_table(name, file, form, element)
+def read(name: str, file: BinaryIO) -> Gaussians:
+    """The Gaussians of a PLY file with SH of any degree from 0 to 4. Raises FileFormatError."""
+    form, elements = read_header(name, file)
+    for element in elements:
+        if element.name == "vertex":
+            _check_properties(name, element)
+            return _gaussians(name, read_table(name, file, form, element))
+        read_table(name, file, form, element)
     raise FileFormatError(f"{name}: has no element 'vertex'")
 
 
@@ -73,8 +63,8 @@ def _gaussians(name: str, table: Any) -> Gaussians:
     )
 
 
-def save_ply(scene: Gaussians, path: str | os.PathLike[str]) -> None:
-    """Write a splat PLY, binary little endian, normals zero. The file appears only when it is complete."""
+def write(scene: Gaussians, file: BinaryIO) -> None:
+    """Write a splat PLY, binary little endian, normals zero."""
     rest = (scene.sh.shape[1] - 1) * 3
     names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{i}" for i in range(rest))]
     names += ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
@@ -89,6 +79,8 @@ def save_ply(scene: Gaussians, path: str | os.PathLike[str]) -> None:
     ]
     header = ["ply", "format binary_little_endian 1.0", "comment written by Stipple", f"element vertex {scene.count}"]
     header += [f"property float {n}" for n in names] + ["end_header", ""]
-    with atomic_write(path) as file:
-        file.write("\n".join(header).encode())
-        file.write(np.ascontiguousarray(np.concatenate(parts, axis=1), "<f4").tobytes())
+    file.write("\n".join(header).encode())
+    file.write(np.ascontiguousarray(np.concatenate(parts, axis=1), "<f4").tobytes())
+
+
+scene_format(SceneFormat("splat PLY", ".ply", read, write, magic=b"ply"))

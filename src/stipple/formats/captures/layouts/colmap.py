@@ -10,6 +10,7 @@ import numpy as np
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures.colmap_model import Model, ModelCamera, ModelImage, model_suffix, read_model
 from stipple.formats.captures.folder import CaptureFolder
+from stipple.formats.captures.layouts.base import CaptureLayout, CaptureOptions, capture_layout
 from stipple.formats.captures.model import Capture, Lens, View, checked_capture
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES
 from stipple.scene.camera import Camera
@@ -81,3 +82,10 @@ def _camera(camera: ModelCamera, image: ModelImage) -> tuple[Camera, Lens | None
     pinhole, distortion = camera.params[: focals + 2], camera.params[focals + 2 :]
     made = Camera.from_colmap(camera.width, camera.height, pinhole, image.qvec, image.tvec)
     return made, Lens.of(distortion, camera.model in _FISHEYE)
+
+
+def _load(root: Path, options: CaptureOptions) -> Capture:
+    return load_colmap(root, options.images, options.allow_outside)
+
+
+capture_layout(CaptureLayout("a COLMAP model (sparse/0)", 30, lambda path: find_model(path) is not None, _load))

@@ -3,7 +3,7 @@
 The layout is that of PlayCanvas' open format (SuperSplat and splat-transform write it): positions 11-10-11 bits
 and log scales 11-10-11 bits between the chunk's bounds, rotations as the three smallest of four components in
 2-10-10-10 bits, colours and opacity 8 bits each (colours between the chunk's bounds where it has them),
-harmonics 8 bits in an element of their own.
+SH 8 bits in an element of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stipple.errors import FileFormatError
-from stipple.formats.ply import Element, read_table
+from stipple.formats.ply import Element, read_header, read_table
+from stipple.formats.scenes.base import SceneFormat, logits, scene_format
 from stipple.scene.gaussians import Gaussians
-from stipple.scene.harmonics import rgb_to_sh, sh_degree
+from stipple.scene.sh import rgb_to_sh, sh_degree
 
 _CHUNK = 256
 _PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -23,13 +24,18 @@ _BOUNDS = tuple(f"{edge}_{part}{axis}" for part in ("", "scale_") for edge in ("
 _COLOR_BOUNDS = tuple(f"{edge}_{axis}" for edge in ("min", "max") for axis in "rgb")
 
 
-def matches(elements: list[Element]) -> bool:
-    """Whether a header declares the compressed layout."""
+def matches(name: str, file: BinaryIO) -> bool:
+    """Whether a PLY file declares the compressed layout."""
+    if file.read(3) != b"ply":
+        return False
+    file.seek(0)
+    _, elements = read_header(name, file)
     return any(e.name == "vertex" and not e.names.isdisjoint(_PACKED) for e in elements)
 
 
-def read(name: str, file: BinaryIO, form: str, elements: list[Element]) -> Gaussians:
-    """The Gaussians that follow a compressed header. Raises FileFormatError."""
+def read(name: str, file: BinaryIO) -> Gaussians:
+    """The Gaussians of a compressed PLY file. Raises FileFormatError."""
+    form, elements = read_header(name, file)
     _check_header(name, elements)
     tables: dict[str, Any] = {e.name: read_table(name, file, form, e) for e in elements}
     chunks, vertex = tables["chunk"], tables["vertex"]
@@ -58,14 +64,12 @@ def _unpacked(name: str, chunks: Any, vertex: Any, sh: Any) -> Gaussians:
     rgb, alpha = color[:, :3], color[:, 3]
     if all(b in chunks.dtype.names for b in _COLOR_BOUNDS):
         rgb = _between(rows, _COLOR_BOUNDS, rgb)
-    edge = 1e-6  # an opacity of exactly 0 or 1 has no finite logit
-    alpha = np.clip(alpha, edge, 1 - edge)
     return Gaussians(
         _between(rows, _BOUNDS[:6], _three(words["packed_position"])),
         _between(rows, _BOUNDS[6:], _three(words["packed_scale"])),
         _rotations(words["packed_rotation"]),
-        np.log(alpha / (1 - alpha)),
-        _harmonics(name, rgb_to_sh(rgb), sh),
+        logits(alpha),
+        _sh(name, rgb_to_sh(rgb), sh),
     )
 
 
@@ -96,7 +100,7 @@ def _rotations(words: np.ndarray) -> np.ndarray:
     return quats
 
 
-def _harmonics(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
+def _sh(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
     if table is None:
         return band0[:, None, :]
     columns = [f"f_rest_{i}" for i in range(sum(1 for n in table.dtype.names if n.startswith("f_rest_")))]
@@ -110,3 +114,6 @@ def _harmonics(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
     centred = np.where(values == 0, 0.0, np.where(values == 255, 1.0, (values + 0.5) / 256)) - 0.5
     rest = (centred * 8).reshape(len(table), 3, count - 1).transpose(0, 2, 1)
     return np.concatenate([band0[:, None, :], rest], axis=1)
+
+
+scene_format(SceneFormat("compressed PLY", ".ply", read, matches=matches))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ply_files import packed, rewritten, scene
 
+from ply_files import packed, rewritten, scene
 from stipple import Gaussians
 from stipple.errors import FileFormatError
 from stipple.formats import load_ply, save_ply
 
-SPLATS = Path(__file__).parents[3] / "shared" / "data" / "splats"
+SPLATS = Path(__file__).parents[4] / "shared" / "data" / "splats"
 FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 
 

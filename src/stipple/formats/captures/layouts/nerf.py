@@ -17,6 +17,7 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures.folder import CaptureFolder
+from stipple.formats.captures.layouts.base import CaptureLayout, CaptureOptions, capture_layout
 from stipple.formats.captures.model import Capture, Lens, View, checked_capture
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES, stored_sizes
 from stipple.formats.captures.points import read_points
@@ -205,3 +206,28 @@ def inverse_pose(pose: Array) -> Array:
 def _lens(values: Mapping[str, Any]) -> Lens | None:
     fisheye = values.get("camera_model") in _FISHEYES
     return Lens.of([float(values.get(k, 0.0)) for k in (_FISHEYE if fisheye else _RADIAL)], fisheye)
+
+
+# --- what is looked for -----------------------------------------------------------------------------------
+def _file_of(path: Path) -> Path:
+    return path / "transforms.json" if path.is_dir() else path
+
+
+def _is_nerfstudio(path: Path) -> bool:
+    return path.suffix.lower() == ".json" if path.is_file() else _file_of(path).is_file()
+
+
+def _is_blender(path: Path) -> bool:
+    return (path / "transforms_train.json").is_file()
+
+
+def _load_nerfstudio(path: Path, options: CaptureOptions) -> Capture:
+    return load_nerfstudio(_file_of(path), options.allow_outside)
+
+
+def _load_blender(path: Path, options: CaptureOptions) -> Capture:
+    return load_blender(path, options.allow_outside)
+
+
+capture_layout(CaptureLayout("transforms.json (nerfstudio)", 10, _is_nerfstudio, _load_nerfstudio))
+capture_layout(CaptureLayout("transforms_train.json (Blender)", 20, _is_blender, _load_blender))

@@ -1,4 +1,4 @@
-"""Colours and the band-0 harmonic that shows them."""
+"""Colours and the spherical harmonics (SH) of band 0 that show them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sh_to_rgb(sh: ArrayLike) -> np.ndarray:
 
 
 def sh_degree(coefficients: int) -> int | None:
-    """The degree whose harmonics have this many coefficients per channel, or None."""
+    """The degree of SH that has this many coefficients per channel, or None."""
     for degree in range(nx.MAX_SH_DEGREE + 1):
         if nx.sh_coeff_count(degree) == coefficients:
             return degree

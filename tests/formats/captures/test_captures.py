@@ -19,7 +19,7 @@ from stipple.formats.captures import CaptureOptions, frame_camera, load_frame, o
 from stipple.formats.captures.survey import Survey
 from stipple.scene.camera import rotation_of
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")

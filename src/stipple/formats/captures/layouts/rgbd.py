@@ -18,14 +18,14 @@ import numpy as np
 
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures.folder import CaptureFolder
+from stipple.formats.captures.layouts.base import CaptureLayout, CaptureOptions, Intrinsics, capture_layout
+from stipple.formats.captures.layouts.nerf import inverse_pose
 from stipple.formats.captures.model import Capture, View, checked_capture
-from stipple.formats.captures.nerf import inverse_pose
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES, stored_sizes
 from stipple.formats.reading import read_lines, read_text
 from stipple.scene.camera import Camera, rotation_of
 
 Array = np.ndarray
-Intrinsics = tuple[float, float, float, float]
 _FREIBURG: dict[str, Intrinsics] = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
@@ -210,3 +210,10 @@ def _finite(path: Path, pose: Array) -> Array:
     if not np.isfinite(pose).all():
         raise FileFormatError(f"{path}: expected finite numbers")
     return pose
+
+
+def _load(root: Path, options: CaptureOptions) -> Capture:
+    return load_rgbd(root, options.intrinsics, options.depth_scale, options.allow_outside)
+
+
+capture_layout(CaptureLayout("RGB-D frames (TUM, 7-Scenes, Open3D)", 40, is_rgbd, _load))

@@ -1,0 +1,13 @@
+"""How captures lie in folders: a file for each program's layouts, all in this folder are found."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from stipple.formats.captures.layouts.base import LAYOUTS, CaptureLayout, CaptureOptions
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["LAYOUTS", "CaptureLayout", "CaptureOptions"]

@@ -1,0 +1,48 @@
+"""What a layout of captures is, and the registry that every one of them is found in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stipple.formats.captures.model import Capture
+
+Intrinsics = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What a user may have to say about a capture: the folder of images (COLMAP) or masks, and for RGB-D the
+    intrinsics fx, fy, cx, cy and the integers of depth per world unit. ``allow_outside`` also reads files that the
+    capture names but that lie outside its folder."""
+
+    images: str | None = None
+    masks: str | None = None
+    intrinsics: Intrinsics | None = None
+    depth_scale: float | None = None
+    allow_outside: bool = False
+
+
+@dataclass(frozen=True)
+class CaptureLayout:
+    """A way in which a folder, or a file, describes posed photos."""
+
+    expected: str
+    """What is looked for, as messages list it."""
+    rank: int
+    """Layouts are tried in ascending order: a folder may satisfy several, as nerfstudio keeps COLMAP's model."""
+    matches: Callable[[Path], bool]
+    """Whether a folder or a file, which exists, has this layout."""
+    load: Callable[[Path, CaptureOptions], Capture]
+    """Reads it. Raises InputError or FileFormatError."""
+
+
+LAYOUTS: list[CaptureLayout] = []
+
+
+def capture_layout(made: CaptureLayout) -> CaptureLayout:
+    """Add a layout to those that are recognised."""
+    LAYOUTS.append(made)
+    LAYOUTS.sort(key=lambda layout: layout.rank)
+    return made

@@ -1,0 +1,48 @@
+"""What a scene format is, and the registry that every one of them is found in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from stipple.scene.gaussians import Gaussians
+
+Array = np.ndarray
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class SceneFormat:
+    """A kind of file that holds Gaussians. ``read`` and ``matches`` get the file's name, for messages, and the file
+    open at its beginning; ``read`` raises FileFormatError."""
+
+    name: str
+    """As messages call it, such as "splat PLY"."""
+    suffix: str
+    """What names of its files end in, such as ".ply"."""
+    read: Callable[[str, BinaryIO], Gaussians]
+    write: Callable[[Gaussians, BinaryIO], None] | None = None
+    """Writes a scene; None where only reading is supported."""
+    matches: Callable[[str, BinaryIO], bool] | None = None
+    """Whether a file with the suffix is of this format. None: this is the suffix's usual format, for files that none
+    of the others matches."""
+    magic: bytes = b""
+    """What its files begin with, if anything: by that they are known where the suffix says nothing."""
+
+
+FORMATS: list[SceneFormat] = []
+
+
+def scene_format(made: SceneFormat) -> SceneFormat:
+    """Add a format to those that are read and written."""
+    FORMATS.append(made)
+    return made
+
+
+def logits(opacities: Array) -> Array:
+    """Opacities from 0 to 1 as they are stored, finite for 0 and 1 too."""
+    inside = np.clip(opacities, _EDGE, 1 - _EDGE)
+    return np.asarray(np.log(inside / (1 - inside)))
