@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, features
 from captures import LAYOUTS, truth
 from ply_files import packed, rewritten, scene
 from stipple.cli.run_cameras import run_flight, view_camera
-from stipple.formats import save_ply
+from stipple.formats import load_scene, save_ply, save_scene
 from stipple.formats.captures import load_frame, open_capture, sparse_depth
 from stipple.formats.captures.pixels import decode, decode_depth, decode_mask, stored_sizes
 from stipple.formats.captures.survey import Survey
