@@ -5,7 +5,7 @@ The recipe is that of gsplat's example trainer (settings: gsplat 1.5, examples/s
 resolution from the first step, no limit of Gaussians, and no reset of opacities, which its version 1.5.3 means to do
 but never does (``step % reset_every == 0 & step > 0`` is false for every step). Only the rasterizer under it is ours,
 as gsplat's needs CUDA: so what differs is everything around it. Both start from the same points, train the same number
-of steps in the order of their own shuffles, and are judged by the same code on the same views.
+of steps in the order of their own shuffles, and are evaluated by the same code on the same views.
 Needs: pip install gsplat torch
 
 python benchmarks/recipe.py lego=standard:../shared/data/lego fern=fast:../shared/data/fern
@@ -33,7 +33,7 @@ from stipple import Gaussians, rasterization_vjp
 from stipple.bench.machine import machine
 from stipple.formats.captures import Frame
 from stipple.train import Problem, RunFolder, Trainer, make_config
-from stipple.train.evaluation import Judge, mean_scores, photo_of
+from stipple.train.evaluation import Evaluator, mean_scores, photo_of
 from stipple.train.schedule import evaluation_steps, fixed_background
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,7 +85,7 @@ class Recipe:
 
     def __init__(self, problem: Problem, steps: int) -> None:
         self.problem, self.steps = problem, steps
-        self.background = fixed_background(problem.config, problem.transparent)
+        self.background = fixed_background(problem.config, problem.train.frame(0).transparent)
         scene = problem.start().with_sh_degree(3)
         values = {
             "means": scene.means, "scales": scene.log_scales, "quats": scene.quats,
@@ -136,15 +136,15 @@ class Recipe:
         return Gaussians(a["means"], a["scales"], a["quats"], a["opacities"], sh)
 
     def train(self) -> None:
-        feed = self.problem.train
-        order = shuffled(len(feed))
+        loader = self.problem.train
+        order = shuffled(len(loader))
         torch.manual_seed(0)
         torch.set_num_threads(1)  # its threads and ours would wait for each other
         watched = evaluation_steps(self.problem.config)
         for number in track(range(self.steps), "gsplat's recipe", console=CONSOLE):
-            self.step(number, feed.frame(next(order)))
+            self.step(number, loader.frame(next(order)))
             if number + 1 in watched:
-                self.curve.append(judged(self.problem, self.scene())["psnr"])
+                self.curve.append(evaluated(self.problem, self.scene())["psnr"])
 
 
 def shuffled(count: int) -> Iterator[int]:
@@ -153,11 +153,12 @@ def shuffled(count: int) -> Iterator[int]:
         yield from (int(i) for i in rng.permutation(count))
 
 
-def judged(problem: Problem, scene: Gaussians) -> dict[str, float]:
-    judge = Judge(fixed_background(problem.config, problem.transparent))
+def evaluated(problem: Problem, scene: Gaussians) -> dict[str, float]:
+    evaluator = Evaluator(problem.config)
     test = problem.test
     scores = [
-        judge.compare(scene, test.camera(i), test.frame(i), test.views[i].name, "test").score for i in range(len(test))
+        evaluator.compare(scene, test.camera(i), test.frame(i), test.views[i].name, "test").score
+        for i in range(len(test))
     ]
     return {k: round(v, 4) for k, v in mean_scores(scores).items()}
 
@@ -169,9 +170,9 @@ def ours(problem: Problem, capture: str) -> dict[str, Any]:
         trainer = Trainer(problem, run, capture)
         outcome = trainer.run()
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    scene = trainer.stepper.population().scene()
+    scene = trainer.stepper.scene()
     return {
-        **judged(problem, scene),
+        **evaluated(problem, scene),
         "gaussians": scene.count,
         "seconds": round(outcome.seconds),
         "curve": [r["test_psnr"] for r in rows if "test_psnr" in r],
@@ -189,7 +190,7 @@ def compare(name: str, preset: str, capture: str, settings: list[str]) -> dict[s
     started = time.perf_counter()
     recipe.train()
     row["recipe"] = {
-        **judged(problem, recipe.scene()),
+        **evaluated(problem, recipe.scene()),
         "gaussians": recipe.scene().count,
         "seconds": round(time.perf_counter() - started),
         "curve": recipe.curve,

@@ -41,7 +41,7 @@ def compiled(session: Session) -> tuple[dict[str, str], int]:
     frame, size = frames[0], frames[0].pixels.shape[:2]
     frame = replace(frame, mask=np.ones(size, bool), depth=np.ones(size, np.float32))
     stepper.run(1, 0, frame)
-    stepper.edit(lambda population: population.rearrange(np.arange(9), np.arange(9) > 5))
+    stepper.edit(lambda state: state.rearrange(np.arange(9), np.arange(9) > 5))
     stepper.run(2, 0, frame)
     backend = session.backend
     assert isinstance(backend, GpuBackend)

@@ -52,5 +52,5 @@ def test_training_steps(strategy: str, watched: Session) -> None:
     stepper, frames = stepper_on(watched, strategy, 4, {"exposure": True, "poses": True})
     for step in (1, 2):
         stepper.run(step, step, frames[step])
-    stepper.edit(lambda population: population.rearrange(np.arange(9), np.arange(9) > 5))
+    stepper.edit(lambda state: state.rearrange(np.arange(9), np.arange(9) > 5))
     stepper.run(3, 0, frames[0])

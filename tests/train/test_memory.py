@@ -92,7 +92,7 @@ def test_a_checkpoint_without_memory_is_tried_again(
 
 @pytest.mark.parametrize("fail", [too_much, opencv_short])
 def test_photos_without_memory(fail: object, capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stipple.train.feed.load_frame", lambda view, downscale: fail())  # type: ignore[operator]
+    monkeypatch.setattr("stipple.train.loader.load_frame", lambda view, downscale: fail())  # type: ignore[operator]
     told = last(stipple("train", capture, "-o", tmp_path / "out", *QUICK))
     assert told.startswith("Error: not enough memory for 10 photos; a lower --image-memory streams more of them (")
     assert "allocate" in told

@@ -1,4 +1,4 @@
-"""Configuration, schedules, starts, normalisation, the feed of photos, and figures."""
+"""Configuration, schedules, starts, normalisation, the loader of photos, and figures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stipple.scene import Normalization
 from stipple.train import Problem, initialize, make_config, schedule
 from stipple.train.config import PRESETS, Config, fields
 from stipple.train.config_toml import parse_setting, read_toml, to_toml
-from stipple.train.evaluation import Judge, corrected, mean_scores, psnr, ssim
-from stipple.train.feed import Feed
+from stipple.train.evaluation import Evaluator, corrected, mean_scores, psnr, ssim
+from stipple.train.loader import Loader
 
 
 # --- configuration ----------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def problem_of(root: Path, **sections: Any) -> Problem:
     return problem
 
 
-# --- feed -------------------------------------------------------------------------------------------------
+# --- loader -----------------------------------------------------------------------------------------------
 def test_streamed_photos_are_those_that_are_kept(tmp_path: Path) -> None:
     write_nerfstudio(truth(), tmp_path)
     capture = open_capture(tmp_path)
@@ -204,12 +204,12 @@ def test_streamed_photos_are_those_that_are_kept(tmp_path: Path) -> None:
     counted = []
     frames = []
     for memory in (1e9, 3.5 * one, 0):
-        feed = Feed(capture, capture.views, 1.0, Normalization(), memory)
-        feed.load(lambda: counted.append(1))
-        feed.expect(range(10))
-        frames.append([feed.frame(i, factor) for factor in (1, 2) for i in range(10)])
-        assert feed.streamed == {1e9: 0, 3.5 * one: 7, 0: 10}[memory]
-        feed.close()
+        loader = Loader(capture, capture.views, 1.0, Normalization(), memory)
+        loader.load(lambda: counted.append(1))
+        loader.prefetch(range(10))
+        frames.append([loader.frame(i, factor) for factor in (1, 2) for i in range(10)])
+        assert loader.streamed == {1e9: 0, 3.5 * one: 7, 0: 10}[memory]
+        loader.close()
     assert len(counted) == 30
     for other in frames[1:]:
         for a, b in zip(frames[0], other, strict=True):
@@ -276,11 +276,11 @@ def test_colour_correction_undoes_an_affine_change() -> None:
     assert psnr(corrected(image, photo), photo) > 60
 
 
-def test_judging_with_alpha_and_mask() -> None:
+def test_evaluating_with_alpha_and_mask() -> None:
     made = truth()
     scene = Gaussians.from_linear(made.points, 0.12, 0.95, made.colors / 255)
-    judge = Judge(np.zeros(3, np.float32), device="cpu", correct=True)
-    same = judge.compare(scene, made.cameras[0], Frame(made.cameras[0], made.photos[0]), "a", "test")
+    evaluator = Evaluator(make_config(None, {"extras": {"exposure": True}}), "cpu")
+    same = evaluator.compare(scene, made.cameras[0], Frame(made.cameras[0], made.photos[0]), "a", "test")
     assert same.score.psnr > 50
     assert same.score.ssim > 0.999
     assert same.score.psnr_corrected is not None
@@ -288,8 +288,8 @@ def test_judging_with_alpha_and_mask() -> None:
     spoilt[:10] = 255
     mask = np.ones((36, 48), bool)
     mask[:10] = False
-    bad = judge.compare(scene, made.cameras[0], Frame(made.cameras[0], spoilt), "a", "test").score.psnr
-    good = judge.compare(scene, made.cameras[0], Frame(made.cameras[0], spoilt, mask), "a", "test").score.psnr
+    bad = evaluator.compare(scene, made.cameras[0], Frame(made.cameras[0], spoilt), "a", "test").score.psnr
+    good = evaluator.compare(scene, made.cameras[0], Frame(made.cameras[0], spoilt, mask), "a", "test").score.psnr
     assert bad < 10
     assert good > 50
     assert mean_scores([same.score]) == {k: v for k, v in same.score.as_dict().items() if k not in ("name", "split")}

@@ -15,7 +15,7 @@ from stipple.backends.gpu.timing import KernelTime
 from stipple.bench.cases import Case, frame, training
 from stipple.bench.timing import best_of_waiting
 from stipple.runtime import Session
-from stipple.train.population import Population
+from stipple.train.state import TrainingState
 
 
 def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
@@ -48,9 +48,9 @@ def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, 
     return row, times
 
 
-def _rearrange(population: Population) -> None:
+def _rearrange(state: TrainingState) -> None:
     """A change that leaves everything as it is."""
-    population.rearrange(np.arange(population.count), np.zeros(population.count, bool))
+    state.rearrange(np.arange(state.count), np.zeros(state.count, bool))
 
 
 def by_kernel(times: Sequence[KernelTime]) -> list[dict[str, Any]]:

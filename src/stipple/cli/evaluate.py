@@ -15,6 +15,7 @@ from stipple.errors import FileFormatError, StippleError
 
 if TYPE_CHECKING:
     from stipple.formats.captures import Capture, View
+    from stipple.train.evaluation import Comparison, Score
     from stipple.train.rundir import RunFolder
 
 
@@ -45,10 +46,9 @@ def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_ima
     from stipple.formats import load_scene
     from stipple.formats.captures import load_frame, open_capture
     from stipple.memory import memory_for
-    from stipple.train.evaluation import Judge, Score, evaluation_of, load_lpips
+    from stipple.train.evaluation import Evaluator, evaluation_of, load_lpips
     from stipple.train.problem import capture_options
     from stipple.train.rundir import write_json
-    from stipple.train.schedule import fixed_background
 
     config, described = folder.read_description()
     cameras, scene = folder.read_cameras(), load_scene(folder.scene)
@@ -57,22 +57,20 @@ def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_ima
     views = [(capture.views[i], "test") for i in test] + (
         [(capture.views[i], "train") for i in train] if with_train else []
     )
-    console, told = Terminal(), Terminal(stderr=True)
+    console, notes = Terminal(), Terminal(stderr=True)
     for text in _changes(capture, [view for view, _ in views], described):
-        told.say(f"note: {text}")
+        notes.say(f"note: {text}")
     if not views:
         console.print("The run held out no views; --train evaluates those it was trained on.")
         return
-    lpips = load_lpips(network) if network else None
+    evaluator = Evaluator(config, device, load_lpips(network) if network else None)
     scores: list[Score] = []
-    for view, split in track(views, description="Evaluating", console=told):
+    for view, split in track(views, description="Evaluating", console=notes):
         size = f"{view.camera.width} x {view.camera.height}"
         with memory_for(f"{view.name}, {size} pixels, and {scene.count:,} Gaussians"):
             frame = load_frame(view, config.data.downscale)
-            background = fixed_background(config, frame.pixels.shape[2] == 4)
-            judge = Judge(background, config.loss.antialiased, device, config.extras.exposure, lpips)
             camera, exposure = cameras.get(view.name, (frame.camera, None))
-            compared = judge.compare(scene, camera, frame, view.name, split, exposure)
+            compared = evaluator.compare(scene, camera, frame, view.name, split, exposure)
         scores.append(compared.score)
         if save_images:
             _save(folder.root / "eval", compared)
@@ -98,7 +96,7 @@ def _changes(capture: Capture, views: list[View], described: dict[str, Any]) -> 
     return found
 
 
-def _save(folder: Path, compared: Any) -> None:
+def _save(folder: Path, compared: Comparison) -> None:
     import numpy as np
     from PIL import Image
 
@@ -112,7 +110,7 @@ def _save(folder: Path, compared: Any) -> None:
         Image.fromarray(byte).save(folder / f"{stem}.{kind}.png")
 
 
-def _table(scores: Any) -> Table:
+def _table(scores: list[Score]) -> Table:
     from stipple.train.evaluation import mean_scores
 
     names = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_corrected": "PSNR, colour-corrected"}

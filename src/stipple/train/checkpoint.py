@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from stipple.errors import FileFormatError
 from stipple.files import atomic_write
 from stipple.train.config import Config
-from stipple.train.population import MOMENTS, PARAMS, STATISTICS
+from stipple.train.state import MOMENTS, PARAMS, STATISTICS
 
 Array = np.ndarray
-_FORMAT = "stipple checkpoint 2"
+_FORMAT = "stipple checkpoint 3"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
 

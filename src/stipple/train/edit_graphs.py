@@ -1,9 +1,9 @@
-"""What becomes of harmonics and moments when the population changes, as graphs: they are rearranged where they are."""
+"""Rearranging SH coefficients and moments where they are when Gaussians come or go, as graphs."""
 
 from __future__ import annotations
 
 from stipple import ir
-from stipple.train.population import PARAMS, row_shapes
+from stipple.train.state import PARAMS, row_shapes
 
 
 def build_finite(coefficients: int) -> ir.Graph:
@@ -15,8 +15,8 @@ def build_finite(coefficients: int) -> ir.Graph:
 
 
 def build_rearrange(coefficients: int) -> ir.Graph:
-    """Row i of ``sh`` and of all moments becomes what row ``rows[i]`` was; a moment that ``forgotten_...`` [M] bool
-    names becomes zero. M is the new number of Gaussians; ``rows`` [M] i32."""
+    """Row i of ``sh`` and of all moments becomes what row ``rows[i]`` was; a moment whose ``reset_...`` [M]
+    bool is true becomes zero. M is the new number of Gaussians; ``rows`` [M] i32."""
     graph = ir.Graph("rearrange")
     rows = graph.input("rows", ["M"], "i32")
     shapes = row_shapes(coefficients)
@@ -24,8 +24,8 @@ def build_rearrange(coefficients: int) -> ir.Graph:
     graph.update(sh, ir.gather(sh, rows))
     for name in PARAMS:
         shape = shapes[name]
-        forgotten = ir.reshape(graph.input(f"forgotten_{name}", ["M"], "bool"), ["M", *[1] * len(shape)])
+        reset = ir.reshape(graph.input(f"reset_{name}", ["M"], "bool"), ["M", *[1] * len(shape)])
         for kind in ("m", "v"):
             moment = graph.param(f"{kind}_{name}", ["N", *shape])
-            graph.update(moment, ir.where(forgotten, 0.0, ir.gather(moment, rows)))
+            graph.update(moment, ir.where(reset, 0.0, ir.gather(moment, rows)))
     return graph

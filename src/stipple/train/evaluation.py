@@ -16,10 +16,12 @@ from stipple.render import render_view
 from stipple.runtime import Executable, Session
 from stipple.scene.camera import Camera
 from stipple.scene.gaussians import Gaussians
+from stipple.train.config import Config
+from stipple.train.schedule import fixed_background
 
 Array = np.ndarray
 Lpips = Callable[[Array, Array], float]
-_LEAST_ERROR = 1e-10
+_MIN_ERROR = 1e-10
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def psnr(image: Array, photo: Array, mask: Array | None = None) -> float:
     """Peak signal-to-noise ratio in decibels of colours in [0, 1], over the pixels of a mask."""
     error = (image.astype(np.float64) - photo) ** 2
     mean = error.mean() if mask is None else error[mask].mean() if mask.any() else 0.0
-    return float(-10 * np.log10(max(mean, _LEAST_ERROR)))
+    return float(-10 * np.log10(max(mean, _MIN_ERROR)))
 
 
 @lru_cache(maxsize=4)
@@ -85,13 +87,11 @@ def corrected(image: Array, photo: Array, mask: Array | None = None) -> Array:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Renders views and compares them with their photos."""
+class Evaluator:
+    """Renders views as a configuration says and compares them with their photos, in training and afterwards."""
 
-    background: Array
-    antialiased: bool = False
+    config: Config
     device: str = "auto"
-    correct: bool = False
     lpips: Lpips | None = None
 
     def compare(
@@ -103,22 +103,28 @@ class Judge:
         split: str,
         exposure: Array | None = None,
     ) -> Comparison:
-        """One view; ``exposure`` [3, 4] is the photo's colour transform, as its difference from the identity."""
-        image = render_view(scene, camera, self.background, antialiased=self.antialiased, device=self.device).color
+        """One view, on the background that belongs to its photo (photos with and without alpha may be mixed).
+
+        ``exposure`` [3, 4] is the photo's colour transform, as its difference from the identity.
+        """
+        background = fixed_background(self.config, frame.transparent)
+        antialiased = self.config.loss.antialiased
+        image = render_view(scene, camera, background, antialiased=antialiased, device=self.device).color
         if exposure is not None:
             image = image + image @ exposure[:, :3].T + exposure[:, 3]
-        image, photo = np.clip(image, 0, 1).astype(np.float32), photo_of(frame, self.background)
-        seen = (image, photo)
+        image, photo = np.clip(image, 0, 1).astype(np.float32), photo_of(frame, background)
+        masked = (image, photo)
         if frame.mask is not None:
             keep = frame.mask[:, :, None]
-            seen = (image * keep, photo * keep)
+            masked = (image * keep, photo * keep)
+        fitted = corrected(image, photo, frame.mask) if self.config.extras.exposure else None
         score = Score(
             name,
             split,
             psnr(image, photo, frame.mask),
-            ssim(*seen, self.device),
-            None if self.lpips is None else self.lpips(*seen),
-            psnr(corrected(image, photo, frame.mask), photo, frame.mask) if self.correct else None,
+            ssim(*masked, self.device),
+            None if self.lpips is None else self.lpips(*masked),
+            None if fitted is None else psnr(fitted, photo, frame.mask),
         )
         return Comparison(score, photo, image)
 

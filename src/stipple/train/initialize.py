@@ -82,9 +82,9 @@ def common_volume(cameras: Sequence[Camera]) -> tuple[Array, float]:
     middle, *_ = np.linalg.lstsq(across.sum(axis=0), np.einsum("nij,nj->i", across, places), rcond=None)
     toward = middle - places
     ahead = (toward * axes).sum(axis=1)
-    seen = ahead > 0.5 * np.linalg.norm(toward, axis=1)
+    facing = ahead > 0.5 * np.linalg.norm(toward, axis=1)
     spread = np.linalg.norm(places - places.mean(axis=0), axis=1).max()
-    if len(cameras) < 3 or seen.mean() < 0.9 or np.median(ahead) > 4 * spread:
+    if len(cameras) < 3 or facing.mean() < 0.9 or np.median(ahead) > 4 * spread:
         return middle, 0.0
     return middle, 0.5 * float(np.median(ahead))
 

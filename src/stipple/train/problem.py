@@ -14,8 +14,8 @@ from stipple.scene.gaussians import Gaussians
 from stipple.scene.normalization import Normalization
 from stipple.train import initialize
 from stipple.train.config import Config, Data
-from stipple.train.feed import Feed
 from stipple.train.fingerprint import Contents, compare, record_of
+from stipple.train.loader import Loader
 
 _GIGABYTE = 1e9
 _MAX_DEPTH_FRAMES = 50
@@ -27,7 +27,7 @@ def capture_options(data: Data) -> CaptureOptions:
 
 
 class Problem:
-    """A capture and a configuration, ready to train: feeds of training and held-out views in normalised units."""
+    """A capture and a configuration, ready to train: loaders of training and held-out views in normalised units."""
 
     def __init__(self, capture: Capture, config: Config) -> None:
         self.capture, self.config = capture, config
@@ -35,20 +35,20 @@ class Problem:
         cameras = [frame_camera(v, config.data.downscale) for v in capture.views]
         self.contents = Contents()
         self.normalization = Normalization.of(cameras, capture.points)
-        self.train = self._feed(train, share=0.8 if test else 1.0)
-        self.test = self._feed(test, share=0.2)
+        self.train = self._loader(train, share=0.8 if test else 1.0)
+        self.test = self._loader(test, share=0.2)
 
     @classmethod
     def open(cls, path: str, config: Config) -> Problem:
         """Open a capture of any kind for a configuration."""
         return cls(open_capture(path, capture_options(config.data)), config)
 
-    def _feed(self, indices: Sequence[int], share: float) -> Feed:
+    def _loader(self, indices: Sequence[int], share: float) -> Loader:
         data = self.config.data
         memory = share * data.image_memory * _GIGABYTE
         views = [self.capture.views[i] for i in indices]
         tracks = self.config.loss.depth > 0
-        return Feed(self.capture, views, data.downscale, self.normalization, memory, tracks, self.contents)
+        return Loader(self.capture, views, data.downscale, self.normalization, memory, tracks, self.contents)
 
     # --- what it was when a run began ---------------------------------------------------------------------
     @property
@@ -77,11 +77,6 @@ class Problem:
         """Stop decoding photos."""
         self.train.close()
         self.test.close()
-
-    @property
-    def transparent(self) -> bool:
-        """Whether the photos have an alpha channel."""
-        return bool(self.train.frame(0).pixels.shape[2] == 4)
 
     @property
     def identity(self) -> str:

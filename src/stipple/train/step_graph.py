@@ -10,7 +10,7 @@ import numpy as np
 from stipple import ir
 from stipple import numerics as nx
 from stipple.train.config import Config
-from stipple.train.population import PARAMS, row_shapes
+from stipple.train.state import PARAMS, row_shapes
 
 METRICS = ("loss", "l1", "ssim", "mse")
 _MIN_ALPHA = 1e-3
@@ -32,7 +32,7 @@ class StepShape:
 def build_step(config: Config, shape: StepShape) -> ir.Graph:
     """The graph of one step.
 
-    Parameters are those of :class:`stipple.train.population.Population` (N Gaussians), and per training view the
+    Parameters are those of :class:`stipple.train.state.TrainingState` (N Gaussians), and per training view the
     exposure and pose where they are fitted. Inputs: ``pixels`` [H, W, C] u8, ``viewmat``, ``intrinsics``,
     ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and configuration,
     ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool, ``noise_amount``,
@@ -204,7 +204,7 @@ class _Builder:
         return self.graph.input("chosen", [self.shape.views], "bool") if found is None else found
 
     def _statistics(self, visible: ir.Value) -> None:
-        """Sums over steps of the 2D means' gradients, in half image sizes, and of how often one was seen."""
+        """Sums over steps of the 2D means' gradients, in half image sizes; and steps in which each was visible."""
         graph, shape = self.graph, self.shape
         if not self.config.density.traits.gradients:
             return
@@ -212,9 +212,9 @@ class _Builder:
         gradient = ir.splat_backward_node(graph).result(result)
         half = graph.constant(np.array([shape.width / 2, shape.height / 2], np.float32))
         length = ir.sqrt(ir.sum(ir.square(gradient * half), 1))
-        grad2d, seen = graph.param("grad2d", ["N"]), graph.param("seen", ["N"])
+        grad2d, steps = graph.param("grad2d", ["N"]), graph.param("visible_steps", ["N"])
         graph.update(grad2d, grad2d + length)
-        graph.update(seen, seen + ir.cast(visible, "f32"))
+        graph.update(steps, steps + ir.cast(visible, "f32"))
 
 
 def rotation_basis() -> np.ndarray:

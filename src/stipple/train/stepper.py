@@ -15,7 +15,7 @@ from stipple.scene.gaussians import Gaussians
 from stipple.train import schedule
 from stipple.train.config import Config
 from stipple.train.edit_graphs import build_finite, build_rearrange
-from stipple.train.population import EDITED, NAMES, PARAMS, Population
+from stipple.train.state import EDITED, NAMES, PARAMS, TrainingState
 from stipple.train.step_graph import METRICS, StepShape, build_step
 
 Array = np.ndarray
@@ -25,7 +25,7 @@ FITTED = {"exposure": 12, "poses": 6}
 class Stepper:
     """Holds a run's parameters on the device and takes steps.
 
-    A graph is built and compiled once for each size of photo and degree of harmonics; the number of Gaussians is
+    A graph is built and compiled once for each size of photo and SH degree; the number of Gaussians is
     free in all of them.
     """
 
@@ -40,11 +40,11 @@ class Stepper:
         """What ran last, for reports and timings."""
 
     # --- parameters ---------------------------------------------------------------------------------------
-    def start(self, population: Population) -> None:
+    def start(self, state: TrainingState) -> None:
         """Begin with these Gaussians, and with exposures and poses as they are in the capture."""
         fitted = {n: np.zeros((self.views, w), np.float32) for n, w in FITTED.items() if self._fits(n)}
         moments = {f"{kind}_{n}": np.zeros_like(a) for n, a in fitted.items() for kind in ("m", "v")}
-        self.set_arrays({**population.arrays, **fitted, **moments})
+        self.set_arrays({**state.arrays, **fitted, **moments})
 
     def _fits(self, name: str) -> bool:
         return bool(getattr(self.config.extras, name))
@@ -59,9 +59,9 @@ class Stepper:
         """Copies of all parameters, or of some."""
         return {name: self._params.get(name) for name in (self._params.names if names is None else names)}
 
-    def population(self) -> Population:
+    def state(self) -> TrainingState:
         """A copy of the Gaussians with everything that belongs to them."""
-        return Population(self.arrays(NAMES))
+        return TrainingState(self.arrays(NAMES))
 
     def scene(self) -> Gaussians:
         """A copy of the Gaussians."""
@@ -71,14 +71,14 @@ class Stepper:
         """Exposures or pose corrections, where they are fitted."""
         return self._params.get(name) if name in self._params else None
 
-    def edit(self, change: Callable[[Population], None]) -> None:
-        """Let the population be changed. What is only rearranged stays on the device."""
+    def edit(self, change: Callable[[TrainingState], None]) -> None:
+        """Let the state be changed. What is only rearranged stays on the device."""
         finite = self._run_edit("finite", build_finite, {})["finite"]
-        population = Population(self.arrays(EDITED), finite)
-        change(population)
-        forgotten = {f"forgotten_{name}": rows for name, rows in population.forgotten.items()}
-        self._run_edit("rearrange", build_rearrange, {"rows": population.origin.astype(np.int32), **forgotten})
-        self.set_arrays(population.arrays)
+        state = TrainingState(self.arrays(EDITED), finite)
+        change(state)
+        reset = {f"reset_{name}": rows for name, rows in state.reset.items()}
+        self._run_edit("rearrange", build_rearrange, {"rows": state.origin.astype(np.int32), **reset})
+        self.set_arrays(state.arrays)
 
     def _run_edit(self, name: str, build: Callable[[int], Graph], feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run another graph on the parameters."""
@@ -94,10 +94,10 @@ class Stepper:
         return self._compiled[shape]
 
     def _widen(self, coefficients: int) -> None:
-        """Room for harmonics of a higher degree. Graphs of the lower one are not used again."""
-        population = self.population()
-        population.widen(coefficients)
-        self.set_arrays(population.arrays)
+        """Add SH coefficients of a higher degree. Graphs of the lower one are not used again."""
+        state = self.state()
+        state.widen(coefficients)
+        self.set_arrays(state.arrays)
         self._compiled.clear()
         self._edits.clear()
 
@@ -123,7 +123,7 @@ class Stepper:
             "pixels": frame.pixels,
             "viewmat": frame.camera.viewmat.astype(np.float32),
             "intrinsics": frame.camera.intrinsics.astype(np.float32),
-            "background": schedule.background_at(config, step, frame.pixels.shape[2] == 4),
+            "background": schedule.background_at(config, step, frame.transparent),
             "step": np.float32(step),
             "mask": None if frame.mask is None else frame.mask[:, :, None],
             "depth": frame.depth,

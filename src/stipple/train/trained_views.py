@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from stipple.scene.camera import Camera, rotation_of
-from stipple.train import schedule
-from stipple.train.evaluation import Comparison, Judge
-from stipple.train.feed import Feed
+from stipple.train.evaluation import Comparison, Evaluator
+from stipple.train.loader import Loader
 from stipple.train.problem import Problem
 from stipple.train.stepper import Stepper
 
@@ -24,31 +23,28 @@ class TrainedViews:
         self.problem, self.stepper, self.device = problem, stepper, device
 
     @property
-    def feeds(self) -> tuple[tuple[Feed, str], ...]:
+    def loaders(self) -> tuple[tuple[Loader, str], ...]:
         return (self.problem.test, "test"), (self.problem.train, "train")
 
-    def compare(self, feed: Feed, split: str, most: int) -> Iterator[Comparison]:
-        """Views of a feed, evenly chosen where there are too many, with the scene as it is."""
-        config = self.problem.config
-        background = schedule.fixed_background(config, self.problem.transparent)
-        judge = Judge(background, config.loss.antialiased, self.device, config.extras.exposure)
-        scene = self.stepper.scene()
-        for i in evenly(len(feed), most):
-            camera, exposure = self._view(feed, split, i)
-            yield judge.compare(scene, camera, feed.frame(i), feed.views[i].name, split, exposure)
+    def compare(self, loader: Loader, split: str, maximum: int) -> Iterator[Comparison]:
+        """Views of a loader, at most so many, evenly chosen, with the scene as it is."""
+        evaluator, scene = Evaluator(self.problem.config, self.device), self.stepper.scene()
+        for i in evenly(len(loader), maximum):
+            camera, exposure = self._view(loader, split, i)
+            yield evaluator.compare(scene, camera, loader.frame(i), loader.views[i].name, split, exposure)
 
     def cameras(self) -> list[tuple[str, str, Camera, Array | None]]:
         """Name, split, camera in the capture's own units and exposure of every view."""
         rows = []
-        for feed, split in reversed(self.feeds):
-            for i, view in enumerate(feed.views):
-                camera, exposure = self._view(feed, split, i)
+        for loader, split in reversed(self.loaders):
+            for i, view in enumerate(loader.views):
+                camera, exposure = self._view(loader, split, i)
                 rows.append((view.name, split, self.problem.normalization.undo_camera(camera), exposure))
         return rows
 
-    def _view(self, feed: Feed, split: str, index: int) -> tuple[Camera, Array | None]:
+    def _view(self, loader: Loader, split: str, index: int) -> tuple[Camera, Array | None]:
         """The camera of a view, with what was fitted to it."""
-        camera = feed.camera(index)
+        camera = loader.camera(index)
         if split != "train":
             return camera, None
         poses, exposure = self.stepper.fitted("poses"), self.stepper.fitted("exposure")
@@ -57,9 +53,9 @@ class TrainedViews:
         return camera, None if exposure is None else exposure[index].reshape(3, 4)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` indices, evenly spread."""
-    picked: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+def evenly(count: int, maximum: int) -> list[int]:
+    """At most ``maximum`` of ``count`` indices, evenly spread."""
+    picked: list[int] = np.unique(np.linspace(0, count - 1, min(maximum, count)).round().astype(int)).tolist()
     return picked if count else []
 
 

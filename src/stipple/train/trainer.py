@@ -17,11 +17,11 @@ from stipple.train import schedule
 from stipple.train.checkpoint import Checkpoint, checkpoint_bytes, save_checkpoint
 from stipple.train.evaluation import Comparison, Score, evaluation_of, mean_scores
 from stipple.train.metrics import MetricsLog, Row, rows_until
-from stipple.train.population import Population
 from stipple.train.problem import Problem
 from stipple.train.progress import Meter
 from stipple.train.resume import find_begun
 from stipple.train.rundir import RunFolder, write_json
+from stipple.train.state import TrainingState
 from stipple.train.stepper import Stepper
 from stipple.train.stop import StopRequest, stop_on_signal
 from stipple.train.strategies import make_strategy
@@ -115,7 +115,7 @@ class Trainer:
     def _start(self) -> None:
         with memory_for(f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
             scene = self.problem.start()
-            self.stepper.start(Population.start(scene))
+            self.stepper.start(TrainingState.start(scene))
         folder = self.folder
         folder.need(2 * checkpoint_bytes(scene.count, self.config) - folder.held_bytes)
         folder.clear()
@@ -156,7 +156,7 @@ class Trainer:
 
     # --- steps --------------------------------------------------------------------------------------------
     def _advance(self) -> None:
-        """The population's change that the last step called for, a step, and what is due after it.
+        """The change of the Gaussians that the last step called for, a step, and what is due after it.
 
         The change waits for the next step, so that evaluations and the end see the scene as it was trained, not with
         opacities that were reset a moment ago.
@@ -164,15 +164,15 @@ class Trainer:
         started = time.perf_counter()
         if self.step and self.strategy.due(self.step):
             rng = np.random.default_rng([self.config.seed, 6, self.step])
-            self.stepper.edit(lambda population: self.strategy.apply(population, self.step, rng))
-        step, feed = self.step + 1, self.problem.train
+            self.stepper.edit(lambda state: self.strategy.apply(state, self.step, rng))
+        step, loader = self.step + 1, self.problem.train
         ahead = range(step, min(step + _AHEAD, self.config.schedule.steps + 1))
-        if feed.streamed:
-            feed.expect(schedule.view_at(self.config, s, len(feed)) for s in ahead)
-        index = schedule.view_at(self.config, step, len(feed))
-        camera = feed.camera(index)
+        if loader.streamed:
+            loader.prefetch(schedule.view_at(self.config, s, len(loader)) for s in ahead)
+        index = schedule.view_at(self.config, step, len(loader))
+        camera = loader.camera(index)
         factor = schedule.factor_at(self.config, step, (camera.width, camera.height))
-        values = self.stepper.run(step, index, feed.frame(index, factor))
+        values = self.stepper.run(step, index, loader.frame(index, factor))
         if not np.isfinite(values["loss"]):
             raise StippleError(
                 f"step {step}: the loss is {values['loss']}; lower the learning rates; the last checkpoint is kept"
@@ -246,9 +246,9 @@ class Trainer:
         self.folder.older_checkpoint.unlink(missing_ok=True)
         self.meter.evaluating(len(self.problem.views))
         scores, pictures = [], []
-        for feed, split in self.views.feeds:
-            kept = set(evenly(len(feed), _PICTURES[split]))
-            for i, compared in enumerate(self.views.compare(feed, split, len(feed))):
+        for loader, split in self.views.loaders:
+            kept = set(evenly(len(loader), _PICTURES[split]))
+            for i, compared in enumerate(self.views.compare(loader, split, len(loader))):
                 scores.append(compared.score)
                 pictures += [compared] if i in kept else []
                 self.meter.evaluated_one()

@@ -29,6 +29,11 @@ class Frame:
     depth: Array | None = None
 
     @property
+    def transparent(self) -> bool:
+        """Whether the photo has an alpha channel."""
+        return bool(self.pixels.shape[2] == 4)
+
+    @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in (self.pixels, self.mask, self.depth) if a is not None)
 

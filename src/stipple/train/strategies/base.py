@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from stipple.train.population import Population
 from stipple.train.section import Section
+from stipple.train.state import TrainingState
 
 if TYPE_CHECKING:
     from stipple.train.config import Config
@@ -22,30 +22,31 @@ class Traits:
     regularisers: float = 0.0
     """The usual weight of the mean opacity, and of the mean scale, in the loss."""
     stop: float = 0.5
-    """The usual share of steps after which the population does not change."""
+    """The usual share of steps after which the number of Gaussians is fixed."""
     grows: bool = True
-    """Whether there may come to be more Gaussians than at the start."""
+    """Whether the number of Gaussians can grow."""
     gradients: bool = False
-    """Whether it looks at the sums of the 2D means' gradients (``grad2d``, ``seen``), which the step then keeps."""
+    """Whether it reads the sums of the 2D means' gradients and in how many steps each Gaussian was visible (``grad2d``,
+    ``visible_steps``), which training steps then keep."""
     noise: bool = False
-    """Whether every step moves the means by noise."""
+    """Whether every step adds noise to the means."""
     settings: type[Section] = Section
     """The strategy's own values: they become values of the configuration's section ``density``, and options."""
 
 
 class Strategy(Protocol):
-    """Edits the population at the steps at which it is due; its only randomness is the generator it is given."""
+    """Edits the state of training after the steps at which it is due; draws only from the generator it is given."""
 
     traits: ClassVar[Traits]
 
     def __init__(self, config: Config) -> None: ...
 
     def due(self, step: int) -> bool:
-        """Whether the population changes after this step (counted from 1)."""
+        """Whether the Gaussians change after this step (counted from 1)."""
         ...
 
-    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
-        """Change the population in place."""
+    def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
+        """Change the state in place."""
         ...
 
 
@@ -58,15 +59,15 @@ _Class = TypeVar("_Class", bound=type[Strategy])
 def strategy(name: str) -> Callable[[_Class], _Class]:
     """Decorator that makes a class a strategy of this name."""
 
-    def register(made: _Class) -> _Class:
-        STRATEGIES[name] = made
-        return made
+    def register(kind: _Class) -> _Class:
+        STRATEGIES[name] = kind
+        return kind
 
     return register
 
 
 def within(config: Config, step: int) -> bool:
-    """Whether a step lies in the part of the schedule in which the population changes, at one of its intervals."""
+    """Whether a step lies in the part of the schedule in which the number of Gaussians changes, at an interval."""
     density = config.density
     return density.start <= step <= config.last_change and step % density.every == 0
 

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
-from stipple.train.population import Population
 from stipple.train.section import Section
+from stipple.train.state import TrainingState
 from stipple.train.strategies.base import Traits, strategy, within
 
 if TYPE_CHECKING:
@@ -51,52 +51,52 @@ class Default:
         every = self.density.reset_every
         return bool(every) and step % every == 0 and step < self.config.last_change
 
-    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
+    def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
         if within(self.config, step):
-            self._grow(population, rng)
-            self._prune(population, step)
-            population.clear_statistics()
+            self._grow(state, rng)
+            self._prune(state, step)
+            state.clear_statistics()
         if self._resets(step):
             low = _RESET_FACTOR * self.density.prune_opacity
             logit = np.float32(np.log(low / (1 - low)))
-            everyone = np.arange(population.count)
-            population.replace("logit_opacities", everyone, np.minimum(population["logit_opacities"], logit))
-            population.forget(everyone, ("logit_opacities",))
+            everyone = np.arange(state.count)
+            state.replace("logit_opacities", everyone, np.minimum(state["logit_opacities"], logit))
+            state.reset_moments(everyone, ("logit_opacities",))
 
-    def _grow(self, population: Population, rng: np.random.Generator) -> None:
-        gradient = population["grad2d"] / np.maximum(population["seen"], 1)
-        drawn = (population["quats"] != 0).any(axis=1) & population.finite
+    def _grow(self, state: TrainingState, rng: np.random.Generator) -> None:
+        gradient = state["grad2d"] / np.maximum(state["visible_steps"], 1)
+        drawn = (state["quats"] != 0).any(axis=1) & state.finite
         growing = np.flatnonzero(drawn & (gradient > self.density.grow_gradient))
-        room = self.density.max_count - population.count
+        room = self.density.max_count - state.count
         if len(growing) > room:  # those that the image pulls at hardest, in their order
             strongest = np.argsort(-gradient[growing], kind="stable")[: max(room, 0)]
             growing = growing[np.sort(strongest)]
         if not len(growing):
             return
-        large = population["log_scales"][growing].max(axis=1) > np.log(self.density.split_scale)
+        large = state["log_scales"][growing].max(axis=1) > np.log(self.density.split_scale)
         cloned, split = growing[~large], growing[large]
-        kept = np.setdiff1d(np.arange(population.count), split)
-        offsets = _samples(population, np.concatenate([split, split]), rng)
-        population.rearrange(
+        kept = np.setdiff1d(np.arange(state.count), split)
+        offsets = _samples(state, np.concatenate([split, split]), rng)
+        state.rearrange(
             np.concatenate([kept, cloned, split, split]),
             np.arange(len(kept) + len(cloned) + 2 * len(split)) >= len(kept),
         )
-        parts = np.arange(population.count - 2 * len(split), population.count)
-        population.replace("means", parts, population["means"][parts] + offsets)
-        population.replace("log_scales", parts, population["log_scales"][parts] - np.float32(np.log(_SPLIT_SHRINK)))
+        parts = np.arange(state.count - 2 * len(split), state.count)
+        state.replace("means", parts, state["means"][parts] + offsets)
+        state.replace("log_scales", parts, state["log_scales"][parts] - np.float32(np.log(_SPLIT_SHRINK)))
 
-    def _prune(self, population: Population, step: int) -> None:
-        gone = population.opacities < self.density.prune_opacity
+    def _prune(self, state: TrainingState, step: int) -> None:
+        gone = state.opacities < self.density.prune_opacity
         if self.density.reset_every and step > self.density.reset_every:
-            gone |= population.scales.max(axis=1) > self.density.prune_scale
-        gone |= ~population.finite
+            gone |= state.scales.max(axis=1) > self.density.prune_scale
+        gone |= ~state.finite
         kept = np.flatnonzero(~gone)
-        if len(kept) and len(kept) < population.count:
-            population.rearrange(kept, np.zeros(len(kept), bool))
+        if len(kept) and len(kept) < state.count:
+            state.rearrange(kept, np.zeros(len(kept), bool))
 
 
-def _samples(population: Population, rows: Array, rng: np.random.Generator) -> Array:
+def _samples(state: TrainingState, rows: Array, rng: np.random.Generator) -> Array:
     """A random offset within each of some Gaussians."""
-    local = population.scales[rows] * rng.normal(size=(len(rows), 3))
-    turn = Rotation.from_quat(population["quats"][rows][:, [1, 2, 3, 0]].astype(np.float64))
+    local = state.scales[rows] * rng.normal(size=(len(rows), 3))
+    turn = Rotation.from_quat(state["quats"][rows][:, [1, 2, 3, 0]].astype(np.float64))
     return np.asarray(turn.apply(local), np.float32).reshape(-1, 3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from stipple.train.population import Population
+from stipple.train.state import TrainingState
 from stipple.train.strategies.base import Traits, strategy
 
 if TYPE_CHECKING:
@@ -26,5 +26,5 @@ class Fixed:
         del step
         return False
 
-    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
+    def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
         raise AssertionError("never due")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from stipple.train.population import Population
 from stipple.train.section import Section
+from stipple.train.state import TrainingState
 from stipple.train.strategies.base import Traits, strategy, within
 
 if TYPE_CHECKING:
@@ -42,51 +42,51 @@ class Mcmc:
     def due(self, step: int) -> bool:
         return within(self.config, step)
 
-    def apply(self, population: Population, step: int, rng: np.random.Generator) -> None:
-        self._relocate(population, rng)
-        self._add(population, rng)
+    def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
+        self._relocate(state, rng)
+        self._add(state, rng)
 
-    def _relocate(self, population: Population, rng: np.random.Generator) -> None:
-        opacities = population.opacities
-        finite = population.finite
+    def _relocate(self, state: TrainingState, rng: np.random.Generator) -> None:
+        opacities = state.opacities
+        finite = state.finite
         dead = np.flatnonzero((opacities <= self.density.prune_opacity) | ~finite)
         alive = np.flatnonzero((opacities > self.density.prune_opacity) & finite)
         if not len(dead) or not len(alive):
             return
-        hosts = self._choose(population, alive, len(dead), rng)
-        self._share(population, hosts)
-        rows = np.arange(population.count)
+        hosts = self._choose(state, alive, len(dead), rng)
+        self._share(state, hosts)
+        rows = np.arange(state.count)
         rows[dead] = hosts
-        fresh = np.zeros(population.count, bool)
+        fresh = np.zeros(state.count, bool)
         fresh[dead] = True
-        population.rearrange(rows, fresh)
-        population.forget(np.unique(hosts))
+        state.rearrange(rows, fresh)
+        state.reset_moments(np.unique(hosts))
 
-    def _add(self, population: Population, rng: np.random.Generator) -> None:
-        wanted = min(self.density.max_count, int((1 + self.density.growth) * population.count))
-        number = wanted - population.count
-        alive = np.flatnonzero(population.finite)
+    def _add(self, state: TrainingState, rng: np.random.Generator) -> None:
+        wanted = min(self.density.max_count, int((1 + self.density.growth) * state.count))
+        number = wanted - state.count
+        alive = np.flatnonzero(state.finite)
         if number <= 0 or not len(alive):
             return
-        hosts = self._choose(population, alive, number, rng)
-        self._share(population, hosts)
-        before = population.count
+        hosts = self._choose(state, alive, number, rng)
+        self._share(state, hosts)
+        before = state.count
         rows = np.concatenate([np.arange(before), hosts])
-        population.rearrange(rows, np.arange(len(rows)) >= before)
+        state.rearrange(rows, np.arange(len(rows)) >= before)
 
     @staticmethod
-    def _choose(population: Population, among: Array, number: int, rng: np.random.Generator) -> Array:
-        weights = population.opacities[among]
+    def _choose(state: TrainingState, among: Array, number: int, rng: np.random.Generator) -> Array:
+        weights = state.opacities[among]
         return np.asarray(rng.choice(among, number, p=weights / weights.sum()))
 
-    def _share(self, population: Population, hosts: Array) -> None:
+    def _share(self, state: TrainingState, hosts: Array) -> None:
         """Give each host the opacity and size with which it and its copies together look as it did alone."""
         rows, copies = np.unique(hosts, return_counts=True)
-        opacity, factor = shared(population.opacities[rows], copies + 1)
+        opacity, factor = shared(state.opacities[rows], copies + 1)
         opacity = np.clip(opacity, self.density.prune_opacity, _MAX_OPACITY)
-        population.replace("logit_opacities", rows, np.log(opacity / (1 - opacity)).astype(np.float32))
-        scales = population["log_scales"][rows] + np.log(factor)[:, None]
-        population.replace("log_scales", rows, scales.astype(np.float32))
+        state.replace("logit_opacities", rows, np.log(opacity / (1 - opacity)).astype(np.float32))
+        scales = state["log_scales"][rows] + np.log(factor)[:, None]
+        state.replace("log_scales", rows, scales.astype(np.float32))
 
 
 def shared(opacities: Array, numbers: Array) -> tuple[Array, Array]:

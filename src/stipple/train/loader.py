@@ -18,11 +18,11 @@ _WORKERS = 4
 _AHEAD = 8
 
 
-class Feed:
-    """Frames of some views in normalised units, by index and factor of coarseness.
+class Loader:
+    """Frames of some views in normalised units, by index and factor of downscaling.
 
-    The first that fit into ``memory`` bytes are kept; the others are decoded again whenever they are wanted, ahead
-    of time where :meth:`expect` was told.
+    The first that fit into ``memory`` bytes are kept; the others are decoded again each time, ahead of time where
+    :meth:`prefetch` was called.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Feed:
             depth = sparse_depth(frame.camera, self._capture.points[view.points]) * scale
         return replace(frame, camera=self._normalization.camera(frame.camera), depth=depth)
 
-    def expect(self, indices: Iterable[int]) -> None:
-        """Start decoding views that will be wanted soon."""
+    def prefetch(self, indices: Iterable[int]) -> None:
+        """Start decoding views that will be needed soon."""
         for i in indices:
             if i not in self._kept and i not in self._coming and len(self._coming) < _AHEAD:
                 self._coming[i] = self._pool.submit(self._decode, i)

@@ -9,12 +9,12 @@ import stipple
 from captures import truth
 from stipple import Gaussians
 from stipple.train import make_config
-from stipple.train.population import EDITED, MOMENTS, NAMES, PARAMS, Population
+from stipple.train.state import EDITED, MOMENTS, NAMES, PARAMS, TrainingState
 from stipple.train.strategies import make_strategy
 from stipple.train.strategies.mcmc import shared
 
 
-def population(count: int = 6, seed: int = 0) -> Population:
+def small_state(count: int = 6, seed: int = 0) -> TrainingState:
     """Every array filled with numbers that tell rows and names apart."""
     rng = np.random.default_rng(seed)
     scene = Gaussians(
@@ -24,7 +24,7 @@ def population(count: int = 6, seed: int = 0) -> Population:
         rng.normal(size=count),
         rng.normal(size=(count, 4, 3)),
     )
-    made = Population.start(scene)
+    made = TrainingState.start(scene)
     for name in MOMENTS:
         made.arrays[name] = rng.uniform(1, 2, made[name].shape).astype(np.float32)
     return made
@@ -40,7 +40,7 @@ RNG = np.random.default_rng
 
 
 def test_rearranging_moves_all_arrays_and_clears_what_is_new() -> None:
-    before, after = population(), population()
+    before, after = small_state(), small_state()
     rows, fresh = np.array([5, 0, 0]), np.array([False, False, True])
     after.rearrange(rows, fresh)
     assert after.count == 3
@@ -51,12 +51,12 @@ def test_rearranging_moves_all_arrays_and_clears_what_is_new() -> None:
         assert not after[name][2].any()
 
 
-def test_replacing_and_forgetting_leave_copies_alone() -> None:
-    made = population()
+def test_replacing_and_resetting_moments_leave_copies_alone() -> None:
+    made = small_state()
     held = dict(made.arrays)
     values = {name: a.copy() for name, a in held.items()}
     made.replace("means", np.array([1]), np.ones((1, 3), np.float32))
-    made.forget(np.array([1]))
+    made.reset_moments(np.array([1]))
     made.widen(9)
     assert made["sh"].shape == (6, 9, 3)
     assert not made["sh"][:, 4:].any()
@@ -77,12 +77,12 @@ def test_when_strategies_are_due(name: str) -> None:
 
 def test_growing_clones_small_and_splits_large() -> None:
     _, made = strategy()
-    p = population()
+    p = small_state()
     p.arrays["logit_opacities"] = np.full(6, 1.0, np.float32)
     p.arrays["log_scales"][4] = np.log([0.05, 0.02, 0.001])
-    p.arrays["seen"] = np.full(6, 10, np.float32)
+    p.arrays["visible_steps"] = np.full(6, 10, np.float32)
     p.arrays["grad2d"] = np.array([0, 0, 0.1, 0, 0.1, 0], np.float32)
-    before = Population(p.arrays)
+    before = TrainingState(p.arrays)
     made.apply(p, 100, RNG(0))  # type: ignore[attr-defined]
     assert p.count == 8
     np.testing.assert_array_equal(p["means"][:4], before["means"][[0, 1, 2, 3]])
@@ -94,14 +94,14 @@ def test_growing_clones_small_and_splits_large() -> None:
     assert not p["m_means"][5:].any(), "what is new has no moments"
     assert p["m_means"][:5].all()
     assert not p["grad2d"].any()
-    assert not p["seen"].any()
+    assert not p["visible_steps"].any()
 
 
 def test_growth_stops_at_the_limit_with_the_strongest_first() -> None:
     _, made = strategy(max_count=8)
-    p = population()
+    p = small_state()
     p.arrays["logit_opacities"] = np.full(6, 1.0, np.float32)
-    p.arrays["seen"] = np.full(6, 1, np.float32)
+    p.arrays["visible_steps"] = np.full(6, 1, np.float32)
     p.arrays["grad2d"] = np.array([5, 1, 4, 1, 1, 3], np.float32)
     before = p["means"].copy()
     made.apply(p, 100, RNG(0))  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def test_growth_stops_at_the_limit_with_the_strongest_first() -> None:
 
 def test_pruning_and_reset() -> None:
     _, made = strategy()
-    p = population()
+    p = small_state()
     p.arrays["logit_opacities"] = np.array([-9, 2, 2, -9, 2, -4.4], np.float32)
     p.arrays["log_scales"][1] = 0.0
     p.arrays["means"][4] = np.nan
@@ -127,18 +127,18 @@ def test_pruning_and_reset() -> None:
 
 @pytest.mark.parametrize("name", ["default", "mcmc"])
 def test_what_is_elsewhere_can_follow(name: str) -> None:
-    """A population without harmonics and moments changes in the same way, and notes what becomes of those."""
+    """A state without SH and moments changes in the same way, and notes what becomes of those."""
     _, made = strategy(strategy=name, reset_every=100, growth=0.1)
-    whole = population(60)
+    whole = small_state(60)
     whole.arrays["grad2d"] = np.arange(60, dtype=np.float32) % 3
-    whole.arrays["seen"] = np.full(60, 2, np.float32)
+    whole.arrays["visible_steps"] = np.full(60, 2, np.float32)
     whole.arrays["log_scales"][::4] = -2
     whole.arrays["logit_opacities"][::5] = -9
     whole.arrays["means"][7] = np.nan
     whole.arrays["sh"][11, 2, 1] = np.inf
     before = dict(whole.arrays)
     finite = np.isfinite(before["sh"]).all(axis=(1, 2))
-    part = Population({n: before[n] for n in EDITED}, finite)
+    part = TrainingState({n: before[n] for n in EDITED}, finite)
     for step in (100, 200):
         made.apply(whole, step, RNG(step))  # type: ignore[attr-defined]
         made.apply(part, step, RNG(step))  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def test_what_is_elsewhere_can_follow(name: str) -> None:
             continue
         followed = before[array_name][part.origin]
         if array_name != "sh":
-            followed[part.forgotten[array_name[2:]]] = 0
+            followed[part.reset[array_name[2:]]] = 0
         np.testing.assert_array_equal(followed, array, err_msg=array_name)
 
 
@@ -159,7 +159,7 @@ def test_strategies_depend_on_the_generator_alone() -> None:
         _, made = strategy(strategy=name)
         results = []
         for seed in (1, 1, 2):
-            p = population(50)
+            p = small_state(50)
             p.arrays["grad2d"][:] = 1
             p.arrays["log_scales"][:25] = -2
             made.apply(p, 100, RNG(seed))  # type: ignore[attr-defined]
@@ -186,7 +186,7 @@ def test_copies_that_share_look_like_the_one() -> None:
 
 def test_mcmc_relocates_the_dead_and_grows_to_the_limit() -> None:
     _, made = strategy(strategy="mcmc", max_count=63, growth=0.1)
-    p = population(60)
+    p = small_state(60)
     p.arrays["logit_opacities"] = np.full(60, 1.0, np.float32)
     p.arrays["logit_opacities"][:10] = -8
     p.arrays["means"][0] = np.nan
@@ -204,7 +204,7 @@ def test_mcmc_relocates_the_dead_and_grows_to_the_limit() -> None:
 def test_relocation_keeps_the_picture() -> None:
     made = truth()
     scene = Gaussians.from_linear(made.points, 0.12, 0.5, made.colors / 255)
-    p = Population.start(scene)
+    p = TrainingState.start(scene)
     p.arrays["logit_opacities"][:15] = -9
     camera = made.cameras[0]
     before = stipple.render_view(p.scene(), camera, device="cpu").color

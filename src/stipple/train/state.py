@@ -1,4 +1,4 @@
-"""The Gaussians in training: parameters, Adam's moments and statistics, edited together, always in step."""
+"""The state of training: the Gaussians' parameters, Adam's moments and statistics, always edited together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stipple.scene.gaussians import Gaussians
 Array = np.ndarray
 PARAMS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 MOMENTS = tuple(f"{kind}_{name}" for name in PARAMS for kind in ("m", "v"))
-STATISTICS = ("grad2d", "seen")
+STATISTICS = ("grad2d", "visible_steps")
 NAMES = (*PARAMS, *MOMENTS, *STATISTICS)
 EDITED = ("means", "log_scales", "quats", "logit_opacities", *STATISTICS)
-"""What strategies look at and set. The rest, most of the memory, they only rearrange."""
+"""What strategies read and set. The rest, most of the memory, they only rearrange."""
 
 
 def row_shapes(coefficients: int) -> dict[str, list[int]]:
@@ -22,25 +22,25 @@ def row_shapes(coefficients: int) -> dict[str, list[int]]:
     return {"means": [3], "log_scales": [3], "quats": [4], "logit_opacities": [], "sh": [coefficients, 3]}
 
 
-class Population:
-    """Arrays by name, all with one row per Gaussian.
+class TrainingState:
+    """Arrays by name, each with one row per Gaussian.
 
-    Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`forget`, so that parameters, moments and
-    statistics cannot fall out of step.
+    Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`reset_moments`, so that parameters,
+    moments and statistics stay consistent.
 
-    Arrays beyond EDITED may be missing: they are elsewhere, on a device, where the same is done to them by what is
-    noted here. Row i is there what row ``origin[i]`` was, and the moments of the parameter ``name`` are zero where
-    ``forgotten[name][i]``. ``finite_elsewhere`` says which rows are finite there.
+    Arrays other than those in EDITED may be missing: they stay on a device, which then repeats there what is recorded
+    here: row i becomes what row ``origin[i]`` was, and the moments of the parameter ``name`` become zero where
+    ``reset[name][i]``. ``finite_elsewhere`` says which rows are finite there.
     """
 
     def __init__(self, arrays: Mapping[str, Array], finite_elsewhere: Array | None = None) -> None:
         self.arrays = dict(arrays)
         self._finite_elsewhere = finite_elsewhere
         self.origin = np.arange(self.count)
-        self.forgotten = {name: np.zeros(self.count, bool) for name in PARAMS}
+        self.reset = {name: np.zeros(self.count, bool) for name in PARAMS}
 
     @classmethod
-    def start(cls, scene: Gaussians) -> Population:
+    def start(cls, scene: Gaussians) -> TrainingState:
         """From a scene, with moments and statistics zero."""
         params = {name: getattr(scene, name) for name in PARAMS}
         moments = {f"{kind}_{name}": np.zeros_like(params[name]) for name in PARAMS for kind in ("m", "v")}
@@ -75,37 +75,37 @@ class Population:
     def rearrange(self, rows: Array, fresh: Array) -> None:
         """Row i becomes what row ``rows[i]`` was; where ``fresh[i]``, moments and statistics start at zero."""
         for name, array in self.arrays.items():
-            made = array[rows]
+            moved = array[rows]
             if name not in PARAMS:
-                made[fresh] = 0
-            self.arrays[name] = made
+                moved[fresh] = 0
+            self.arrays[name] = moved
         self.origin = self.origin[rows]
-        self.forgotten = {name: zero[rows] | fresh for name, zero in self.forgotten.items()}
+        self.reset = {name: zero[rows] | fresh for name, zero in self.reset.items()}
 
     def replace(self, name: str, rows: Array, values: Array) -> None:
         """Set a parameter of some rows; the moments stay."""
-        made = self.arrays[name].copy()
-        made[rows] = values
-        self.arrays[name] = made
+        changed = self.arrays[name].copy()
+        changed[rows] = values
+        self.arrays[name] = changed
 
-    def forget(self, rows: Array, names: tuple[str, ...] = PARAMS) -> None:
+    def reset_moments(self, rows: Array, names: tuple[str, ...] = PARAMS) -> None:
         """Zero the moments of some rows."""
         for name in names:
-            self.forgotten[name][rows] = True
+            self.reset[name][rows] = True
             for moment in (f"{kind}_{name}" for kind in ("m", "v")):
                 if moment in self.arrays:
-                    made = self.arrays[moment].copy()
-                    made[rows] = 0
-                    self.arrays[moment] = made
+                    changed = self.arrays[moment].copy()
+                    changed[rows] = 0
+                    self.arrays[moment] = changed
 
     def clear_statistics(self) -> None:
         for name in STATISTICS:
             self.arrays[name] = np.zeros_like(self.arrays[name])
 
     def widen(self, coefficients: int) -> None:
-        """Room for harmonics of a higher degree, zero."""
+        """Add SH coefficients of a higher degree, zero."""
         for name in ("sh", "m_sh", "v_sh"):
             old = self.arrays[name]
-            made = np.zeros((len(old), coefficients, 3), np.float32)
-            made[:, : old.shape[1]] = old
-            self.arrays[name] = made
+            wide = np.zeros((len(old), coefficients, 3), np.float32)
+            wide[:, : old.shape[1]] = old
+            self.arrays[name] = wide
