@@ -6,9 +6,8 @@ import re
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
-from stipple.cli import main
+from running import stipple
 from stipple.cli.config_options import ConfigCommand, given_layers
 from stipple.cli.train import train
 from stipple.train.config import fields, make_config
@@ -22,10 +21,6 @@ BEFORE = {  # what users have in their scripts
     "--antialiased": "loss.antialiased", "--exposure": "extras.exposure", "--refine-poses": "extras.poses",
     "--checkpoint-every": "output.checkpoint_every", "--seed": "seed",
 }  # fmt: skip
-
-
-def stipple(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="stipple")
 
 
 def options() -> dict[str, click.Option]:

@@ -36,8 +36,8 @@ class Settings(Section):
 
 @strategy("default")
 class Default:
-    """Where an image pulls hard at a Gaussian's place it is cloned, or split if it is large; what is faint or huge
-    is removed; opacities are reset now and then, so that what is not needed fades."""
+    """Gaussians with large 2D gradients are cloned, or split if they are large; faint and huge ones are removed;
+    opacities are reset at intervals, so that those that are not needed fade."""
 
     traits: ClassVar[Traits] = Traits(gradients=True, settings=Settings)
 
@@ -53,7 +53,7 @@ class Default:
 
     def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
         if within(self.config, step):
-            self._grow(state, rng)
+            self._grow(state, step, rng)
             self._prune(state, step)
             state.clear_statistics()
         if self._resets(step):
@@ -63,14 +63,18 @@ class Default:
             state.replace("logit_opacities", everyone, np.minimum(state["logit_opacities"], logit))
             state.reset_moments(everyone, ("logit_opacities",))
 
-    def _grow(self, state: TrainingState, rng: np.random.Generator) -> None:
-        gradient = state["grad2d"] / np.maximum(state["visible_steps"], 1)
+    def growing(self, state: TrainingState, step: int, gradient: Array) -> Array:
+        """Which Gaussians are cloned or split: those above the threshold, those with the largest gradients where not
+        all of them fit. ``gradient`` [N] is the mean over the steps, 0 for what is not drawn."""
+        del step
+        above = np.flatnonzero(gradient > self.density.grow_gradient)
+        capacity = max(self.density.max_count - state.count, 0)
+        return above[np.argsort(-gradient[above], kind="stable")[:capacity]]
+
+    def _grow(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
         drawn = (state["quats"] != 0).any(axis=1) & state.finite
-        growing = np.flatnonzero(drawn & (gradient > self.density.grow_gradient))
-        room = self.density.max_count - state.count
-        if len(growing) > room:  # those that the image pulls at hardest, in their order
-            strongest = np.argsort(-gradient[growing], kind="stable")[: max(room, 0)]
-            growing = growing[np.sort(strongest)]
+        gradient = np.where(drawn, state["grad2d"] / np.maximum(state["visible_steps"], 1), 0)
+        growing = np.sort(self.growing(state, step, gradient))
         if not len(growing):
             return
         large = state["log_scales"][growing].max(axis=1) > np.log(self.density.split_scale)
@@ -98,5 +102,5 @@ class Default:
 def _samples(state: TrainingState, rows: Array, rng: np.random.Generator) -> Array:
     """A random offset within each of some Gaussians."""
     local = state.scales[rows] * rng.normal(size=(len(rows), 3))
-    turn = Rotation.from_quat(state["quats"][rows][:, [1, 2, 3, 0]].astype(np.float64))
-    return np.asarray(turn.apply(local), np.float32).reshape(-1, 3)
+    rotations = Rotation.from_quat(state["quats"][rows][:, [1, 2, 3, 0]].astype(np.float64))
+    return np.asarray(rotations.apply(local), np.float32).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""The Gaussians of the start, no others."""
+"""The Gaussians of the start, and no others."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stipple.train.config import Config
 
 Array = np.ndarray
-_MOST_COPIES = 51
+_MAX_COPIES = 51
 _MAX_OPACITY = 1 - 1e-6
 
 
@@ -92,7 +92,7 @@ class Mcmc:
 def shared(opacities: Array, numbers: Array) -> tuple[Array, Array]:
     """Opacity of each of ``numbers`` equal Gaussians in one place that stand for one, and the factor on its scales
     (equations 8 and 9 of the paper)."""
-    numbers = np.minimum(numbers, _MOST_COPIES)
+    numbers = np.minimum(numbers, _MAX_COPIES)
     new = 1 - (1 - np.minimum(opacities, _MAX_OPACITY)) ** (1 / numbers)
     total = np.zeros(len(new))
     for i in range(1, int(numbers.max(initial=0)) + 1):
