@@ -54,7 +54,7 @@ def rewritten(original: Gaussians, form: str, kind: str, extra: bool) -> bytes:
 
 
 def packed(degree: int, count: int) -> bytes:
-    """A compressed file of noise, with colour bounds and harmonics."""
+    """A compressed file of noise, with colour bounds and SH."""
     rng = np.random.default_rng(count)
     edges = [f"{e}_{p}{a}" for p in ("", "scale_") for e in ("min", "max") for a in "xyz"]
     edges += [f"{e}_{a}" for e in ("min", "max") for a in "rgb"]

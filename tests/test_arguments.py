@@ -430,7 +430,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"^camera: expected finite numbers that float32 holds; element \[2, 3\] is 1e\+300$",
     ),
     "skew": (lambda: _rasterize(Ks=np.stack([np.eye(3) + 1] * 3)), "^Ks: expected fx 0 cx"),
-    "too few harmonics": (
+    "too few SH coefficients": (
         lambda: _rasterize(colors=SCENE.sh, sh_degree=2), "^colors: sh_degree = 2 needs K >= 9, got 1$"
     ),
     "a mask of another length": (lambda: SCENE.select(np.zeros(5, bool)), r"^ids: expected indices .* mask \[4\]"),

@@ -1,4 +1,4 @@
-"""Running out of memory, as far as Python sees it: told as what it was needed for."""
+"""Running out of memory, as far as Python sees it: reported as what it was needed for."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def memory_for(what: str | Callable[[], str]) -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except (MemoryError, OSError, RuntimeError, cv2.error) as error:
-        told = shortage(error)
-        if told is None:
+        reason = shortage(error)
+        if reason is None:
             raise
         needed = what if isinstance(what, str) else what()
-        raise OutOfMemoryError(f"not enough memory for {needed}" + (f" ({told.rstrip('.')})" if told else "")) from None
+        raise OutOfMemoryError(
+            f"not enough memory for {needed}" + (f" ({reason.rstrip('.')})" if reason else "")
+        ) from None

@@ -25,7 +25,7 @@ _ORDERED_OVERLAP = 6
 _EXHAUSTIVE_UP_TO = 150
 _QUALITY = 92
 _MILD_TRIES = 6
-_MOST_PHOTOS = 0.9
+_ENOUGH_PHOTOS = 0.9
 _ONE_THREAD_UP_TO = 100
 _NOT_COLMAP = (".webp", ".avif")
 _GREY_OR_RGB = ("L", "RGB")
@@ -136,13 +136,13 @@ def _store(source: Path, target: Path, max_size: int | None) -> None:
     """
     with open_image(source) as image:
         image.load()
-        made = turned_upright(image)
-        if max_size is not None and max(made.size) > max_size:
-            width, height = (max(1, round(n * max_size / max(made.size))) for n in made.size)
-            made = made.resize((width, height), Image.Resampling.LANCZOS)
-        same = made is image and source.suffix == target.suffix
+        photo = turned_upright(image)
+        if max_size is not None and max(photo.size) > max_size:
+            width, height = (max(1, round(n * max_size / max(photo.size))) for n in photo.size)
+            photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+        same = photo is image and source.suffix == target.suffix
         modes = _MODES.get(target.suffix.lower(), ("RGB",))
-        clean = made if same or made.mode in modes else made.convert("RGB")
+        clean = photo if same or photo.mode in modes else photo.convert("RGB")
         if not same:
             clean = clean.copy()
     if same:
@@ -189,7 +189,7 @@ def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
         for model in models.values():
             if best is None or model.num_reg_images() > best.num_reg_images():
                 best = model
-        if best is not None and best.num_reg_images() >= _MOST_PHOTOS * count:
+        if best is not None and best.num_reg_images() >= _ENOUGH_PHOTOS * count:
             break
     return best
 
@@ -233,8 +233,8 @@ def _write_model(model: Any, folder: Path) -> None:
             x, y, z, w = pose.rotation.quat
             numbers = " ".join(f"{v:.9f}" for v in (w, x, y, z, *pose.translation))
             images.append(f"{image.image_id} {numbers} {image.camera_id} {image.name}")
-            seen = [p for p in image.points2D if p.has_point3D()]
-            images.append(" ".join(f"{p.xy[0]:.1f} {p.xy[1]:.1f} {p.point3D_id}" for p in seen))
+            observed = [p for p in image.points2D if p.has_point3D()]
+            images.append(" ".join(f"{p.xy[0]:.1f} {p.xy[1]:.1f} {p.point3D_id}" for p in observed))
     points = [
         f"{number} {' '.join(f'{v:.5f}' for v in p.xyz)} {' '.join(str(int(c)) for c in p.color)} {p.error:.3f}"
         for number, p in sorted(model.points3D.items())

@@ -49,7 +49,7 @@ def run_checks(device: str) -> Iterator[Check]:
 
 _SCENES: dict[str, dict[str, Any]] = {
     "render, ewa": {},
-    "render, ewa, harmonics 3": {"sh_degree": 3},
+    "render, ewa, SH degree 3": {"sh_degree": 3},
     "render, ewa, antialiased": {"antialiased": True},
     "render, ray": {"projection": "ray", "sh_degree": 1},
     "render, 7 channels": {"channels": 7},

@@ -1,4 +1,4 @@
-"""Names and values of others, made fit to be shown in a sentence."""
+"""Names and values of others, in a form that is fit for a sentence."""
 
 from __future__ import annotations
 

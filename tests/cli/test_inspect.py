@@ -22,7 +22,7 @@ def test_inspect(capture: Path, tmp_path: Path) -> None:
     for wanted in (
         "COLMAP",
         "10: 8 to train on, 2 held out",
-        "60, seen from known views",
+        "60, with the views that observe them",
         "48 x 36",
         "45.00",
         "stray.png",

@@ -99,7 +99,7 @@ def test_the_disk_is_asked_for_what_is_needed(
     meter = Watcher()
     free[0] = begin
     train(capture, tmp_path / "new", meter=meter)
-    assert any("if 80 Gaussians come, the most that may" in n for n in meter.notes)
+    assert any("checkpoints of 80 Gaussians, the maximum, need" in n for n in meter.notes)
     there = sum(p.stat().st_size for p in (tmp_path / "new").iterdir())
     free[0] = begin - there
     train(capture, tmp_path / "new")  # what it replaces makes room
@@ -108,4 +108,4 @@ def test_the_disk_is_asked_for_what_is_needed(
     estimate = checkpoint_bytes(len(largest.arrays["means"]), config)
     degree_in_use = largest.arrays["sh"].shape[1]
     assert written <= estimate + 4000
-    assert degree_in_use < 16, "the estimate is for the last degree of harmonics"
+    assert degree_in_use < 16, "the estimate is for the last SH degree"

@@ -69,7 +69,7 @@ def run(device: str, layer: dict[str, Any], steps: int, **kind: bool) -> tuple[d
     ],
 )
 def test_steps_on_the_cpu_are_the_references(layer: dict[str, Any], kind: dict[str, bool]) -> None:
-    """Four steps, with a new band of harmonics in between. Adam divides by the gradient's size, so where a gradient
+    """Four steps, with a new SH band in between. Adam divides by the gradient's size, so where a gradient
     is nearly zero its sign, and with it a whole step, is rounding: few elements may differ."""
     wanted, wanted_losses = run("reference", layer, 4, **kind)
     given, given_losses = run("cpu", layer, 4, **kind)
@@ -221,7 +221,7 @@ def test_edits_are_the_same_on_the_device(strategy: str, session: Session, monke
         stepper.start(TrainingState.start(start()))
         for step in range(1, 8):
             stepper.run(step, step % 3, frame(step % 3))
-            if step == 4:  # broken harmonics, which only the device has seen
+            if step == 4:  # broken SH, which only the device knows
                 sh = stepper.arrays(["sh"])["sh"]
                 sh[3, 0, 1] = np.nan
                 assert stepper.executable is not None

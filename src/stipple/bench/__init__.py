@@ -18,7 +18,7 @@ __all__ = ["Case", "measure", "table", "usual_cases"]
 
 
 def measure(device: str, cases: list[Case], progress: Console) -> dict[str, Any]:
-    """The figures of a device; ``progress`` is told what is being measured.
+    """The figures of a device; what is being measured is printed to ``progress``.
 
     Raises InputError for a device that is neither the CPU nor a GPU, DeviceError for one that is not there.
     """

@@ -61,7 +61,7 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
 
 
 def scene_case(path: str, width: int = 1280, height: int = 720) -> Case:
-    """A scene from a file, seen from where ``stipple render`` sees it."""
+    """A scene from a file, from where ``stipple render`` looks at it."""
     scene = load_scene(path)
     camera = framing_camera(scene, (width, height))
     operands = splat.PrepareOperands(

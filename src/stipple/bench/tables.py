@@ -32,17 +32,17 @@ def cpu_table(measured: dict[str, Any]) -> Group:
     for row in measured["rows"]:
         by_scene.setdefault(row["scene"], []).append(row)
     for scene, rows in by_scene.items():
-        made = Table(title=f"{scene}\n{rows[0]['visible']:,} visible, {rows[0]['tile_entries']:,} tile entries")
-        made.add_column("stage")
+        stages = Table(title=f"{scene}\n{rows[0]['visible']:,} visible, {rows[0]['tile_entries']:,} tile entries")
+        stages.add_column("stage")
         for row in rows:
-            made.add_column("1 thread" if row["threads"] == 1 else f"{row['threads']} threads", justify="right")
+            stages.add_column("1 thread" if row["threads"] == 1 else f"{row['threads']} threads", justify="right")
         for key, title in _STAGES.items():
             if any(key in row for row in rows):
-                made.add_row(title, *(f"{row[key]:.2f}" if key in row else "" for row in rows))
+                stages.add_row(title, *(f"{row[key]:.2f}" if key in row else "" for row in rows))
         ratio = rows[0].get("scalar_over_rasterize")
         if ratio is not None:
-            made.caption = f"one thread: {ratio:.0f} times the scalar loop"
-        parts.append(made)
+            stages.caption = f"one thread: {ratio:.0f} times the scalar loop"
+        parts.append(stages)
     return Group(*parts)
 
 

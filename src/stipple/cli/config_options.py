@@ -23,7 +23,7 @@ class ConfigCommand(click.Command):
     """A command with an option for every field of some of the configuration's sections; all of them by default.
 
     ``without`` names fields that the command has no use for. What was given arrives as ``section__key``, see
-    :func:`given_layers`. The options are made when they are needed: other commands need not import the configuration.
+    :func:`given_layers`. The options are created on demand: other commands need not import the configuration.
     """
 
     def __init__(self, *args: Any, sections: tuple[str, ...] | None = None, without: tuple[str, ...] = (), **more: Any):
@@ -51,7 +51,7 @@ def _options(wanted: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[s
     """Options by the title of their section."""
     from stipple.train.config import fields, sections  # here: only commands that need it wait for it
 
-    made: dict[str, list[click.Option]] = {}
+    grouped: dict[str, list[click.Option]] = {}
     kinds = sections()
     for name, field in fields().items():
         section, _, key = name.rpartition(".")
@@ -60,8 +60,8 @@ def _options(wanted: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[s
         kind = kinds[section]
         title = (kind.__doc__ or "").rstrip(".") if section else _MAIN
         prefix = section if kind.option_prefix is None else kind.option_prefix
-        made.setdefault(title, []).append(_option(name, _flag(prefix, key, field), field))
-    return made
+        grouped.setdefault(title, []).append(_option(name, _flag(prefix, key, field), field))
+    return grouped
 
 
 def _flag(prefix: str, key: str, field: FieldInfo) -> str:

@@ -44,7 +44,7 @@ def _summary(survey: Survey) -> Table:
         {
             "capture": f"{capture.root}, {capture.kind}",
             "views": f"{len(capture.views)}: {len(survey.train)} to train on, {len(survey.test)} held out",
-            "points": f"{len(capture.points):,}" + (", seen from known views" if survey.tracks else ""),
+            "points": f"{len(capture.points):,}" + (", with the views that observe them" if survey.tracks else ""),
             "depth maps": f"{sum(1 for v in capture.views if v.depth)}",
             "masks": f"{sum(1 for v in capture.views if v.mask)}",
             "unused photos": f"{len(capture.unused)}",

@@ -27,7 +27,7 @@ def poses(photos: str, output: str, ordered: bool, many_cameras: bool, thorough:
     from stipple.poses import make_poses
 
     console = Terminal(stderr=True)
-    made = make_poses(
+    found = make_poses(
         Path(photos),
         Path(output),
         ordered=ordered,
@@ -37,7 +37,7 @@ def poses(photos: str, output: str, ordered: bool, many_cameras: bool, thorough:
         say=console.say,
     )
     console.say(
-        f"{made.posed} of {made.photos} photos have a pose; {made.points:,} points, mean error "
-        f"{made.error:.2f} pixels. "
+        f"{found.posed} of {found.photos} photos have a pose; {found.points:,} points, mean error "
+        f"{found.error:.2f} pixels. "
         f"Now: stipple inspect {output}, and stipple train {output} -o run/"
     )

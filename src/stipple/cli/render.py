@@ -1,4 +1,4 @@
-"""``stipple render``: pictures and turns of a scene."""
+"""``stipple render``: pictures and videos of a scene."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
 @click.option("--look-at", "target", type=Vector(), help="Point in the middle of the picture; the scene's by default.")
 @click.option("--up", type=Vector(), default="0,-1,0", show_default=True, help="Towards the top of the picture.")
-@click.option("--orbit", type=click.IntRange(1), help="Turn around the target in this many frames (a video: 120).")
+@click.option("--orbit", type=click.IntRange(1), help="Circle the target in this many frames (a video: 120).")
 @click.option(
     "--fps", type=click.FloatRange(1, 240), default=30.0, show_default=True, help="Frames a second of a video."
 )
@@ -41,7 +41,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
     "--depth", "depth_file", type=click.Path(dir_okay=False), help="Also write depth: a 16-bit PNG, near is bright."
 )
 @click.option("--alpha", "alpha_file", type=click.Path(dir_okay=False), help="Also write alpha as a grey picture.")
-@click.option("--sh-degree", type=click.IntRange(0, 4), help="Use no more bands of harmonics than this.")
+@click.option("--sh-degree", type=click.IntRange(0, 4), help="Use SH up to this degree only.")
 @click.option("--antialiased", is_flag=True, help="For scenes trained with antialiasing.")
 @click.option("--projection", type=click.Choice(["ewa", "ray"]), default="ewa", show_default=True,
               help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
@@ -57,7 +57,7 @@ def render(scene: str, output: str, **options: Any) -> None:
     stipple render scene.ply -o picture.png
     stipple render scene.ply -o picture.png --from 0,1,-3 --look-at 0,1,0 --size 1920x1080
     stipple render scene.ply -o frames/ --orbit 60
-    stipple render scene.ply -o turn.mp4
+    stipple render scene.ply -o orbit.mp4
     """
     from stipple.formats import load_scene
 
@@ -70,8 +70,8 @@ def render(scene: str, output: str, **options: Any) -> None:
     target = Path(output)
     video = target.suffix.lower() in _VIDEO
     folder = not video and (options["orbit"] is not None or output.endswith("/") or target.is_dir())
-    told = any(options[n] is not None for n in ("orbit", "position", "target"))
-    flies = run is not None and not told and options["view"] is None and (video or folder)
+    placed = any(options[n] is not None for n in ("orbit", "position", "target"))
+    flies = run is not None and not placed and options["view"] is None and (video or folder)
     frames = options["orbit"] or (120 if video or flies else 1)
     if not (video or folder or target.suffix.lower() in _PICTURE):
         raise click.BadParameter(
@@ -81,7 +81,7 @@ def render(scene: str, output: str, **options: Any) -> None:
         )
     if run is None and options["view"] is not None:
         raise click.BadParameter("needs the folder of a run, which knows its photos' cameras", param_hint="--view")
-    if run is not None and not told:
+    if run is not None and not placed:
         cameras, options["antialiased"] = _of_run(run, options, frames if flies else 0)
     else:
         options["size"] = options["size"] or _SIZE
@@ -109,7 +109,7 @@ def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camer
 
 
 def _cameras(scene: Gaussians, options: dict[str, Any], frames: int) -> list[Camera]:
-    """A camera as the options say, or one that frames the scene, carried around its target where there are frames."""
+    """A camera as the options say, or one that frames the scene, carried around its target for several frames."""
     target, up = options["target"], options["up"]
     first = framing_camera(scene, options["size"], options["fov"], position=options["position"], target=target, up=up)
     return orbit(first, framing(scene)[0] if target is None else target, up, frames)
@@ -150,11 +150,11 @@ def _draw_extras(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> l
     if options["alpha_file"]:
         Image.fromarray(_bytes(image.alpha)).save(options["alpha_file"])
     if options["depth_file"]:
-        seen = image.alpha > 0.5
+        covered = image.alpha > 0.5
         shade = np.zeros(image.depth.shape)
-        if seen.any():
-            near, far = image.depth[seen].min(), image.depth[seen].max()
-            shade[seen] = 1 - 0.95 * (image.depth[seen] - near) / max(far - near, 1e-12)
+        if covered.any():
+            near, far = image.depth[covered].min(), image.depth[covered].max()
+            shade[covered] = 1 - 0.95 * (image.depth[covered] - near) / max(far - near, 1e-12)
         Image.fromarray((shade * 65535 + 0.5).astype(np.uint16)).save(options["depth_file"])
     return wanted
 

@@ -13,7 +13,7 @@ from stipple.formats.captures.survey import Survey
 from stipple.text import visible
 
 Array = np.ndarray
-_MOST_POINTS = 20_000
+_MAX_POINTS = 20_000
 
 
 def draw(survey: Survey, path: str) -> None:
@@ -27,7 +27,7 @@ def draw(survey: Survey, path: str) -> None:
     plot = figure.subplots()
     capture = survey.capture
     if len(capture.points):
-        step = max(1, len(capture.points) // _MOST_POINTS)
+        step = max(1, len(capture.points) // _MAX_POINTS)
         flat = capture.points[::step] @ axes.T
         plot.scatter(flat[:, 0], flat[:, 1], s=1.5, c=capture.colors[::step] / 255, linewidths=0)
     places, aims = survey.positions @ axes.T, survey.directions @ axes.T

@@ -80,11 +80,11 @@ def _read_line(words: list[str], elements: list[Element]) -> str:
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
-    seen: set[str] = set()
+    found: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in found:
             raise FileFormatError(f"{what} is declared twice: {name}")
-        seen.add(name)
+        found.add(name)
 
 
 def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
@@ -99,11 +99,11 @@ def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
         return np.empty(0, dtype)  # rows without numbers take no room, however many there are
     left = os.fstat(file.fileno()).st_size - file.tell()
     # in text a number is a digit and what separates it from the next, which the last of the file need not have
-    row, spare, most = (2 * len(element.properties), 1, "at most ") if form == "ascii" else (dtype.itemsize, 0, "")
+    row, spare, bound = (2 * len(element.properties), 1, "at most ") if form == "ascii" else (dtype.itemsize, 0, "")
     if element.count * row > left + spare:
         raise FileFormatError(
             f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds "
-            f"{most}{max(0, left + spare) // row}"
+            f"{bound}{max(0, left + spare) // row}"
         )
     if form == "ascii":
         return _read_ascii(name, file, element, dtype)

@@ -24,18 +24,18 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     return open(_usable(path), "rb", opener=_open_regular)
 
 
-def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """All of a file. Raises FileFormatError where it holds more than ``most`` bytes."""
+def read_bytes(path: str | os.PathLike[str], maximum: int | None = None) -> bytes:
+    """All of a file. Raises FileFormatError where it holds more than ``maximum`` bytes."""
     with open_file(path) as file:
-        data = file.read() if most is None else file.read(most + 1)
-    if most is not None and len(data) > most:
-        raise FileFormatError(f"{os.fspath(path)}: expected at most {most:,} bytes")
+        data = file.read() if maximum is None else file.read(maximum + 1)
+    if maximum is not None and len(data) > maximum:
+        raise FileFormatError(f"{os.fspath(path)}: expected at most {maximum:,} bytes")
     return data
 
 
-def read_text(path: str | os.PathLike[str], most: int | None = None) -> str:
+def read_text(path: str | os.PathLike[str], maximum: int | None = None) -> str:
     """All of a text file; what is no UTF-8 in it comes out as it does in file names (:func:`os.fsdecode`)."""
-    return read_bytes(path, most).decode("utf-8", "surrogateescape")
+    return read_bytes(path, maximum).decode("utf-8", "surrogateescape")
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -18,10 +18,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """N Gaussians in the form that is stored and trained: float32, contiguous, checked when made.
+    """N Gaussians in the form that is stored and trained: float32, contiguous, checked on creation.
 
     means [N, 3] in world units; log_scales [N, 3], the logarithm of sigma; quats [N, 4] wxyz, of any length;
-    logit_opacities [N], the inverse sigmoid of opacity; sh [N, K, 3] harmonics of degree 0 to 4 (K = 1, 4, 9,
+    logit_opacities [N], the inverse sigmoid of opacity; sh [N, K, 3], SH of degree 0 to 4 (K = 1, 4, 9,
     16, 25). Values may be NaN or infinite: such Gaussians are not drawn.
     """
 
@@ -68,9 +68,9 @@ class Gaussians:
         if not ((alpha > 0) & (alpha < 1)).all():
             raise InputError("opacities: expected numbers between 0 and 1, both excluded (in float32)")
         identity = np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1))
-        turns = identity if quats is None else arguments.array("quats", quats, (count, 4))
+        rotations = identity if quats is None else arguments.array("quats", quats, (count, 4))
         sh = rgb_to_sh(arguments.array("colors", colors, (count, 3), finite=True))[:, None]
-        return cls(points, np.log(spread), turns, np.log(alpha / (1 - alpha)), sh)
+        return cls(points, np.log(spread), rotations, np.log(alpha / (1 - alpha)), sh)
 
     @property
     def count(self) -> int:
@@ -121,7 +121,7 @@ class Gaussians:
         return Gaussians(*(f[chosen] for f in fields))
 
     def with_sh_degree(self, degree: int) -> Gaussians:
-        """The same Gaussians with harmonics cut to, or filled with zeros up to, a degree."""
+        """The same Gaussians with SH cut to, or filled with zeros up to, a degree."""
         wanted = nx.sh_coeff_count(arguments.integer("degree", degree, 0, nx.MAX_SH_DEGREE))
         sh = np.zeros((self.count, wanted, 3), np.float32)
         kept = min(wanted, self.sh.shape[1])

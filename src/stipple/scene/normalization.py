@@ -21,7 +21,7 @@ _SMALLEST = 1e-30
 
 @dataclass(frozen=True)
 class Normalization:
-    """x -> (x - center) * scale. There is no rotation, so harmonics stay as they are and undoing is exact."""
+    """x -> (x - center) * scale. There is no rotation, so SH stay as they are and undoing is exact."""
 
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0

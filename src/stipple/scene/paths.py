@@ -17,13 +17,13 @@ Array = np.ndarray
 FOV = 50.0
 """The usual vertical field of view, in degrees."""
 UP = (0.0, -1.0, 0.0)
-_MOST_OF_IT = 0.95
+_FRAMED_SHARE = 0.95
 _SPLINE_FROM = 4
 
 
 def framing(scene: Gaussians) -> tuple[Array, float]:
     """Centre [3] and radius of the box that holds most of a scene."""
-    low, high = scene.bounds(_MOST_OF_IT)
+    low, high = scene.bounds(_FRAMED_SHARE)
     radius = 0.5 * float(np.linalg.norm(high - low))
     return (low + high) / 2, radius if radius > 0 else 1.0
 

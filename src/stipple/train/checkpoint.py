@@ -23,7 +23,7 @@ from stipple.train.state import MOMENTS, PARAMS, STATISTICS
 
 Array = np.ndarray
 _FORMAT = "stipple checkpoint 3"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
 
 
@@ -42,12 +42,12 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: Path, older: Path) -> None:
     """Write a checkpoint; the one that was there stays until this one is complete, and then becomes the older one.
 
-    Where there is no room for three, the older one goes. Raises OSError.
+    Where the disk has no space for three, the older one is removed. Raises OSError.
     """
     try:
         _write(checkpoint, path, older)
     except OSError as error:
-        if error.errno not in _NO_ROOM or not (older.exists() and path.exists()):
+        if error.errno not in _DISK_FULL or not (older.exists() and path.exists()):
             raise
         older.unlink()
         _write(checkpoint, path, older)

@@ -11,7 +11,7 @@ from typing import Any
 from stipple.train.rundir import write_text
 
 Row = dict[str, Any]
-_MOST_STEPS = 2**53
+_MAX_STEPS = 2**53
 
 
 class MetricsLog:
@@ -50,10 +50,10 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_STEPS
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < _MOST_STEPS if isinstance(value, int) else math.isfinite(value)
+    return abs(value) < _MAX_STEPS if isinstance(value, int) else math.isfinite(value)

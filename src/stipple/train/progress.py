@@ -1,4 +1,4 @@
-"""How a run tells what it is doing. The command line shows bars; a program may pass its own meter."""
+"""How a run reports its progress. The command line shows bars; a program may pass its own meter."""
 
 from __future__ import annotations
 

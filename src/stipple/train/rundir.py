@@ -96,7 +96,7 @@ class RunFolder:
         Gives what a user should know about it, if anything. Raises InputError where the folder cannot be written, or,
         naming the process, where another one is at work in it.
         """
-        made = not self.root.exists()
+        created = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             note = self._lock.acquire()
@@ -108,12 +108,12 @@ class RunFolder:
             yield note
         finally:
             self._lock.release()
-            if made:
+            if created:
                 with suppress(OSError):  # it holds something now, as it should
                     self.root.rmdir()
 
     def need(self, size: int) -> None:
-        """See that there is room for so many bytes. Raises InputError."""
+        """Check that so many bytes are free on the disk. Raises InputError where they are not."""
         free = self.free_bytes
         if free < size:
             raise InputError(
@@ -122,7 +122,7 @@ class RunFolder:
 
     @property
     def free_bytes(self) -> int:
-        """Room on the folder's disk."""
+        """Free bytes on the folder's disk."""
         return shutil.disk_usage(self.root).free
 
     @property
@@ -177,13 +177,13 @@ class RunFolder:
         rows = read_json(self.cameras)
         if not isinstance(rows, list) or not rows:
             raise FileFormatError(f"{self.cameras}: expected a list of at least one camera")
-        made = {}
+        cameras = {}
         for i, row in enumerate(rows):
             try:
-                made[str(row["name"])] = _camera_row(row)
+                cameras[str(row["name"])] = _camera_row(row)
             except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                 raise FileFormatError(f"{self.cameras}: camera {i} is broken: {error}") from None
-        return made
+        return cameras
 
 
 def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:

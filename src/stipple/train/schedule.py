@@ -1,5 +1,5 @@
-"""What a step does: which view, at which size, with which harmonics and rates. All of it follows from the
-configuration and the step's number, so that a run can go on from any step."""
+"""What a step does: which view, at which size, with which SH degree and learning rates. All of it follows from the
+configuration and the step's number, so that a run can be resumed from any step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MIN_SIDE = 32
 
 def view_at(config: Config, step: int, views: int) -> int:
     """The training view of a step, counted from 1: every view once per round, in an order shuffled by the seed."""
-    turn, place = divmod(step - 1, views)
-    return int(np.random.default_rng([config.seed, 3, turn]).permutation(views)[place])
+    round_, place = divmod(step - 1, views)
+    return int(np.random.default_rng([config.seed, 3, round_]).permutation(views)[place])
 
 
 def factor_at(config: Config, step: int, size: tuple[int, int]) -> int:
@@ -26,7 +26,7 @@ def factor_at(config: Config, step: int, size: tuple[int, int]) -> int:
 
 
 def degree_at(config: Config, step: int) -> int:
-    """The degree of harmonics at a step."""
+    """The SH degree at a step."""
     return min(config.schedule.sh_degree, (step - 1) // config.schedule.sh_every)
 
 

@@ -130,14 +130,14 @@ class Trainer:
         self.metrics = MetricsLog(folder.metrics)
 
     def _warn_of_growth(self, count: int) -> None:
-        """Say it where the most Gaussians that may come have no room on the disk."""
+        """Warn where checkpoints of the maximum number of Gaussians would not fit on the disk."""
         density = self.config.density
-        most = max(count, density.max_count) if density.traits.grows else count
-        wanted, free = 2 * checkpoint_bytes(most, self.config), self.folder.free_bytes
+        maximum = max(count, density.max_count) if density.traits.grows else count
+        wanted, free = 2 * checkpoint_bytes(maximum, self.config), self.folder.free_bytes
         if wanted > free:
             self.meter.note(
-                f"{self.folder.root}: {free / 1e6:.0f} MB are free; if {most:,} Gaussians come, the most that may, "
-                f"checkpoints need {wanted / 1e6:.0f} MB"
+                f"{self.folder.root}: {free / 1e6:.0f} MB are free, but checkpoints of {maximum:,} Gaussians, "
+                f"the maximum, need {wanted / 1e6:.0f} MB"
             )
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
@@ -179,9 +179,9 @@ class Trainer:
             )
         self.step = step
         self.seconds += time.perf_counter() - started
-        self._tell(values)
+        self._report(values)
 
-    def _tell(self, values: dict[str, float]) -> None:
+    def _report(self, values: dict[str, float]) -> None:
         """Metrics, meter, evaluation and checkpoint, where they are due."""
         step, output = self.step, self.config.output
         self._errors = [*self._errors[-_RUNNING + 1 :], values["mse"]]
@@ -216,8 +216,8 @@ class Trainer:
         try:
             with memory_for("a copy of the parameters"):
                 arrays = self.stepper.arrays()
-                made = Checkpoint(self.step, arrays, self.problem.identity, self.seconds, self._errors)
-                save_checkpoint(made, folder.checkpoint, folder.older_checkpoint)
+                checkpoint = Checkpoint(self.step, arrays, self.problem.identity, self.seconds, self._errors)
+                save_checkpoint(checkpoint, folder.checkpoint, folder.older_checkpoint)
             self._unsaved, self._kept = False, self.step
         except (OSError, OutOfMemoryError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
@@ -228,7 +228,7 @@ class Trainer:
             if final:
                 raise StippleError(text) from None
             self._unsaved = True
-            self.meter.note(f"{text}; training goes on and tries again, make room now")
+            self.meter.note(f"{text}; training continues and will try again: free some space now")
 
     # --- the end ------------------------------------------------------------------------------------------
     def _finish(self, request: StopRequest) -> Outcome:
@@ -241,7 +241,7 @@ class Trainer:
         except OSError as error:
             raise StippleError(
                 f"{self.folder.root}: the scene could not be written: {error.strerror or error}; the checkpoint is "
-                "kept: make room and run again with --resume"
+                "kept: free some space and run again with --resume"
             ) from None
         self.folder.older_checkpoint.unlink(missing_ok=True)
         self.meter.evaluating(len(self.problem.views))

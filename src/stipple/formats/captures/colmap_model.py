@@ -136,36 +136,36 @@ class _Reader:
 
 
 def _cameras_bin(path: Path) -> dict[int, ModelCamera]:
-    file, made = _Reader(path), {}
+    file, cameras = _Reader(path), {}
     for _ in range(file.count(24 + 24)):
         number, model, width, height = file.take("iiQQ")
         if model not in _MODELS:
             raise FileFormatError(f"{path}: camera {number} has the unknown model number {model}")
         name, params = _MODELS[model]
-        made[number] = ModelCamera(name, width, height, file.take(f"{params}d"))
-    return made
+        cameras[number] = ModelCamera(name, width, height, file.take(f"{params}d"))
+    return cameras
 
 
 def _images_bin(path: Path) -> list[ModelImage]:
-    file, made = _Reader(path), []
+    file, images = _Reader(path), []
     for _ in range(file.count(4 + 56 + 4 + 1 + 8)):
         values = file.take("i7di")
         name = file.name()
         count = file.count(_OBSERVATION.itemsize)
         start = file.skip(count * _OBSERVATION.itemsize)
         observed = np.frombuffer(file.data, _OBSERVATION, count, start)["point"]
-        made.append(ModelImage(name, values[8], values[1:5], values[5:8], observed[observed != _NO_POINT]))
-    return made
+        images.append(ModelImage(name, values[8], values[1:5], values[5:8], observed[observed != _NO_POINT]))
+    return images
 
 
 def _points_bin(path: Path) -> list[tuple[float, ...]]:
     file = _Reader(path)
-    made: list[tuple[float, ...]] = []
+    points: list[tuple[float, ...]] = []
     for _ in range(file.count(8 + 24 + 3 + 8 + 8)):
         number, x, y, z, r, g, b, _error, track = file.take("Q3d3BdQ")
         file.skip(8 * track)
-        made.append((number, x, y, z, r, g, b))
-    return made
+        points.append((number, x, y, z, r, g, b))
+    return points
 
 
 # --- text -------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _bad(path: Path, number: int, expected: str) -> FileFormatError:
 
 
 def _cameras_txt(path: Path) -> dict[int, ModelCamera]:
-    made = {}
+    cameras = {}
     for number, line in _lines(path):
         words = line.split()
         if not words:
@@ -195,16 +195,16 @@ def _cameras_txt(path: Path) -> dict[int, ModelCamera]:
             raise FileFormatError(f"{path}, line {number}: unknown camera model {model!r}")
         if len(params) != _PARAMS[model]:
             raise _bad(path, number, f"{_PARAMS[model]} parameters for {model}, got {len(params)}")
-        made[key] = ModelCamera(model, width, height, params)
-    return made
+        cameras[key] = ModelCamera(model, width, height, params)
+    return cameras
 
 
 def _images_txt(path: Path) -> list[ModelImage]:
-    made: list[ModelImage] = []
+    images: list[ModelImage] = []
     pending: tuple[str, int, tuple[float, ...], tuple[float, ...]] | None = None
     for number, line in _lines(path):
         if pending is not None:
-            made.append(ModelImage(*pending, _observed(path, number, line.split())))
+            images.append(ModelImage(*pending, _observed(path, number, line.split())))
             pending = None
         elif line.strip():
             words = line.split(maxsplit=9)
@@ -217,8 +217,8 @@ def _images_txt(path: Path) -> list[ModelImage]:
             if not name:
                 raise _bad(path, number, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
     if pending is not None:
-        made.append(ModelImage(*pending, np.zeros(0, np.int64)))
-    return made
+        images.append(ModelImage(*pending, np.zeros(0, np.int64)))
+    return images
 
 
 def _observed(path: Path, number: int, words: list[str]) -> Array:
@@ -232,18 +232,18 @@ def _observed(path: Path, number: int, words: list[str]) -> Array:
 
 
 def _points_txt(path: Path) -> list[tuple[float, ...]]:
-    made: list[tuple[float, ...]] = []
+    points: list[tuple[float, ...]] = []
     for number, line in _lines(path):
         words = line.split()
         if not words:
             continue
         try:
             color = [int(w) for w in words[4:7]]
-            made.append((int(words[0]), *(float(w) for w in words[1:4]), *color))
+            points.append((int(words[0]), *(float(w) for w in words[1:4]), *color))
         except (ValueError, IndexError):
             raise _bad(path, number, "POINT3D_ID X Y Z R G B ERROR TRACK") from None
         if len(color) != 3 or not all(0 <= c <= 255 for c in color):
             raise _bad(path, number, "colours from 0 to 255")
-        if not 0 <= made[-1][0] <= _NO_POINT:
+        if not 0 <= points[-1][0] <= _NO_POINT:
             raise _bad(path, number, "an id from 0 to 2^64 - 1")
-    return made
+    return points

@@ -37,7 +37,7 @@ class View:
 
     ``camera`` describes the photo as stored, before ``lens`` is undone, in the capture's world units. ``split`` is
     train or test where the capture says so. ``depth`` holds integers, ``depth_scale`` of them a world unit.
-    ``points`` are the rows of the capture's points that were seen in this photo, where that is known.
+    ``points`` are the rows of the capture's points that this photo observes, where that is known.
     """
 
     name: str
@@ -110,11 +110,11 @@ def checked_capture(
     """A capture with views in the order of their names and only finite points."""
     if not views:
         raise FileFormatError(f"{root}: the {kind} capture holds no view")
-    seen: set[str] = set()
+    names: set[str] = set()
     for view in views:
-        if view.name in seen:
+        if view.name in names:
             raise FileFormatError(f"{root}: two views are called {view.name!r}")
-        seen.add(view.name)
+        names.add(view.name)
         _check_camera(root, view)
     xyz = np.zeros((0, 3)) if points is None else np.asarray(points, np.float64).reshape(-1, 3)
     rgb = np.full((len(xyz), 3), 128, np.uint8) if colors is None else np.asarray(colors, np.uint8).reshape(-1, 3)

@@ -56,14 +56,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def _opened(file: BoundedFile) -> Image.Image:
-    most = Image.MAX_IMAGE_PIXELS
+    maximum = Image.MAX_IMAGE_PIXELS
     with _quiet():
         try:
             image = Image.open(file, formats=_formats())  # type: ignore[arg-type]  # it needs read, seek and tell alone
         except Image.DecompressionBombError:
-            raise FileFormatError(f"more pixels than an image may have ({most:,})") from None
-    if most is not None and image.width * image.height > most:
-        raise FileFormatError(f"more pixels than an image may have ({most:,})")
+            raise FileFormatError(f"more pixels than an image may have ({maximum:,})") from None
+    if maximum is not None and image.width * image.height > maximum:
+        raise FileFormatError(f"more pixels than an image may have ({maximum:,})")
     return image
 
 

@@ -36,10 +36,10 @@ class SceneFormat:
 FORMATS: list[SceneFormat] = []
 
 
-def scene_format(made: SceneFormat) -> SceneFormat:
+def scene_format(added: SceneFormat) -> SceneFormat:
     """Add a format to those that are read and written."""
-    FORMATS.append(made)
-    return made
+    FORMATS.append(added)
+    return added
 
 
 def logits(opacities: Array) -> Array:

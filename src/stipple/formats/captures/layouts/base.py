@@ -41,8 +41,8 @@ class CaptureLayout:
 LAYOUTS: list[CaptureLayout] = []
 
 
-def capture_layout(made: CaptureLayout) -> CaptureLayout:
+def capture_layout(added: CaptureLayout) -> CaptureLayout:
     """Add a layout to those that are recognised."""
-    LAYOUTS.append(made)
+    LAYOUTS.append(added)
     LAYOUTS.sort(key=lambda layout: layout.rank)
-    return made
+    return added

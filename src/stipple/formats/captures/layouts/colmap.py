@@ -69,8 +69,8 @@ def _view(folder: Path, photo: Path, model: Model, image: ModelImage, row: dict[
         camera, lens = _camera(model.cameras[image.camera], image)
     except InputError as error:
         raise FileFormatError(f"{folder}: image {image.name!r}: {error}") from None
-    seen = [row[i] for i in image.observed.tolist() if i in row]
-    return View(image.name, photo, camera, lens, points=np.unique(np.array(seen, np.int64)) if seen else None)
+    observed = [row[i] for i in image.observed.tolist() if i in row]
+    return View(image.name, photo, camera, lens, points=np.unique(np.array(observed, np.int64)) if observed else None)
 
 
 def _camera(camera: ModelCamera, image: ModelImage) -> tuple[Camera, Lens | None]:
@@ -80,8 +80,8 @@ def _camera(camera: ModelCamera, image: ModelImage) -> tuple[Camera, Lens | None
         )
     focals = 1 if camera.model in _ONE_FOCAL else 2
     pinhole, distortion = camera.params[: focals + 2], camera.params[focals + 2 :]
-    made = Camera.from_colmap(camera.width, camera.height, pinhole, image.qvec, image.tvec)
-    return made, Lens.of(distortion, camera.model in _FISHEYE)
+    undistorted = Camera.from_colmap(camera.width, camera.height, pinhole, image.qvec, image.tvec)
+    return undistorted, Lens.of(distortion, camera.model in _FISHEYE)
 
 
 def _load(root: Path, options: CaptureOptions) -> Capture:

@@ -67,9 +67,9 @@ def load_blender(root: Path, allow_outside: bool = False) -> Capture:
             continue
         file = root / f"transforms_{split}.json"
         meta = _read_json(file)
-        made = [_view(file, folder, i, frame, meta) for i, frame in enumerate(_frames(file, meta))]
+        frames = [_view(file, folder, i, frame, meta) for i, frame in enumerate(_frames(file, meta))]
         # without a test file the usual every-nth hold-out applies
-        views += [replace(v, split="" if held_out is None else "train" if split == "train" else "test") for v in made]
+        views += [replace(v, split="" if held_out is None else "train" if split == "train" else "test") for v in frames]
     if held_out == "test" and (root / "transforms_val.json").is_file():
         notes.append("transforms_val.json is not used")
     return checked_capture(root, "Blender", views, notes=notes)
@@ -192,9 +192,9 @@ def _viewmat(matrix: Any) -> Array:
 
 def inverse_pose(pose: Array) -> Array:
     """World to camera from camera to world, its rotation made orthonormal; InputError if it is none."""
-    turn = pose[:3, :3]
-    u, s, vt = np.linalg.svd(turn if np.abs(turn).max() < 2 else np.zeros((3, 3)))  # rotations hold -1 to 1
-    if not np.allclose(s, 1, atol=0.05) or np.linalg.det(turn) < 0:
+    rotation = pose[:3, :3]
+    u, s, vt = np.linalg.svd(rotation if np.abs(rotation).max() < 2 else np.zeros((3, 3)))  # rotations hold -1 to 1
+    if not np.allclose(s, 1, atol=0.05) or np.linalg.det(rotation) < 0:
         raise InputError("the pose holds no rotation (its upper left 3 x 3 scales, shears or mirrors)")
     rotation = (u @ vt).T
     viewmat = np.eye(4)
