@@ -14,7 +14,7 @@ from stipple.cli.terminal import Terminal
 @click.command("bench")
 @click.option("--quick", is_flag=True, help="Only the small scene.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
-@click.option("--scene", type=click.Path(dir_okay=False), help="Also measure this scene (.ply, .splat), at 1280x720.")
+@click.option("--scene", type=click.Path(dir_okay=False), help="Also measure this scene file, at 1280x720.")
 @device_options
 def bench_command(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
     """Measure this machine and print a table: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.

@@ -10,15 +10,22 @@ import click
 from stipple.cli.terminal import Terminal
 
 
-@click.command()
+class _WithFormats(click.Command):
+    """Lists the formats that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from stipple.formats.scenes import FORMATS
+
+        with formatter.section("Formats"):
+            rows = [(f.suffix, f"{f.about}{'' if f.write else ' (only read)'}") for f in FORMATS]
+            formatter.write_dl(sorted(rows))
+
+
+@click.command(cls=_WithFormats)
 @click.argument("scene", type=click.Path(dir_okay=False))
 @click.argument("output", type=click.Path(dir_okay=False))
 def convert(scene: str, output: str) -> None:
     """Write SCENE to OUTPUT in the format that OUTPUT's suffix names.
-
-    \b
-    .ply    as 3DGS writes it, which every viewer opens; compressed ones are read, plain ones written
-    .splat  smaller, for viewers in browsers; without SH above degree 0
 
     \b
     stipple convert run/scene.ply scene.splat

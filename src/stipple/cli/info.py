@@ -16,7 +16,7 @@ _BAR = 40
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 def info(file: str) -> None:
-    """Show what FILE, a scene (.ply, .splat), holds: counts, bounds, SH degree, the spread of opacities and sizes."""
+    """Show what FILE, a scene, holds: counts, bounds, SH degree, the spread of opacities and sizes."""
     from stipple.formats import load_scene
 
     scene = load_scene(file)

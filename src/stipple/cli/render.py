@@ -47,7 +47,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
               help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
 @device_options
 def render(scene: str, output: str, **options: Any) -> None:
-    """Render SCENE, a scene file (.ply, .splat) or the folder of a run, to a picture, a folder of frames, or a video.
+    """Render SCENE, a scene file or the folder of a run, to a picture, a folder of frames, or a video.
 
     A run's pictures are taken from its photos' cameras, and its films fly from one to the next.
 

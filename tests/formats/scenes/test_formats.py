@@ -55,7 +55,7 @@ def test_a_new_format_is_one_registration(tmp_path: Path) -> None:
     def write(made: Gaussians, file: BinaryIO) -> None:
         file.write(made.means.tobytes())
 
-    added = scene_format(SceneFormat("means", ".means", read, write))
+    added = scene_format(SceneFormat("means", "positions alone", ".means", read, write))
     try:
         save_scene(scene(2, 0), tmp_path / "s.means")
         np.testing.assert_array_equal(load_scene(tmp_path / "s.means").means, scene(2, 0).means)

@@ -8,7 +8,7 @@ import pytest
 from stipple import Gaussians
 from stipple.train import make_config
 from stipple.train.state import EDITED, MOMENTS, TrainingState
-from stipple.train.strategies import make_strategy
+from stipple.train.strategies import STRATEGIES, make_strategy
 
 
 def small_state(count: int = 6, seed: int = 0) -> TrainingState:
@@ -36,7 +36,7 @@ def strategy(**density: object) -> tuple[object, object]:
 RNG = np.random.default_rng
 
 
-@pytest.mark.parametrize("name", ["default", "mcmc"])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "none"])
 def test_when_strategies_are_due(name: str) -> None:
     _, made = strategy(strategy=name)
     due = [step for step in range(1, 2001) if made.due(step)]  # type: ignore[attr-defined]
@@ -45,7 +45,7 @@ def test_when_strategies_are_due(name: str) -> None:
     assert not any(never.due(step) for step in range(1, 2001))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["default", "mcmc"])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "none"])
 def test_what_is_elsewhere_can_follow(name: str) -> None:
     """A state without SH and moments changes in the same way, and notes what becomes of those."""
     _, made = strategy(strategy=name, reset_every=100, growth=0.1)

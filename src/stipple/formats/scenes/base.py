@@ -21,6 +21,8 @@ class SceneFormat:
 
     name: str
     """As messages call it, such as "splat PLY"."""
+    about: str
+    """What users should know to choose it, in a few words."""
     suffix: str
     """What names of its files end in, such as ".ply"."""
     read: Callable[[str, BinaryIO], Gaussians]

@@ -116,4 +116,4 @@ def _sh(name: str, band0: np.ndarray, table: Any) -> np.ndarray:
     return np.concatenate([band0[:, None, :], rest], axis=1)
 
 
-scene_format(SceneFormat("compressed PLY", ".ply", read, matches=matches))
+scene_format(SceneFormat("compressed PLY", "PlayCanvas' packed layout", ".ply", read, matches=matches))

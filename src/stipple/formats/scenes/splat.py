@@ -65,4 +65,12 @@ def _bytes(values: Array) -> Array:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
-scene_format(SceneFormat(".splat", ".splat", read, write))
+scene_format(
+    SceneFormat(
+        ".splat",
+        "32 bytes per Gaussian, for viewers in browsers; without SH above degree 0",
+        ".splat",
+        read,
+        write,
+    )
+)

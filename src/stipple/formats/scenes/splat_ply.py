@@ -83,4 +83,6 @@ def write(scene: Gaussians, file: BinaryIO) -> None:
     file.write(np.ascontiguousarray(np.concatenate(parts, axis=1), "<f4").tobytes())
 
 
-scene_format(SceneFormat("splat PLY", ".ply", read, write, magic=b"ply"))
+scene_format(
+    SceneFormat("splat PLY", "as 3DGS writes it; every splat viewer opens it", ".ply", read, write, magic=b"ply")
+)
