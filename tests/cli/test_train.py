@@ -21,7 +21,7 @@ def test_what_resume_refuses(capture: Path, run: Path, tmp_path: Path) -> None:
     assert "--overwrite" in result.output
     result = stipple("train", "-o", run, "--resume", "--steps", 5)
     assert result.exit_code == 2
-    assert "give no other options" in result.output
+    assert "remove the other options" in result.output
     result = stipple("train", "-o", tmp_path, "--resume")
     assert result.exit_code == 1
     assert "holds no run" in result.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -66,3 +66,7 @@ def test_config_is_immutable() -> None:
     config = Config()
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3  # type: ignore[misc]
+
+
+def test_presets_are_those_that_the_field_names() -> None:
+    assert get_args(Config.model_fields["preset"].annotation) == tuple(PRESETS)

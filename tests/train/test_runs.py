@@ -151,7 +151,7 @@ def test_stopping_leaves_a_checkpoint_and_says_how_to_go_on(number: int, capture
     process.send_signal(number)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    found = re.search(r"Stopped after step (\d+); go on with: stipple train -o (\S+) --resume", text)
+    found = re.search(r"Stopped after step (\d+); continue with: stipple train -o (\S+) --resume", text)
     assert found is not None, text
     assert load_checkpoint(out / "checkpoint.safetensors").step == int(found[1])
     assert not list(out.glob(".*"))

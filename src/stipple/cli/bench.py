@@ -11,17 +11,17 @@ from stipple.cli.options import device_options
 from stipple.cli.terminal import Terminal
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure how fast this machine is.")
 @click.option("--quick", is_flag=True, help="Only the small scene.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the results to a file.")
 @click.option("--scene", type=click.Path(dir_okay=False), help="Also measure this scene file, at 1280x720.")
 @device_options
 def bench_command(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
-    """Measure this machine and print a table: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.
+    """Measure this machine and print tables: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.
 
-    On the CPU: each stage and whole frames, with 1 thread and with all, and beside them, in the same run, the loop
-    that other CPU renderers run, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the
-    time of each kernel by the device's own clock.
+    On the CPU: each stage and whole frames, with one thread and with all; and for comparison, in the same run, the loop
+    of other CPU renderers, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the time of each
+    kernel by the device's own clock.
     """
     from stipple import bench
 

@@ -28,7 +28,7 @@ class ConfigCommand(click.Command):
 
     def __init__(self, *args: Any, sections: tuple[str, ...] | None = None, without: tuple[str, ...] = (), **more: Any):
         super().__init__(*args, **more)
-        self._sections, self._without = sections, ("preset", *without)
+        self._sections, self._without = sections, without
         self._titles: dict[str, list[click.Option]] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

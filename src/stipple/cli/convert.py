@@ -21,7 +21,7 @@ class _WithFormats(click.Command):
             formatter.write_dl(sorted(rows))
 
 
-@click.command(cls=_WithFormats)
+@click.command(cls=_WithFormats, short_help="Write a scene in another format.")
 @click.argument("scene", type=click.Path(dir_okay=False))
 @click.argument("output", type=click.Path(dir_okay=False))
 def convert(scene: str, output: str) -> None:

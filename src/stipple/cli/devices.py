@@ -8,9 +8,9 @@ from stipple.cli.terminal import Terminal
 from stipple.errors import DeviceError
 
 
-@click.command()
+@click.command(short_help="List the devices of this machine.")
 def devices() -> None:
-    """List the devices of this machine, the one that --device auto takes first."""
+    """List the devices of this machine; the first one is that of --device auto."""
     from stipple.runtime import devices as names
 
     console = Terminal()

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from stipple.train.rundir import RunFolder
 
 
-@click.command("eval")
+@click.command("eval", short_help="Score a run: PSNR and SSIM of its views.")
 @click.argument("run", type=click.Path(file_okay=False))
-@click.option("--train/--no-train", "with_train", default=False, help="Also the views that were trained on.")
+@click.option("--train/--no-train", "with_train", default=False, help="Also evaluate the training views.")
 @click.option("--lpips", "network", type=click.Choice(["vgg", "alex"]), help="Also LPIPS; needs the extra lpips.")
 @click.option("--save-images", is_flag=True, help="Write each view's photo, render and error to RUN/eval.")
 @device_options
 def evaluate(run: str, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
-    """Evaluate RUN, a folder that `stipple train` wrote: PSNR and SSIM of held-out views, at full resolution.
+    """Evaluate RUN, a folder that `stipple train` wrote: PSNR and SSIM of the held-out views.
 
-    PSNR and SSIM (11x11 Gaussian window, borders padded with zeros) are computed as 3DGS does, each view on its own,
-    then averaged. The result is also written to RUN/eval.json.
+    PSNR and SSIM (11x11 Gaussian window, zeros beyond the border) are computed as in 3DGS: for each full image, then
+    averaged over the views. The results are also written to RUN/eval.json.
     """
     from stipple.train.rundir import RunFolder
 

@@ -13,10 +13,10 @@ from stipple.cli.terminal import Terminal, facts
 _BAR = 40
 
 
-@click.command()
+@click.command(short_help="Show what a scene file holds.")
 @click.argument("file", type=click.Path(dir_okay=False))
 def info(file: str) -> None:
-    """Show what FILE, a scene, holds: counts, bounds, SH degree, the spread of opacities and sizes."""
+    """Show what the scene FILE holds: counts, bounds, SH degree, the spread of opacities and sizes."""
     from stipple.formats import load_scene
 
     scene = load_scene(file)

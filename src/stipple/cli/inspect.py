@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from stipple.formats.captures.survey import Survey
 
 
-@click.command(cls=ConfigCommand, sections=("data",), without=("data.image_memory",))
+@click.command(
+    cls=ConfigCommand,
+    short_help="Show what a capture holds, and what may go wrong.",
+    sections=("data",),
+    without=("data.image_memory",),
+)
 @click.argument("capture", type=click.Path())
 @click.option("-o", "--output", default="capture.png", show_default=True, type=click.Path(dir_okay=False),
               help="Picture of the cameras and points from above.")  # fmt: skip
 def inspect(capture: str, output: str, **flags: Any) -> None:
-    """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above."""
+    """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above.
+
+    CAPTURE is anything that `stipple train` takes.
+    """
     from stipple.cli.survey_plot import draw, picture_kind
     from stipple.formats.captures import open_capture
     from stipple.formats.captures.survey import Survey

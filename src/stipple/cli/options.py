@@ -49,14 +49,14 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--device",
         default="auto",
         show_default=True,
-        help="cpu, gpu, metal, vulkan, dx12 or reference; auto is the CPU. See `stipple devices`.",
+        help="cpu, gpu, metal, vulkan, dx12 or reference; auto is the CPU (see `stipple devices`).",
     )(function)
     return click.option(
         "--threads",
         type=click.IntRange(1),
         expose_value=False,
         callback=_set_threads,
-        help="Threads on the CPU; all cores by default.",
+        help="Threads on the CPU; by default one per core.",
     )(function)
 
 

@@ -22,34 +22,42 @@ _VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
-@click.command()
+@click.command(short_help="Render pictures and videos of a scene.")
 @click.argument("scene", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
 @click.option("--size", type=Size(), help="Pixels; 1280x720, or those of a run's photos.")
-@click.option("--view", help="Of a run: the photo whose camera is taken.")
+@click.option("--view", help="Of a run: the photo whose camera is used.")
 @click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=FOV, show_default=True,
               help="Vertical field of view in degrees.")  # fmt: skip
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
-@click.option("--look-at", "target", type=Vector(), help="Point in the middle of the picture; the scene's by default.")
-@click.option("--up", type=Vector(), default="0,-1,0", show_default=True, help="Towards the top of the picture.")
+@click.option("--look-at", "target", type=Vector(), help="Point in the middle; by default the scene's centre.")
+@click.option("--up", type=Vector(), default="0,-1,0", show_default=True, help="Direction of the top of the picture.")
 @click.option("--orbit", type=click.IntRange(1), help="Circle the target in this many frames (a video: 120).")
 @click.option(
-    "--fps", type=click.FloatRange(1, 240), default=30.0, show_default=True, help="Frames a second of a video."
+    "--fps", type=click.FloatRange(1, 240), default=30.0, show_default=True, help="Frames per second of a video."
 )
 @click.option("--background", type=Vector(), default="0,0,0", show_default=True, help="Red, green, blue from 0 to 1.")
 @click.option(
-    "--depth", "depth_file", type=click.Path(dir_okay=False), help="Also write depth: a 16-bit PNG, near is bright."
+    "--depth",
+    "depth_file",
+    type=click.Path(dir_okay=False),
+    help="Also write the depth of the first frame: a 16-bit PNG, near is bright.",
 )
-@click.option("--alpha", "alpha_file", type=click.Path(dir_okay=False), help="Also write alpha as a grey picture.")
+@click.option(
+    "--alpha",
+    "alpha_file",
+    type=click.Path(dir_okay=False),
+    help="Also write the alpha of the first frame as a grey picture.",
+)
 @click.option("--sh-degree", type=click.IntRange(0, 4), help="Use SH up to this degree only.")
 @click.option("--antialiased", is_flag=True, help="For scenes trained with antialiasing.")
 @click.option("--projection", type=click.Choice(["ewa", "ray"]), default="ewa", show_default=True,
-              help="ewa as scenes are trained with, or ray without approximation.")  # fmt: skip
+              help="ewa, which scenes are trained with, or ray, which is exact.")  # fmt: skip
 @device_options
 def render(scene: str, output: str, **options: Any) -> None:
     """Render SCENE, a scene file or the folder of a run, to a picture, a folder of frames, or a video.
 
-    A run's pictures are taken from its photos' cameras, and its films fly from one to the next.
+    Pictures of a run are taken from its photos' cameras; videos of a run fly from one of them to the next.
 
     \b
     stipple render run/ -o film.mp4

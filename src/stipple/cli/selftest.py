@@ -17,14 +17,14 @@ from stipple.cli.options import device_options
 from stipple.cli.terminal import Terminal
 
 
-@click.command()
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the figures to a file.")
+@click.command(short_help="Check that a device computes correctly.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Also write the results to a file.")
 @device_options
 def selftest(json_file: str | None, device: str) -> None:
-    """Check a device's ops against the float64 reference on this machine, and print a table to look at or to send.
+    """Compare a device's ops with the float64 reference on this machine, and print a table.
 
-    Ends with status 1 if a check fails. A table from a
-    device that the documentation does not list is welcome as an issue.
+    Ends with status 1 if a check fails. If your device is not listed in the documentation, please send the table in an
+    issue.
     """
     from stipple.runtime import Session
     from stipple.selftest import run_checks

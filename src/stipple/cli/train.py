@@ -18,33 +18,32 @@ from stipple.errors import InputError, StippleError
 if TYPE_CHECKING:
     from stipple.train import Config, Outcome, Problem, RunFolder
 
-_PRESETS = ("fast", "standard", "quality")
 
-
-@click.command(cls=ConfigCommand)
+@click.command(cls=ConfigCommand, short_help="Train a scene from posed photos.")
 @click.argument("capture", required=False, type=click.Path())
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False), help="Folder for the scene, the report and checkpoints."
 )
-@click.option("--preset", type=click.Choice(_PRESETS), help="fast: minutes; standard; quality. standard by default.")
 @click.option(
-    "--config", "config_file", type=click.Path(exists=True, dir_okay=False), help="A TOML file with values to use."
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A TOML file with values, as --show-config prints them.",
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any value of the configuration, such as density.every=200.",
+    help="One value by its name in such a file, such as density.every=200.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in OUTPUT from its last checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue the run in OUTPUT from its last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that OUTPUT already holds.")
 @click.option("--show-config", is_flag=True, help="Print the configuration and what each value means, and stop.")
 @device_options
 def train(
     capture: str | None,
     output: str | None,
-    preset: str | None,
     config_file: str | None,
     settings: tuple[str, ...],
     resume: bool,
@@ -56,7 +55,9 @@ def train(
     """Train a scene from CAPTURE, a folder of photos with camera poses, into OUTPUT.
 
     CAPTURE is a COLMAP model with its images, a nerfstudio transforms.json, a Blender synthetic scene, or RGB-D
-    frames (TUM, 7-Scenes, Open3D). OUTPUT receives scene.ply, which any splat viewer opens, and report.html.
+    frames (TUM, 7-Scenes, Open3D). Training writes OUTPUT/scene.ply, which any splat viewer opens, and report.html.
+
+    Every value of the configuration is an option below; presets and files set several at once.
 
     \b
     stipple train photos/ -o run/
@@ -65,14 +66,14 @@ def train(
     """
     layers = [_file_layer(config_file), *given_layers(flags, settings)]
     if show_config:
-        _show(preset, layers)
+        _show(layers)
         return
     if output is None:
-        raise click.UsageError("say where the result shall go: -o FOLDER")
+        raise click.UsageError("name the folder for the result: -o FOLDER")
     from stipple.train import Problem, RunFolder, make_config
 
-    if resume and (preset or config_file or any(v is not None for v in flags.values()) or settings):
-        raise click.UsageError("--resume goes on with the configuration of the run; give no other options")
+    if resume and (config_file or any(v is not None for v in flags.values()) or settings):
+        raise click.UsageError("--resume continues with the run's own configuration; remove the other options")
     if not resume and capture is None:
         raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
@@ -88,7 +89,7 @@ def train(
             capture = capture or described["capture"]
         else:
             _refuse_existing(folder, overwrite)
-            config = make_config(preset, *layers)
+            config = make_config(None, *layers)
         assert capture is not None
         problem = Problem.open(capture, config)
         console.print(_headline(problem), highlight=False, markup=False, soft_wrap=True)
@@ -109,7 +110,7 @@ def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resum
         problem.close()
     if outcome.signal is not None:
         console.print(
-            f"Stopped after step {outcome.step}; go on with: stipple train -o {folder.root} --resume",
+            f"Stopped after step {outcome.step}; continue with: stipple train -o {folder.root} --resume",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -124,18 +125,18 @@ def _file_layer(path: str | None) -> dict[str, Any]:
     return read_toml(Path(path)) if path else {}
 
 
-def _show(preset: str | None, layers: list[dict[str, Any]]) -> None:
+def _show(layers: list[dict[str, Any]]) -> None:
     """The configuration as TOML, each value with its meaning."""
     from stipple.train.config import make_config
     from stipple.train.config_toml import to_toml
 
-    click.echo(to_toml(make_config(preset, *layers)), nl=False)
+    click.echo(to_toml(make_config(None, *layers)), nl=False)
 
 
 def _refuse_existing(folder: RunFolder, overwrite: bool) -> None:
     if folder.run.exists() and not overwrite:
         raise InputError(
-            f"{folder.root}: already holds a run; go on with it: stipple train -o {folder.root} --resume, or "
+            f"{folder.root}: already holds a run; continue it with stipple train -o {folder.root} --resume, or "
             "replace it with --overwrite"
         )
 

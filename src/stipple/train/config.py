@@ -189,7 +189,9 @@ class Config(Section):
 
     option_prefix = ""
 
-    preset: str = Field("standard", description="what the other values started from")
+    preset: Literal["fast", "standard", "quality"] = Field(
+        "standard", description="preset that the other values start from; fast takes minutes"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     data: Data = Data()
     start: Start = Start()
