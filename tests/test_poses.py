@@ -17,7 +17,7 @@ from PIL import Image
 from stipple.cli import main
 from stipple.errors import FileFormatError, InputError
 from stipple.formats.captures import load_frame, open_capture
-from stipple.poses import _store, make_poses
+from stipple.poses import make_poses, store_photo
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "data" / "lund" / "images"
 SOME = [f"{i:02d}.jpg" for i in range(4, 13)]
@@ -103,7 +103,7 @@ def test_photos_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
 def test_a_broken_colour_profile_does_no_harm(suffix: str, tmp_path: Path) -> None:
     source, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     Image.new("RGB", (60, 40), (200, 90, 30)).save(source, icc_profile=b"\xff\0broken" * 9)
-    _store(source, target, 30)
+    store_photo(source, target, 30)
     with Image.open(target) as stored:
         assert stored.size == (30, 20)
         assert "icc_profile" not in stored.info
@@ -115,7 +115,7 @@ def test_a_photo_whose_suffix_lies(mode: str, suffix: str, tmp_path: Path) -> No
     """Made smaller it is stored as what its name says."""
     source = tmp_path / f"a.{suffix}"
     Image.new("RGB", (60, 40)).convert(mode).save(source, "TIFF" if mode == "CMYK" else "PNG")
-    _store(source, tmp_path / f"b.{suffix}", 30)
+    store_photo(source, tmp_path / f"b.{suffix}", 30)
     with Image.open(tmp_path / f"b.{suffix}") as stored:
         assert (stored.size, stored.format) == ((30, 20), "PNG" if suffix == "png" else "JPEG")
 

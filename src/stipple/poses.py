@@ -75,7 +75,7 @@ def make_poses(
         upright = work / "images"
         upright.mkdir()
         for file in files:
-            _store(file, upright / _stored_name(file), None)
+            store_photo(file, upright / _stored_name(file), None)
         database = work / "database.db"
         say(f"looking for features in {len(files)} photos ...")
         mode = pycolmap.CameraMode.SINGLE if one_camera else pycolmap.CameraMode.AUTO
@@ -96,7 +96,7 @@ def make_poses(
         named = {i.name for i in model.images.values() if i.has_pose}
         (out / "images").mkdir(parents=True, exist_ok=True)
         for name in sorted(named):
-            _store(upright / name, out / "images" / name, max_size)
+            store_photo(upright / name, out / "images" / name, max_size)
     _write_model(model, out / "sparse" / "0")
     return PosedPhotos(len(files), len(named), model.num_points3D(), model.compute_mean_reprojection_error())
 
@@ -129,7 +129,7 @@ def _stored_name(photo: Path) -> str:
     return photo.name if photo.suffix.lower() not in _NOT_COLMAP else photo.name + ".jpg"
 
 
-def _store(source: Path, target: Path, max_size: int | None) -> None:
+def store_photo(source: Path, target: Path, max_size: int | None) -> None:
     """A photo turned upright, and smaller if it is larger than ``max_size``; as it is where nothing changes.
 
     Raises FileFormatError, naming a photo that cannot be decoded.

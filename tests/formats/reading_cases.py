@@ -17,7 +17,7 @@ from stipple.formats import load_scene, save_ply, save_scene
 from stipple.formats.captures import load_frame, open_capture, sparse_depth
 from stipple.formats.captures.pixels import decode, decode_depth, decode_mask, stored_sizes
 from stipple.formats.captures.survey import Survey
-from stipple.poses import _store
+from stipple.poses import store_photo
 from stipple.scene.normalization import Normalization
 from stipple.train import RunFolder
 from stipple.train.config import make_config
@@ -95,7 +95,7 @@ def _read_image(name: str) -> Callable[[Path], object]:
         pixels = decode(path, SIZE)
         assert pixels.shape[:2] == SIZE[::-1]
         decode_mask(path, SIZE)
-        _store(path, root / f"stored{path.suffix}", 8)
+        store_photo(path, root / f"stored{path.suffix}", 8)
 
     return read
 

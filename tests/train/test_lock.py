@@ -183,7 +183,7 @@ def test_no_two_hold_it_though_the_file_comes_and_goes(tmp_path: Path) -> None:
 
 
 def test_a_lock_on_a_file_that_was_just_removed_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, locked = lock._lock, []
+    real, locked = lock.lock_file, []
 
     def raced(descriptor: int) -> None:
         real(descriptor)
@@ -191,7 +191,7 @@ def test_a_lock_on_a_file_that_was_just_removed_does_not_count(tmp_path: Path, m
         if len(locked) == 1:
             (tmp_path / "run.lock").unlink()  # by the one before, which lets go
 
-    monkeypatch.setattr(lock, "_lock", raced)
+    monkeypatch.setattr(lock, "lock_file", raced)
     with RunFolder(tmp_path).held():
         assert len(locked) == 2
         with pytest.raises(InputError, match="is at work here"), RunFolder(tmp_path).held():
@@ -231,7 +231,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", refuse)
+    monkeypatch.setattr(lock, "lock_file", refuse)
     with RunFolder(tmp_path).held() as note:
         assert note is not None
         assert "this file system has no locks" in note

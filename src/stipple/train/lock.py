@@ -25,14 +25,14 @@ if sys.platform == "win32":
 
     _BEYOND_THE_TEXT = 1 << 30  # other processes cannot read bytes that are locked
 
-    def _lock(descriptor: int) -> None:
+    def lock_file(descriptor: int) -> None:
         os.lseek(descriptor, _BEYOND_THE_TEXT, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
 else:
     import fcntl
 
-    def _lock(descriptor: int) -> None:
+    def lock_file(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -131,7 +131,7 @@ class FileLock:
         """Lock an open file. Text for the user where there is something to know, or where locks do not exist."""
         before = Holder.read(self.path)
         try:
-            _lock(file.fileno())
+            lock_file(file.fileno())
         except OSError as error:
             if error.errno in _BUSY:
                 raise self._held() from None
