@@ -97,7 +97,7 @@ def test_photos_with_and_without_alpha_are_evaluated_alike_in_training_and_by_ev
 
 def test_each_photo_has_the_background_that_belongs_to_it() -> None:
     made = truth()
-    nothing = Gaussians.from_linear([[0, 0, 900]], 0.1, 0.5, [[0, 0, 0]])
+    nothing = Gaussians.from_linear(made.cameras[0].position[None], 0.1, 0.5, [[0, 0, 0]])  # too near
     evaluator = Evaluator(make_config(None), "cpu")
     clear = np.zeros((36, 48, 4), np.uint8)
     black = np.zeros((36, 48, 3), np.uint8)
