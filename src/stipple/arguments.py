@@ -36,43 +36,43 @@ def shown(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
     """An int: Python's, NumPy's, or an array without dimensions. Neither truth values nor floats, whole or not."""
     try:
-        made = None if isinstance(value, (bool, np.bool_)) else operator.index(_scalar(value))
+        result = None if isinstance(value, (bool, np.bool_)) else operator.index(_scalar(value))
     except TypeError:
-        made = None
-    if made is None or (least is not None and made < least) or (most is not None and made > most):
-        bounds = [f"{sign} {bound}" for sign, bound in ((">=", least), ("<=", most)) if bound is not None]
+        result = None
+    if result is None or (minimum is not None and result < minimum) or (maximum is not None and result > maximum):
+        bounds = [f"{sign} {bound}" for sign, bound in ((">=", minimum), ("<=", maximum)) if bound is not None]
         raise InputError(f"{name}: expected an int {' and '.join(bounds)}".rstrip() + f", got {shown(value)}")
-    return made
+    return result
 
 
 def number(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None,
+    name: str, value: Any, *, above: float | None = None, minimum: float | None = None, maximum: float | None = None,
     below: float | None = None,
 ) -> float:  # fmt: skip
     """A finite number within bounds, as a float. No truth values, no text."""
     scalar = _scalar(value)
     real = isinstance(scalar, numbers.Real) and not isinstance(scalar, (bool, np.bool_))
     try:
-        made = float(scalar) if real else np.nan
+        result = float(scalar) if real else np.nan
     except OverflowError:
-        made = np.inf
+        result = np.inf
     with np.errstate(over="ignore"):
-        single = float(np.float32(made))
+        single = float(np.float32(result))
     inside = (
         np.isfinite(single)
         and (above is None or single > above)
-        and (least is None or single >= least)
-        and (most is None or made <= most)
-        and (below is None or made < below)
+        and (minimum is None or single >= minimum)
+        and (maximum is None or result <= maximum)
+        and (below is None or result < below)
     )
     if not inside:
-        signs = ((">", above), (">=", least), ("<=", most), ("<", below))
+        signs = ((">", above), (">=", minimum), ("<=", maximum), ("<", below))
         bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in signs if bound is not None)
         raise InputError(f"{name}: expected a finite number {bounds}".rstrip() + f", got {shown(value)}")
-    return made
+    return result
 
 
 def _scalar(value: Any) -> Any:
@@ -148,15 +148,15 @@ def array(
         wanted = ", ".join(str(w) for w in shape)
         raise InputError(f"{name}: expected shape [{wanted}], got {list(given.shape)}")
     with np.errstate(over="ignore"):
-        made = np.ascontiguousarray(given, dtype).reshape(given.shape)
-        held = made.astype(np.float32, copy=False) if single else made
+        result = np.ascontiguousarray(given, dtype).reshape(given.shape)
+        held = result.astype(np.float32, copy=False) if single else result
     bad = ~np.isfinite(held) if finite else np.isinf(held) & np.isfinite(given)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         where = f"element {list(first)} is {given[first]}" if first else f"got {given[first]}"
         kind = f"{'finite ' if finite else ''}numbers{' that float32 holds' if single else ''}"
         raise InputError(f"{name}: expected {kind}; {where}")
-    return made
+    return result
 
 
 def image_size(width: Any, height: Any, channels: int) -> tuple[int, int]:

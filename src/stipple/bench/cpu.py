@@ -13,7 +13,7 @@ from stipple import numerics as nx
 from stipple.backends.cpu import CpuBackend
 from stipple.bench.cases import Case
 from stipple.bench.machine import machine
-from stipple.bench.scalar_loop import boxed, scalar_loop
+from stipple.bench.scalar_loop import Splats, boxed, scalar_loop
 from stipple.bench.timing import best_of
 from stipple.ir.ops import splat
 from stipple.runtime import Executable, Session
@@ -85,12 +85,12 @@ def _scalar(frame: dict[str, Array], case: Case, ours: float) -> dict[str, float
     """The same image by the loop that other renderers run, over their lists and over ours."""
     width, height = case.attrs["width"], case.attrs["height"]
     image = np.empty((height, width, 5), np.float32)
-    fields = (*(frame[n] for n in ("means2d", "conics", "colors", "opacities", "depths")), nx.TILE_SIZE, image)
-    tight = best_of(lambda: scalar_loop(frame["tile_ranges"], frame["sorted_ids"], *fields), 0.5, 2)
+    splats = Splats(*(frame[n] for n in Splats._fields))
+    tight = best_of(lambda: scalar_loop(frame["tile_ranges"], frame["sorted_ids"], splats, nx.TILE_SIZE, image), 0.5, 2)
     visible = np.flatnonzero(frame["radii"][:, 0] > 0)
     order = visible[np.argsort(frame["depths"][visible], kind="stable")]
     ranges, ids = boxed(order, frame["means2d"], frame["radii"], (width, height, nx.TILE_SIZE))
-    scalar = best_of(lambda: scalar_loop(ranges, ids, *fields), 0.5, 2)
+    scalar = best_of(lambda: scalar_loop(ranges, ids, splats, nx.TILE_SIZE, image), 0.5, 2)
     return {
         "scalar_loop_ms": scalar,
         "scalar_over_rasterize": scalar / ours,

@@ -8,6 +8,7 @@ such renderers make them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,9 +16,20 @@ from numba import njit
 Array = np.ndarray
 
 
+class Splats(NamedTuple):
+    """Projected Gaussians: means2d [N, 2], conics [N, 3], colors [N, 3], opacities [N], depths [N]."""
+
+    means2d: Array
+    conics: Array
+    colors: Array
+    opacities: Array
+    depths: Array
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
-def scalar_loop(ranges, ids, means2d, conics, colors, opacities, depths, size, image):  # type: ignore[no-untyped-def]
+def scalar_loop(ranges, ids, splats, size, image):  # type: ignore[no-untyped-def]
     """Composite pixel by pixel, Gaussian by Gaussian."""
+    means2d, conics, colors, opacities, depths = splats
     height, width = image.shape[:2]
     across = (width + size - 1) // size
     for y in range(height):
@@ -46,8 +58,9 @@ def scalar_loop(ranges, ids, means2d, conics, colors, opacities, depths, size, i
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def box_lists(order, means2d, radii, width, height, size, count_only, ranges, ids):  # type: ignore[no-untyped-def]
+def box_lists(order, means2d, radii, tiling, count_only, ranges, ids):  # type: ignore[no-untyped-def]
     """Tile lists as such renderers make them: a square around the mean, as wide as the larger radius."""
+    width, height, size = tiling
     across, down = (width + size - 1) // size, (height + size - 1) // size
     total = 0
     for i in order:
@@ -67,9 +80,9 @@ def boxed(order: Array, means2d: Array, radii: Array, tiling: tuple[int, int, in
     """tile_ranges and sorted_ids by squares instead of by ellipses; ``tiling`` is width, height, tile size."""
     width, height, size = tiling
     ranges = np.zeros((-(-width // size) * -(-height // size), 2), np.int32)
-    total = box_lists(order, means2d, radii, width, height, size, True, ranges, np.empty(0, np.int32))
+    total = box_lists(order, means2d, radii, tiling, True, ranges, np.empty(0, np.int32))
     ends = np.cumsum(ranges[:, 1])
     ranges[:, 0] = ranges[:, 1] = ends - ranges[:, 1]
     ids = np.empty(total, np.int32)
-    box_lists(order, means2d, radii, width, height, size, False, ranges, ids)
+    box_lists(order, means2d, radii, tiling, False, ranges, ids)
     return ranges, ids

@@ -193,7 +193,7 @@ class _Call:
             *arguments.image_size(a["width"], a["height"], channels),
             splat.PASS_THROUGH if degree is None else degree,
             tile_size=arguments.integer("tile_size", a["tile_size"], 1, splat.MAX_TILE_SIZE),
-            eps2d=arguments.number("eps2d", a["eps2d"], least=0),
+            eps2d=arguments.number("eps2d", a["eps2d"], minimum=0),
             antialiased=a["rasterize_mode"] == "antialiased",
             projection=arguments.choice("projection", a["projection"], PROJECTIONS),
             camera_model=a["camera_model"],

@@ -106,7 +106,7 @@ class Gaussians:
 
     def bounds(self, share: float = 1.0) -> tuple[Array, Array]:
         """Lower and upper corner [3] of the box that holds the middle ``share`` of the finite means per axis."""
-        share = arguments.number("share", share, least=0, most=1)
+        share = arguments.number("share", share, minimum=0, maximum=1)
         means = self.means[np.isfinite(self.means).all(axis=1)]
         if not len(means):
             return np.zeros(3, np.float32), np.zeros(3, np.float32)
