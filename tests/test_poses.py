@@ -58,7 +58,7 @@ def test_photos_that_do_not_fit_together(tmp_path: Path) -> None:
     for i in range(3):
         noise = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{i}.png")
-    with pytest.raises(InputError, match="do not fit together"):
+    with pytest.raises(InputError, match="could not be connected"):
         make_poses(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

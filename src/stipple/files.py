@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str], older: Path | None = None) -> Ite
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of a file left. Only for those who know that nobody is writing it now."""
+    """Remove what killed writers of a file have left. Only call this while nobody is writing it."""
     target = Path(path)
     left = re.compile(rf"\.{re.escape(target.name[:_NAME_KEPT])}\.\d+-[0-9a-f]+\.tmp")
     for found in list(target.parent.iterdir()):

@@ -37,7 +37,7 @@ _MODES = {  # that files of a suffix can hold; others are converted to RGB
 
 @dataclass(frozen=True)
 class PosedPhotos:
-    """How it went: photos given, photos with a pose, points, mean reprojection error in pixels."""
+    """The outcome: number of photos, photos with a pose, points, mean reprojection error in pixels."""
 
     photos: int
     posed: int
@@ -90,8 +90,8 @@ def make_poses(
         model = _map(pycolmap, database, upright, work)
         if model is None or model.num_reg_images() < 3:
             raise InputError(
-                f"{photos}: the photos do not fit together; take more of them, from places closer to each other, sharp "
-                "and without moving things"
+                f"{photos}: the photos could not be connected; take more of them, sharp, from places closer together, "
+                "of something that does not move"
             )
         named = {i.name for i in model.images.values() if i.has_pose}
         (out / "images").mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _pycolmap() -> Any:
 
 
 def _check_names(files: Sequence[Path]) -> None:
-    """A model as text holds a name at the end of a line, in UTF-8."""
+    """Refuse names that a model's text files cannot hold: each stands at the end of a line, in UTF-8."""
     for file in files:
         if visible(file.name) != file.name or file.name.strip() != file.name:
             raise InputError(
@@ -125,7 +125,7 @@ def _check_names(files: Sequence[Path]) -> None:
 
 
 def _stored_name(photo: Path) -> str:
-    """What a photo is called in the capture: as it was, unless it is stored as JPEG because COLMAP cannot read it."""
+    """A photo's name in the capture: unchanged, unless it is stored as JPEG because COLMAP cannot read it."""
     return photo.name if photo.suffix.lower() not in _NOT_COLMAP else photo.name + ".jpg"
 
 

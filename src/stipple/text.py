@@ -22,7 +22,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Reprs of a length that a sentence bears, whatever the value's depth and size."""
+    """Reprs that are short enough for a sentence, whatever the value's depth and size."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -79,5 +79,5 @@ def test_lpips_is_given_what_it_expects(run: Path, tmp_path: Path, monkeypatch: 
     assert "LPIPS" in result.output
     refused = stipple("eval", run, "--lpips", "alex")
     assert refused.exit_code == 1
-    assert "cannot be had: no network; where there is no network, put the file" in refused.output
+    assert "cannot be loaded: no network; without a network connection, put the file" in refused.output
     assert "HUB/checkpoints" in refused.output

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(capture: Path, tmp_path:
     )
     assert result.returncode == 1
     assert "could not be written" in result.stderr
-    assert "training goes on and tries again" in result.stderr
+    assert "training continues and will try again" in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.stderr
     kept = load_checkpoint(out / "checkpoint.safetensors")

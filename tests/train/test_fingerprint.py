@@ -27,7 +27,7 @@ def _edit(path: Path) -> None:
 def test_a_changed_photo_is_named(capture: Path, out: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(capture, tmp_path / "copy"))
     _edit(copy / "images" / "003.png")
-    with pytest.raises(FileFormatError, match=r"003\.png: the file has changed since the run began; put back"):
+    with pytest.raises(FileFormatError, match=r"003\.png: the file has changed since the run began; restore it"):
         train(copy, out, resume=True)
     shutil.copy(capture / "images" / "003.png", copy / "images" / "003.png")
     train(copy, out, resume=True)
@@ -42,7 +42,7 @@ def test_a_changed_capture_is_told(change: str, capture: Path, out: Path, tmp_pa
     message = {
         "pose": r"the camera of 004\.png \(its pose, lens or size\) has changed",
         "points": "the points have changed",
-        "photo gone": r"009\.png is gone: these are other photos",
+        "photo gone": r"009\.png is gone: the capture holds other photos now",
         "photo new": r"010\.png was not there when the run began",
     }[change]
     if change == "pose":

@@ -78,7 +78,7 @@ def test_a_second_process_is_told_who_trains_and_takes_over_when_that_one_is_kil
             assert result.exit_code == 1
             told = f"{out}: process {holder.pid} on {socket.gethostname()}, since 2"
             assert told in result.output
-            assert "is at work here; wait until it ends, or take another folder" in result.output
+            assert "is working here; wait until it ends, or choose another folder" in result.output
         assert [p.name for p in out.iterdir()] == ["run.lock"], "the second one changed nothing"
     assert (out / "run.lock").exists(), "what the killed process left"
     result = CliRunner().invoke(main, train)
@@ -89,7 +89,7 @@ def test_a_second_process_is_told_who_trains_and_takes_over_when_that_one_is_kil
         for command in (["train", "-o", str(out), "--resume"], ["eval", str(out)]):
             result = CliRunner().invoke(main, command)
             assert result.exit_code == 1
-            assert "is at work here" in result.output
+            assert "is working here" in result.output
 
 
 @posix
@@ -194,7 +194,7 @@ def test_a_lock_on_a_file_that_was_just_removed_does_not_count(tmp_path: Path, m
     monkeypatch.setattr(lock, "lock_file", raced)
     with RunFolder(tmp_path).held():
         assert len(locked) == 2
-        with pytest.raises(InputError, match="is at work here"), RunFolder(tmp_path).held():
+        with pytest.raises(InputError, match="is working here"), RunFolder(tmp_path).held():
             pass
 
 
@@ -215,7 +215,7 @@ def test_what_a_process_of_another_host_left_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.lock").write_text(json.dumps(left))
     with RunFolder(tmp_path).held() as note:
         assert note is not None
-        assert "process 12 on elsewhere, since 2026-01-02 03:04:05+00:00, worked here and did not end in order" in note
+        assert "process 12 on elsewhere, since 2026-01-02 03:04:05+00:00, worked here and did not end properly" in note
 
 
 @pytest.mark.parametrize("left", [b"", b"\xff\xfe", b"[" * 100_000, b'{"pid": "x"}', b"[1]"])

@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_run(damage: str, capture: 
     if damage == "gone":
         file.unlink()
     train(capture, out, resume=True, meter=meter)
-    assert damage == "gone" or any("going on from the one before, of step 20" in n for n in meter.notes)
+    assert damage == "gone" or any("continuing from the previous one, of step 20" in n for n in meter.notes)
     assert results(out) == whole
 
 
@@ -68,7 +68,7 @@ def test_two_damaged_checkpoints_are_one_sentence(capture: Path, out: Path) -> N
     with pytest.raises(FileFormatError, match=r"checkpoint\.older\.safetensors: broken checkpoint"):
         train(capture, out, resume=True)
     (out / "checkpoint.older.safetensors").unlink()
-    with pytest.raises(FileFormatError, match="no checkpoint is whole: train anew with --overwrite"):
+    with pytest.raises(FileFormatError, match="no checkpoint is intact: start again with --overwrite"):
         train(capture, out, resume=True)
 
 

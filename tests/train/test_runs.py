@@ -163,7 +163,7 @@ def test_resume_on_other_photos_or_a_broken_checkpoint(capture: Path, tmp_path: 
     write_colmap(truth(7), tmp_path / "other")
     result = stipple("train", tmp_path / "other", "-o", out, "--resume")
     assert result.exit_code == 1
-    assert "other: 007.png is gone: these are other photos" in result.output
+    assert "other: 007.png is gone: the capture holds other photos now" in result.output
     file = out / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     result = stipple("train", "-o", out, "--resume")

@@ -1,4 +1,4 @@
-"""Opening files that others wrote: only true files, and never more of one than it holds."""
+"""Opening files from elsewhere: only regular files, and never more bytes than a file has."""
 
 from __future__ import annotations
 

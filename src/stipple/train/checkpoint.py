@@ -111,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise FileFormatError(f"{path}: not a checkpoint of this version of Stipple")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if _checksum(arrays, header["meta"]) != header["checksum"]:
-            raise FileFormatError(f"{path}: broken checkpoint: its checksum does not fit its contents")
+            raise FileFormatError(f"{path}: broken checkpoint: its checksum does not match its contents")
         meta = json.loads(header["meta"])
         numbers = int(meta["step"]), float(meta["seconds"])
         return Checkpoint(numbers[0], arrays, str(meta["run"]), numbers[1], [float(e) for e in meta["errors"]])
@@ -138,7 +138,7 @@ def latest_checkpoint(path: Path, older: Path) -> tuple[Checkpoint | None, str |
             damaged.append(str(error))
             continue
         if found is not None:
-            return found, f"{damaged[0]}; going on from the one before, of step {found.step}" if damaged else None
+            return found, f"{damaged[0]}; continuing from the previous one, of step {found.step}" if damaged else None
     if damaged:
-        raise FileFormatError(f"{'; '.join(damaged)}; no checkpoint is whole: train anew with --overwrite")
+        raise FileFormatError(f"{'; '.join(damaged)}; no checkpoint is intact: start again with --overwrite")
     return None, None  # a kill before the first checkpoint

@@ -26,7 +26,7 @@ _MIN_ERROR = 1e-10
 
 @dataclass(frozen=True)
 class Score:
-    """One view's figures. ``psnr_corrected`` is PSNR after the affine colour transform that fits best, where
+    """The scores of one view. ``psnr_corrected`` is PSNR after the affine colour transform that fits best, where
     exposure was fitted in training and a held-out photo has none."""
 
     name: str
@@ -130,7 +130,7 @@ class Evaluator:
 
 
 def mean_scores(scores: Sequence[Score]) -> dict[str, float]:
-    """Means over views of every figure that all of them have."""
+    """The mean over the views of each score that all of them have."""
     means = {}
     for name in ("psnr", "ssim", "lpips", "psnr_corrected"):
         values = [getattr(s, name) for s in scores]
@@ -157,8 +157,8 @@ def load_lpips(network: str = "vgg") -> Lpips:
         model = lpips.LPIPS(net=network, verbose=False)
     except OSError as error:
         raise InputError(
-            f"LPIPS: the weights of {network} cannot be had: {error}; where there is no network, put the file that it "
-            f"asks for into {torch.hub.get_dir()}/checkpoints"
+            f"LPIPS: the weights of {network} cannot be loaded: {error}; without a network connection, put the file "
+            f"that it asks for into {torch.hub.get_dir()}/checkpoints"
         ) from None
 
     def measure(image: Array, photo: Array) -> float:

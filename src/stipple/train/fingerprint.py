@@ -1,4 +1,4 @@
-"""What a capture was when a run began, so that a photo or a pose that has changed since is noticed."""
+"""A record of a capture at the start of a run, by which later changes of photos and poses are detected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 Record = Mapping[str, Any]
 _NUMBERS = ("width", "height", "fx", "fy", "cx", "cy", "near", "far")
 _TOLERANCE = 1e-9
-_REMEDY = "put back what was there, or train anew with --overwrite"
+_REMEDY = "restore it, or start again with --overwrite"
 
 
 class Contents:
@@ -79,7 +79,7 @@ def compare(capture: Capture, views: Sequence[View], record: Record) -> dict[str
     strange = [*(n for n in rows if n not in set(names)), *(n for n in names if n not in rows)]
     if strange:
         what = "is gone" if strange[0] in rows else "was not there when the run began"
-        raise InputError(f"{capture.root}: {strange[0]} {what}: these are other photos; {_REMEDY}")
+        raise InputError(f"{capture.root}: {strange[0]} {what}: the capture holds other photos now; {_REMEDY}")
     for view in views:
         _compare_view(capture, view, *rows[view.name])
     if points != _points(capture):

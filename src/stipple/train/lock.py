@@ -139,18 +139,18 @@ class FileLock:
                 raise
             if before is not None and before.may_live:
                 raise self._held(f"; if that process is gone, remove {self.path}") from None
-            return f"{self.path.parent}: this file system has no locks: see that no other process works here"
+            return f"{self.path.parent}: this file system has no locks: make sure that no other process works here"
         if before is not None and before.host != socket.gethostname():
             return (
-                f"{self.path.parent}: {before}, worked here and did not end in order; if it still runs, stop it: locks "
-                "may not reach from host to host on this file system"
+                f"{self.path.parent}: {before}, worked here and did not end properly; stop it if it is still running: "
+                "locks may not work between hosts on this file system"
             )
         return None
 
     def _held(self, more: str = "") -> InputError:
         holder = Holder.read(self.path)
         return InputError(
-            f"{self.path.parent}: {holder or 'another process'} is at work here; wait until it ends, or take another "
+            f"{self.path.parent}: {holder or 'another process'} is working here; wait until it ends, or choose another "
             f"folder{more}"
         )
 

@@ -37,7 +37,7 @@ def rows_until(path: Path, step: int) -> list[Row]:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The lines that can be read, each with a step and beside it what is a number; raises OSError only."""
+    """The readable lines: each with its step and those of its values that are numbers; raises OSError only."""
     rows = []
     for line in path.read_bytes().split(b"\n"):
         try:

@@ -24,7 +24,7 @@ _BLUE, _RED = "#3366aa", "#cc4433"
 
 
 def write_report(folder: RunFolder, outcome: Outcome, title: str, facts: Mapping[str, str], config: str) -> None:
-    """Write a run's report: what it was, curves, views beside their photos with error maps, figures, configuration."""
+    """Write a run's report: facts, curves, renders beside their photos with error maps, scores, configuration."""
     tests = [p for p in outcome.pictures if p.score.split == "test"]
     page = (
         Environment(loader=PackageLoader("stipple.train"), autoescape=True)
@@ -63,7 +63,7 @@ def _picture(compared: Comparison) -> dict[str, Any]:
 
 
 def error_colors(error: Array) -> Array:
-    """A mean absolute error [H, W] as colours [H, W, 3] uint8: black is none, bright a quarter and more."""
+    """A mean absolute error [H, W] as colours [H, W, 3] uint8, from black (0) to bright (0.25 or more)."""
     from matplotlib import colormaps
 
     shade = colormaps["inferno"](np.clip(error / _FULL_ERROR, 0, 1))

@@ -23,7 +23,7 @@ def find_begun(folder: RunFolder, problem: Problem, capture: str, meter: Meter) 
     if checkpoint is None:
         if folder.scene.exists():
             raise FileFormatError(
-                f"{folder.checkpoint}: there is no checkpoint to resume from, though the run has ended; train anew "
+                f"{folder.checkpoint}: there is no checkpoint to resume from, though the run has ended; start again "
                 "with --overwrite"
             )
         meter.note(f"{folder.root}: the run ended before its first checkpoint; it starts again")
@@ -32,8 +32,8 @@ def find_begun(folder: RunFolder, problem: Problem, capture: str, meter: Meter) 
     problem.expect(described.get("contents", {}))
     if checkpoint.run != problem.identity:
         raise InputError(
-            f"{folder.root}: the checkpoint belongs to another configuration; config.toml was changed: put back what "
-            "was there, or train anew with --overwrite"
+            f"{folder.root}: the checkpoint belongs to another configuration; config.toml was changed: restore it, "
+            "or start again with --overwrite"
         )
     if described["capture"] != os.path.abspath(capture):
         write_json(folder.run, {**described, "capture": os.path.abspath(capture)})

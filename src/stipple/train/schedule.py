@@ -19,7 +19,7 @@ def view_at(config: Config, step: int, views: int) -> int:
 
 
 def factor_at(config: Config, step: int, size: tuple[int, int]) -> int:
-    """How many times smaller photos of a size are at a step; sides do not fall below 32 pixels."""
+    """How many times photos of a size are reduced at a step; sides do not fall below 32 pixels."""
     share = (step - 1) / config.schedule.steps
     factor = next((f for f, until in config.schedule.coarse if share < until), 1)
     return max(1, min(factor, min(size) // _MIN_SIDE))

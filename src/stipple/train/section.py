@@ -19,14 +19,14 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _within_limits(cls, value: Any) -> Any:
-        """What 32-bit integers and floats hold, nothing nested without end."""
+        """Only what 32-bit integers and floats can hold, and no deep nesting."""
         _check_numbers(value, _MAX_DEPTH)
         return value
 
 
 def option(name: str | None = None, *, metavar: str | None = None, folder: bool = False) -> dict[str, Any]:
-    """What a field says about its option, for ``Field(json_schema_extra=...)``: a name of its own, how help shows its
-    value, and whether it is a folder (whose path is then stored whole)."""
+    """What a field specifies about its option, for ``Field(json_schema_extra=...)``: a name of its own, how help shows
+    its value, and whether it is a folder (whose full path is then stored)."""
     return {"option": name, "metavar": metavar, "folder": folder}
 
 

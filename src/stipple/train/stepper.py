@@ -1,4 +1,4 @@
-"""Running steps: compiled graphs by shape, and the parameters that travel from one to the next."""
+"""Running steps: compiled graphs by shape, and the parameters that they share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stepper:
         self._coefficients = 0
         self.count = 0
         self.executable: Executable | None = None
-        """What ran last, for reports and timings."""
+        """The executable of the last step, for reports and timings."""
 
     # --- parameters ---------------------------------------------------------------------------------------
     def start(self, state: TrainingState) -> None:

@@ -1,4 +1,4 @@
-"""The views of a run with what was fitted to them: their cameras, and how their renders compare with the photos."""
+"""The views of a run with their fitted poses and exposures: cameras, and comparisons of renders with photos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainedViews:
         return (self.problem.test, "test"), (self.problem.train, "train")
 
     def compare(self, loader: Loader, split: str, maximum: int) -> Iterator[Comparison]:
-        """Views of a loader, at most so many, evenly chosen, with the scene as it is."""
+        """Compare views of a loader, at most ``maximum``, evenly chosen, with the scene as it is now."""
         evaluator, scene = Evaluator(self.problem.config, self.device), self.stepper.scene()
         for i in evenly(len(loader), maximum):
             camera, exposure = self._view(loader, split, i)

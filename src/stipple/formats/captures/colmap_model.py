@@ -121,9 +121,7 @@ class _Reader:
         (number,) = self.take("Q")
         left = len(self.data) - self.at
         if number * smallest > left:
-            raise FileFormatError(
-                f"{self.path}: cut short: it announces {number} records, {left} bytes are left for them"
-            )
+            raise FileFormatError(f"{self.path}: cut short: {number} records are declared, {left} bytes are left")
         return int(number)
 
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""A capture's folder, and what names in the capture's own files may mean in it."""
+"""A capture's folder, and the files in it that its own files may refer to."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class CaptureFolder:
         path = Path(os.path.normpath(start / name))  # what is checked is what is opened: no .. is left in it
         if not any(_within(path, folder) for folder in (self.root, start)):
             raise FileFormatError(
-                f"{where}: {shown(name)} lies outside of the capture's folder; if you trust the capture, read it with "
+                f"{where}: {shown(name)} lies outside the capture's folder; if you trust the capture, read it with "
                 "--allow-outside (in Python: CaptureOptions(allow_outside=True))"
             )
         return path
 
     def name(self, path: Path) -> str:
-        """What a view with this photo is called: the path inside the folder, else the whole one."""
+        """The name of the view with this photo: its path inside the folder, else its full path."""
         absolute, root = Path(os.path.abspath(path)), os.path.abspath(self.root)
         return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(path)
 

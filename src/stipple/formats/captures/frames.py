@@ -116,7 +116,7 @@ def load_frame(view: View, downscale: float = 1.0) -> Frame:
 
 
 def _depth(view: View, size: tuple[int, int]) -> Array:
-    """Depth maps may have another resolution than the photos; they see the same."""
+    """Depth maps may have another resolution than the photos; they show the same view."""
     assert view.depth is not None
     if view.depth.suffix.lower() == ".npy":
         return decode_depth(view.depth, size, view.depth_scale)

@@ -54,12 +54,16 @@ def _maps(numbers: tuple[float, ...], lens: Lens) -> tuple[tuple[float, ...], Ar
             new, _ = cv2.getOptimalNewCameraMatrix(k, five, size, 0.0)
             x, y = cv2.initUndistortRectifyMap(k, five, eye, new, size, cv2.CV_32FC1)
     except cv2.error as error:
-        raise InputError(f"lens: cannot be undone with coefficients {lens.coefficients}: {error.err}") from None
+        raise InputError(f"{_cannot_undo(lens)}: {error.err}") from None
     pinhole = (float(new[0, 0]), float(new[1, 1]), float(new[0, 2]) + _HALF, float(new[1, 2]) + _HALF)
     if not np.isfinite(pinhole).all() or min(pinhole[:2]) <= 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError(f"lens: cannot be undone with coefficients {lens.coefficients}: no pinhole camera fits")
+        raise InputError(f"{_cannot_undo(lens)}: no pinhole camera fits")
     outside = (x < -_HALF) | (y < -_HALF) | (x > width - _HALF) | (y > height - _HALF)
     return pinhole, x, y, outside if outside.any() else None
+
+
+def _cannot_undo(lens: Lens) -> str:
+    return f"lens: distortion with coefficients {lens.coefficients} cannot be undone"
 
 
 def remap(pixels: Array, maps: Undistortion, smooth: bool = True) -> Array:

@@ -1,4 +1,4 @@
-"""Finding out what kind of capture a folder holds."""
+"""Opening a capture: recognising its layout, checking its photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every capture loader makes: views with cameras, and points."""
+"""What every capture loader returns: views with cameras, and points."""
 
 from __future__ import annotations
 

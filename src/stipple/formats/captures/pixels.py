@@ -1,4 +1,4 @@
-"""Decoding photos, masks and depth maps: whatever is stored, 8-bit RGB or RGBA comes out."""
+"""Decoding photos, masks and depth maps; photos of any stored format become 8-bit RGB or RGBA."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ hold_across_forks(_WARNINGS)
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """An image whose header is read; all that goes wrong while it is used comes out as FileFormatError.
+    """An image whose header has been read; whatever goes wrong while it is used becomes FileFormatError.
 
     Raises FileFormatError, naming a file that is missing, no image, broken, or larger than an image may be. OSError
     only where the file cannot be opened.
@@ -76,7 +76,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Pillow warns of: what matters of it is checked here, and files are named."""
+    """Without Pillow's warnings: what matters of them is checked here, and files are named."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What a capture holds and what may go wrong with it."""
+"""What a capture contains and what may go wrong with it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CameraRow:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """Figures and warnings about a capture; ``positions`` [V, 3] and ``directions`` [V, 3] of its cameras."""
+    """Statistics and warnings of a capture; ``positions`` [V, 3] and ``directions`` [V, 3] of its cameras."""
 
     capture: Capture
     train: list[int]
@@ -65,7 +65,7 @@ class Survey:
 
     @property
     def tracks(self) -> bool:
-        """Whether it is known which views see which points."""
+        """Whether it is known which views observe which points."""
         return any(v.points is not None for v in self.capture.views)
 
 
@@ -121,7 +121,7 @@ def _warnings(capture: Capture, positions: Array, extent: float, distance: float
     elif 0 < count < _FEW_POINTS:
         found.append(f"there are only {count} points: poses may be poor")
     if training < _FEW_VIEWS:
-        found.append(f"only {training} views to train on: new views will look poor where few of them see something")
+        found.append(f"only {training} views to train on: new views will look poor where few photos overlap")
     middle = np.median(positions, axis=0)
     away = np.linalg.norm(positions - middle, axis=1)
     typical = float(np.median(away))
@@ -131,13 +131,13 @@ def _warnings(capture: Capture, positions: Array, extent: float, distance: float
         )
     if distance and extent < _SMALL_BASELINE * distance:
         found.append(
-            f"the cameras lie within {extent:.3g} units, the scene {distance:.3g} away: depth is hardly determined"
+            f"the cameras lie within {extent:.3g} units, the scene {distance:.3g} away: depth is poorly determined"
         )
     between = _median_spacing(positions)
     if distance and between > _LARGE_BASELINE * distance:
         found.append(
-            f"the photos lie far apart: {between:.2g} units from one to the next, the scene {distance:.2g} away; views "
-            "between them will be blurred. Photos closer together help most; --strategy mcmc overfits less"
+            f"the photos were taken far apart: {between:.2g} units from one to the next, the scene {distance:.2g} "
+            "away; views between them will be blurred. More photos in between help most; --strategy mcmc overfits less"
         )
     if capture.unused:
         names = ", ".join(capture.unused[:3]) + (", ..." if len(capture.unused) > 3 else "")

@@ -1,4 +1,4 @@
-"""Files of scenes: a format each, all in this folder are found. What reads and writes them is here alone."""
+"""Scene formats, a file each: every file in this folder is found. Reading and writing is dispatched here alone."""
 
 from __future__ import annotations
 

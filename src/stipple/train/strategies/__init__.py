@@ -1,4 +1,4 @@
-"""How the number of Gaussians changes while they are trained: a file each, all in this folder are found."""
+"""Strategies: how the number of Gaussians changes during training. Every file in this folder is found."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Settings(Section):
 
 @strategy("mcmc")
 class Mcmc:
-    """A fixed number of Gaussians, approached by steady growth: those that have faded are placed upon ones that
-    have not, so that the picture stays as it is; noise on the means (in the step's graph) explores."""
+    """Grows steadily to a fixed number of Gaussians; those that have faded are moved onto ones that have not, so that
+    the image does not change; noise on the means (in the step's graph) explores."""
 
     traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, noise=True, settings=Settings)
 
@@ -80,7 +80,7 @@ class Mcmc:
         return np.asarray(rng.choice(among, number, p=weights / weights.sum()))
 
     def _share(self, state: TrainingState, hosts: Array) -> None:
-        """Give each host the opacity and size with which it and its copies together look as it did alone."""
+        """Give each host the opacity and size with which it and its copies together look as the host did alone."""
         rows, copies = np.unique(hosts, return_counts=True)
         opacity, factor = shared(state.opacities[rows], copies + 1)
         opacity = np.clip(opacity, self.density.prune_opacity, _MAX_OPACITY)

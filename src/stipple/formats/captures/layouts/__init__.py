@@ -1,4 +1,4 @@
-"""How captures lie in folders: a file for each program's layouts, all in this folder are found."""
+"""Capture layouts: a file for each program that writes them. Every file in this folder is found."""
 
 from __future__ import annotations
 
