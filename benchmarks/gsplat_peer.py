@@ -41,12 +41,13 @@ class Peer:
 
     def frames(self, case: Case) -> tuple[Run, Run]:
         """A frame, and a frame with the gradients of its mean square."""
-        values = [self.tensor(a) for a in case.operands[:7]]
-        params = [v.requires_grad_() for v in values[:5]]
+        x = case.operands
+        params = [self.tensor(a).requires_grad_() for a in (x.means, x.quats, x.scales, x.opacities, x.colors)]
+        camera = self.tensor(x.viewmat)[None], self.tensor(x.intrinsics)[None]
         width, height = case.attrs["width"], case.attrs["height"]
 
         def image() -> Any:
-            return self.rasterization(*params, values[5][None], values[6][None], width, height, packed=False)[0]
+            return self.rasterization(*params, *camera, width, height, packed=False)[0]
 
         def forward() -> None:
             with self.torch.no_grad():
@@ -69,7 +70,8 @@ class Peer:
         p = {n: torch.nn.Parameter(self.tensor(a)) for n, a in values.items()}
         fused = self.device == "cuda"
         optimizers = [torch.optim.Adam([p[n]], lr=rate, eps=1e-15, fused=fused) for n, rate in RATES.items()]
-        viewmat, intrinsics = (self.tensor(m.astype(np.float32)[None]) for m in case.operands[5:7])
+        x = case.operands
+        viewmat, intrinsics = (self.tensor(m.astype(np.float32)[None]) for m in (x.viewmat, x.intrinsics))
         ssim = self.ssim()
 
         def run() -> None:
