@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 from numba import njit
 from rich.console import Console
 
+import stipple
 from scenes import garden_case
-from stipple.backends.cpu import CpuBackend, rasterization, splat
+from stipple import numerics as nx
+from stipple.backends.cpu import CpuBackend
 from stipple.backends.cpu.simd import LANES, broadcast, fma, load, stack_floats, store
-from stipple.backends.cpu.threads import Threads
 from stipple.bench import cpu
 from stipple.bench.cases import Case, scene_case, slam_case, usual_cases
 from stipple.bench.timing import best_of
+from stipple.runtime import Session
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = 36
@@ -32,7 +35,6 @@ colours and depth 8; loads folded into arithmetic are not counted."""
 CONSOLE = Console(stderr=True)
 
 
-# --- scenes -----------------------------------------------------------------------------------------------
 # --- ceiling ----------------------------------------------------------------------------------------------
 @njit(nogil=True, error_model="numpy")
 def _fma_loop(steps, factor, term, out):
@@ -55,39 +57,31 @@ def fma_rate() -> float:
     return 8 * steps / (best_of(lambda: _fma_loop(steps, np.float32(0.999), np.float32(0.5), out), 1.0) * 1e-3)
 
 
-def row_evaluations(made: list[np.ndarray], last_ids: np.ndarray, attrs: dict[str, Any]) -> int:
+def row_evaluations(frame: dict[str, np.ndarray], case: Case) -> int:
     """Rows of 16 pixels that the forward evaluates: each entry's rows, until its tile has stopped."""
-    means2d, conics, _, opacities, _, _, ranges, ids = made
-    size, height, width = attrs["tile_size"], attrs["height"], attrs["width"]
+    size, height, width = nx.TILE_SIZE, case.attrs["height"], case.attrs["width"]
     across, down = -(-width // size), -(-height // size)
     padded = np.full((down * size, across * size), -1)
-    padded[:height, :width] = last_ids
+    padded[:height, :width] = frame["last_ids"]
     last = padded.reshape(down, size, across, size).max(axis=(1, 3)).ravel()
+    ranges, ids = frame["tile_ranges"], frame["sorted_ids"]
     tile = np.repeat(np.arange(len(ranges)), ranges[:, 1] - ranges[:, 0])
     live = np.arange(len(ids)) <= last[tile]
     i, row0 = ids[live], (tile[live] // across) * size
-    reach = np.minimum(0.5 * 3.33**2, np.log(opacities[i] / attrs["alpha_cutoff"]))
-    a, b, c = conics[i].T.astype(float)
+    reach = np.minimum(0.5 * 3.33**2, np.log(frame["opacities"][i] / nx.ALPHA_CUTOFF))
+    a, b, c = frame["conics"][i].T.astype(float)
     half = np.sqrt(2 * reach * a / (a * c - b * b))
-    y = means2d[i, 1] - row0 - 0.5
+    y = frame["means2d"][i, 1] - row0 - 0.5
     first, end = np.clip(np.floor(y - half), 0, size), np.clip(np.floor(y + half), -1, size - 1)
     return int(np.maximum(end - first + 1, 0).sum())
 
 
 def ceiling(case: Case) -> dict[str, Any]:
     """How near the forward rasterization comes to the rate of its arithmetic, on one thread."""
-    pool = Threads(1)
-    made = splat.prepare(case.operands, case.attrs, pool)
-    background = np.zeros(3, np.float32)
-    images = splat.rasterize([*made[:5], background, *made[6:]], case.attrs, pool)
-    ray, fixed = rasterization.variant("ewa", 4)
-    cutoff = np.float32(np.log2(case.attrs["alpha_cutoff"]))
-    arguments = (made[6], made[7], *made[:2], made[3], made[2], made[4], background, 16, cutoff, np.float32(1e-4))
-    empty = np.empty(0, np.float32)
-    milliseconds = best_of(
-        lambda: rasterization.forward(ray, fixed, 0, len(made[6]), *arguments, np.float32(0), empty, *images)
-    )
-    rows, rate = row_evaluations(made, images[3], case.attrs), fma_rate()
+    executable = cpu.whole_frame(Session(CpuBackend(1)), case, backward=False, last_ids=True)
+    feeds = case.operands._asdict()
+    milliseconds = cpu.op_milliseconds(executable, feeds)["splat_rasterize"]
+    rows, rate = row_evaluations(executable.run(feeds), case), fma_rate()
     least = rows * (16 // LANES) * INSTRUCTIONS / rate * 1e3
     return {
         "scene": case.name,
@@ -101,40 +95,42 @@ def ceiling(case: Case) -> dict[str, Any]:
 
 # --- peers, memory, start ---------------------------------------------------------------------------------
 def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[str, Any]:
-    """All Gaussians at all pixels as PyTorch tensors, forward + backward, beside ours."""
+    """All Gaussians at all pixels as PyTorch tensors, forward + backward, beside our public call."""
     import torch
 
     case = slam_case(count, width, height, 125.0)
-    pool = Threads(None)
-    made = splat.prepare(case.operands, case.attrs, pool)
-    order = np.argsort(np.where(made[5][:, 0] > 0, made[4], np.inf))[: int((made[5][:, 0] > 0).sum())]
-    fields = [torch.tensor(made[k][order], requires_grad=True) for k in (0, 1, 2, 3)]
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    x = case.operands
+    call = partial(
+        stipple.rasterization_vjp, x.means, x.quats, x.scales, x.opacities, x.colors, x.viewmat[None],
+        x.intrinsics[None], width, height, device="cpu",
+    )  # fmt: skip
+    frame = cpu.whole_frame(Session("cpu"), case, backward=False).run(x._asdict())
+    visible = np.flatnonzero(frame["radii"][:, 0] > 0)
+    order = visible[np.argsort(frame["depths"][visible], kind="stable")]
+    names = ("means2d", "conics", "colors", "opacities")
+    fields = [torch.tensor(frame[n][order], requires_grad=True) for n in names]
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
 
     def dense() -> Any:
         means2d, conics, colors, opacities = fields
-        dx, dy = x.ravel()[:, None] - means2d[:, 0], y.ravel()[:, None] - means2d[:, 1]
+        dx, dy = u.ravel()[:, None] - means2d[:, 0], v.ravel()[:, None] - means2d[:, 1]
         power = 0.5 * (conics[:, 0] * dx * dx + conics[:, 2] * dy * dy) + conics[:, 1] * dx * dy
         alpha = (opacities * torch.exp(-power)).clamp(max=0.99)
         alpha = torch.where(alpha < 1 / 255, torch.zeros_like(alpha), alpha)
         light = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
         return (alpha * light) @ colors
 
-    operands = [*made[:5], np.zeros(3, np.float32), *made[6:]]
-    images = splat.rasterize(operands, case.attrs, pool)
-    v_rgba = np.ones_like(images[0])
-    difference = float((dense().detach().numpy().reshape(height, width, 3) - images[0][..., :3]).__abs__().mean())
-    ours = best_of(
-        lambda: splat.rasterize_backward(
-            [*operands, *splat.rasterize(operands, case.attrs, pool), v_rgba, images[1]], case.attrs, pool, (False,)
-        )
-    )
-    theirs = best_of(lambda: dense().sum().backward(), 2.0)
+    def ours() -> None:
+        image, _, _, vjp = call()
+        vjp(np.ones_like(image))
+
+    difference = float(np.abs(dense().detach().numpy().reshape(height, width, 3) - frame["rgba"][..., :3]).mean())
+    mine, theirs = best_of(ours), best_of(lambda: dense().sum().backward(), 2.0)
     return {
         "scene": case.name,
-        "stipple_ms": ours,
+        "stipple_ms": mine,
         "torch_ms": theirs,
-        "ratio": theirs / ours,
+        "ratio": theirs / mine,
         "mean_difference": difference,
         "torch": torch.__version__,
     }
@@ -142,20 +138,19 @@ def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[
 
 def memory(case: Case) -> dict[str, Any]:
     """Peak of a forward + backward, inputs included, against inputs + outputs + 48 bytes per tile entry."""
-    pool = Threads(1)  # a fresh pool: its scratch buffers are made, and counted, within
+    session = Session(CpuBackend(1))  # a fresh one: its scratch buffers are made, and counted, within
+    both = cpu.whole_frame(session, case, backward=True)
+    size = (case.attrs["height"], case.attrs["width"])
+    arriving = {"v_rgba": np.ones((*size, 4), np.float32), "v_depth": np.ones(size, np.float32)}
+    feeds = case.operands._asdict() | arriving
     tracemalloc.start()
-    made = splat.prepare(case.operands, case.attrs, pool)
-    operands = [*made[:5], np.zeros(3, np.float32), *made[6:]]
-    images = splat.rasterize(operands, case.attrs, pool)
-    v_rgba, v_depth = np.ones_like(images[0]), np.ones_like(images[1])
-    v = splat.rasterize_backward([*operands, *images, v_rgba, v_depth], case.attrs, pool)
-    gradients = splat.prepare_backward([*case.operands, made[5], *v[:5]], case.attrs, pool)
+    results = both.run(feeds)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    inputs = sum(a.nbytes for a in case.operands) + v_rgba.nbytes + v_depth.nbytes
-    outputs = sum(a.nbytes for a in (*images[:2], *gradients))
-    base = inputs + outputs + 48 * len(made[7])
-    total = peak + sum(a.nbytes for a in case.operands)
+    inputs = sum(a.nbytes for a in feeds.values())
+    outputs = sum(a.nbytes for n, a in results.items() if n in ("rgba", "depth") or n.startswith("v_"))
+    base = inputs + outputs + 48 * len(results["sorted_ids"])
+    total = peak + inputs
     return {"scene": case.name, "peak_mb": total / 1e6, "base_mb": base / 1e6, "peak_over_base": total / base}
 
 
@@ -181,8 +176,8 @@ def markdown(r: dict[str, Any], command: str) -> str:
     m = r["machine"]
     lines = ["# CPU backend", "", f"`{command}` on {m['processor']}, {m['threads']} threads, {m['lanes']} lanes, "
              f"Python {m['python']}. Milliseconds, best of several.", "", "## Stages", ""]  # fmt: skip
-    keys = ("project_ms", "sort_ms", "bin_ms", "rasterize_ms", "forward_ms", "rasterize_backward_ms",
-            "project_backward_ms", "forward_backward_ms")  # fmt: skip
+    keys = ("project_ms", "sh_ms", "bin_ms", "rasterize_ms", "forward_ms", "rasterize_backward_ms",
+            "sh_backward_ms", "project_backward_ms", "forward_backward_ms")  # fmt: skip
     lines.append("| scene | threads | entries | " + " | ".join(k[:-3].replace("_", " ") for k in keys) + " |")
     lines.append("| --- |" + " ---: |" * (len(keys) + 2))
     for row in r["rows"]:

@@ -25,7 +25,10 @@ from stipple.runtime import Session
 
 RESULTS = Path(__file__).parent / "results"
 GARDEN = Path(__file__).parents[1] / "examples" / "data" / "garden_points.npz"
-RASTERIZATION = ("splat_prepare", "splat_rasterize", "splat_rasterize_backward", "splat_prepare_backward")
+RASTERIZATION = (
+    "splat_project", "splat_sh", "splat_bin", "splat_rasterize",
+    "splat_rasterize_backward", "splat_sh_backward", "splat_project_backward",
+)  # fmt: skip
 CONSOLE = Console(stderr=True)
 
 

@@ -25,8 +25,9 @@ OPS = (
 )  # fmt: skip
 
 
-def _frame(session: Session, case: Case, backward: bool) -> Executable:
-    """A frame of colours, alpha and depth; with gradients in all operands from random gradients in the image."""
+def whole_frame(session: Session, case: Case, backward: bool, last_ids: bool = False) -> Executable:
+    """A frame of colours, alpha and depth, with all that it is made of, and each pixel's last contributor if wanted;
+    with ``backward`` also the gradients in all operands from ``v_rgba`` and ``v_depth``."""
     graph = ir.Graph("frame")
     x = splat.PrepareOperands(*(graph.input(n, a.shape) for n, a in case.operands._asdict().items()))
     prepared = splat.PrepareResults(*graph.add("splat_prepare", x, case.attrs).outputs)
@@ -34,6 +35,8 @@ def _frame(session: Session, case: Case, backward: bool) -> Executable:
     size = {n: case.attrs[n] for n in ("width", "height")}
     rgba, depth = splat.composite(prepared, background, size)
     outputs = {**prepared._asdict(), "rgba": rgba, "depth": depth}
+    if last_ids:
+        outputs["last_ids"] = next(n for n in graph if n.op == "splat_rasterize").results.last_ids
     if backward:
         seeds = [(image, graph.input(f"v_{name}", image.shape)) for name, image in (("rgba", rgba), ("depth", depth))]
         wrt = {n: v for n, v in x._asdict().items() if n not in ("clip", "distortion")}
@@ -43,8 +46,8 @@ def _frame(session: Session, case: Case, backward: bool) -> Executable:
     return session.compile(graph)
 
 
-def _fastest(executable: Executable, feeds: dict[str, Any], seconds: float = 1.0) -> dict[str, float]:
-    """Milliseconds of each op, the fastest of several frames."""
+def op_milliseconds(executable: Executable, feeds: dict[str, Any], seconds: float = 1.0) -> dict[str, float]:
+    """Milliseconds of each splat op, the fastest of several frames."""
     found: dict[str, float] = {}
     end, rounds = time.perf_counter() + seconds, 0
     keep = list(executable.graph.outputs)
@@ -60,7 +63,7 @@ def _fastest(executable: Executable, feeds: dict[str, Any], seconds: float = 1.0
 def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
     """Milliseconds of every op and of whole frames."""
     session = Session(CpuBackend(threads))
-    forward, both = (_frame(session, case, backward) for backward in (False, True))
+    forward, both = (whole_frame(session, case, backward) for backward in (False, True))
     feeds: dict[str, Any] = {n: session.upload(a) for n, a in case.operands._asdict().items()}
     frame = forward.run(feeds)
     rng = np.random.default_rng(1)
@@ -68,7 +71,7 @@ def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
         f"v_{n}": session.upload(rng.normal(size=frame[n].shape).astype(np.float32)) for n in ("rgba", "depth")
     }
     keep_forward, keep_both = list(forward.graph.outputs), list(both.graph.outputs)
-    ops = _fastest(both, feeds | gradients)
+    ops = op_milliseconds(both, feeds | gradients)
     result: dict[str, Any] = {
         "scene": case.name,
         "threads": threads,
