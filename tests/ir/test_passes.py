@@ -226,6 +226,22 @@ def test_simplify(build: Callable[[ir.Value], ir.Value], left: int) -> None:
     assert len([n for n in made if n.op not in ("input", "constant")]) == left
 
 
+@pytest.mark.parametrize(
+    ("start", "length", "left"),
+    [(0, 3, 0), (3, 2, 0), (4, 1, 1), (1, 2, 1), (2, 2, 2), (0, 5, 1), (3, 0, 1)],
+    ids=["first", "second", "of the second", "of the first", "of both", "all", "nothing"],
+)
+def test_a_part_of_a_concat_is_taken_from_where_it_was(start: int, length: int, left: int) -> None:
+    graph = ir.Graph("t")
+    a, b = graph.input("a", ["N", 3], "f64"), graph.input("b", ["N", 2], "f64")
+    graph.output("out", ir.narrow(ir.concat([a, b], axis=1), 1, start, length))
+    simplified = PassManager([Simplify(), RemoveDeadNodes()]).run(graph)
+    assert len([n for n in simplified if n.op not in ("input", "constant")]) == left
+    feeds = {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(6.0, 10.0).reshape(2, 2)}
+    wanted = SESSION.compile(graph, passes=[]).run(feeds)["out"]
+    np.testing.assert_array_equal(SESSION.compile(simplified, passes=[]).run(feeds)["out"], wanted)
+
+
 def test_a_broadcasting_neutral_number_is_kept() -> None:
     graph = ir.Graph("t")
     graph.output("out", graph.input("x", [3], "f64") + graph.constant(np.zeros((2, 3))))

@@ -12,7 +12,7 @@ from stipple.errors import InputError
 from stipple.ir.attributes import attr_key
 from stipple.ir.graph import Graph, Node, Value
 from stipple.ir.ops.elementwise import square
-from stipple.ir.ops.structure import reshape
+from stipple.ir.ops.structure import narrow, reshape
 from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild, tally
 
 Evaluate = Callable[[Node, Sequence[np.ndarray]], Sequence[np.ndarray]]
@@ -221,8 +221,23 @@ def _unchanged(rw: Rewriter, node: Node) -> Value | None:
 
 
 def _narrow(rw: Rewriter, node: Node) -> Value | None:
-    """All of the axis: a start that only looks like that, a symbol, is for the run to check."""
-    return _unchanged(rw, node) if rw.attrs(node)["start"].value == 0 else None
+    """All of the axis, or of one part of a concat; a start that is a symbol is for the run to check."""
+    attrs = rw.attrs(node)
+    axis, start, length = attrs["axis"], attrs["start"].value, attrs["length"].value
+    if start == 0 and (whole := _unchanged(rw, node)) is not None:
+        return whole
+    source = rw[node.inputs[0]].node
+    if source.op != "concat" or source.attrs["axis"] != axis or start is None or length is None:
+        return None
+    begin = 0
+    for part in source.inputs:
+        size = part.shape[axis].value
+        if size is None or begin > start:
+            return None
+        if start + length <= begin + size:
+            return narrow(part, axis, start - begin, length)
+        begin += size
+    return None
 
 
 def _pad(rw: Rewriter, node: Node) -> Value | None:
