@@ -8,13 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from stipple.backends.reference.records import (
-    BinOperands,
-    ProjectBackwardOperands,
-    ProjectOperands,
-    ShBackwardOperands,
-    ShOperands,
-)
 
 from scenes import intrinsics, relative_error, rotation
 from stipple.backends.host.distortion import max_slope_squared
@@ -23,6 +16,13 @@ from stipple.backends.reference.camera import Camera, CameraGradient, Lens
 from stipple.backends.reference.project import project, project_backward
 from stipple.backends.reference.sh import sh, sh_backward
 from stipple.errors import InputError
+from stipple.ir.ops.splat import (
+    BinOperands,
+    ProjectBackwardOperands,
+    ProjectOperands,
+    ShBackwardOperands,
+    ShOperands,
+)
 
 RATIONAL = np.array([0.21, -0.13, 0.04, 0.3, 0.06, 0.01, 0.003, -0.002])
 FISHEYE = np.array([-0.03, 0.012, -0.004, 0.0011])
