@@ -8,6 +8,7 @@ Real-Time Radiance Field Rendering", 2023, unless a constant's comment says othe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 # --- compositing ------------------------------------------------------------------------------------------
@@ -133,3 +134,8 @@ SH_C0: Final = SH_BASIS[0][0][0]
 def sh_coeff_count(degree: int) -> int:
     """Number of coefficients per channel of harmonics up to ``degree``."""
     return (degree + 1) ** 2
+
+
+# --- cameras ----------------------------------------------------------------------------------------------
+DISTORTION_LENGTHS: Mapping[str, tuple[int, ...]] = {"pinhole": (0, 8), "ortho": (0,), "fisheye": (4,)}
+"""How many coefficients a lens may have, by camera model: k1 to k6, p1, p2 of a pinhole, k1 to k4 of a fisheye."""

@@ -26,8 +26,8 @@ def view_camera(folder: Path, name: str | None, size: tuple[int, int] | None) ->
 
 
 def run_flight(folder: Path, frames: int, size: tuple[int, int] | None) -> list[Camera]:
-    """A way through all photos' cameras in the order of their names, in ``frames`` steps."""
-    first, *others = _named(folder).values()
+    """A way through all photos' cameras in the order of their names, in ``frames`` steps, without any distortion."""
+    first, *others = (camera.without_distortion() for camera in _named(folder).values())
     return flight([_sized(first, size), *others], frames)
 
 

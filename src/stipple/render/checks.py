@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from stipple import arguments
 from stipple import numerics as nx
 from stipple.errors import InputError
-from stipple.ir.ops import splat
 from stipple.render.graphs import RENDER_MODES
 
 Array = np.ndarray
@@ -69,7 +68,7 @@ def clip_planes(near: Any, far: Any) -> Array:
 
 def distortion(a: Mapping[str, Any], n_cameras: int) -> Array:
     """Distortion [C, D] as the ops take it, from gsplat's radial and tangential coefficients."""
-    model = arguments.choice("camera_model", a["camera_model"], tuple(splat.DISTORTION_LENGTHS))
+    model = arguments.choice("camera_model", a["camera_model"], tuple(nx.DISTORTION_LENGTHS))
     radial, tangential = a["radial_coeffs"], a["tangential_coeffs"]
     if model == "ortho" or (model == "pinhole" and radial is None and tangential is None):
         for name, given in (("radial_coeffs", radial), ("tangential_coeffs", tangential)):

@@ -47,12 +47,13 @@ def render_view(
         channels=3,
         coefficients=scene.sh.shape[1],
         colors_per_camera=False,
-        distortion=0,
+        distortion=len(camera.distortion),
         mode="RGB+ED",
         attrs=render_attrs(
             *arguments.image_size(camera.width, camera.height, 3),
             min(degree, scene.sh_degree),
             projection=arguments.choice("projection", projection, PROJECTIONS),
+            camera_model=camera.model,
             antialiased=arguments.flag("antialiased", antialiased),
         ),
     )
@@ -64,7 +65,7 @@ def render_view(
         "colors": scene.sh,
         "viewmat.0": arguments.array("camera", camera.viewmat, (4, 4), finite=True),
         "intrinsics.0": camera.intrinsics.astype(np.float32),
-        "distortion.0": np.empty(0, np.float32),
+        "distortion.0": np.array(camera.distortion, np.float32),
         "clip": np.array([camera.near, camera.far], np.float32),
         "background.0": arguments.array("background", background, (3,), finite=True),
     }

@@ -1,8 +1,9 @@
-"""A pinhole camera."""
+"""A camera: where it stands, how it looks, and what its lens does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +17,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera: +x right, +y down, +z forward, pixel centres at half integers.
+    """A camera: +x right, +y down, +z forward, pixel centres at half integers.
 
-    ``width`` and ``height`` in pixels; ``fx``, ``fy``, ``cx``, ``cy`` in pixels; ``viewmat`` [4, 4] world to
-    camera; Gaussians nearer than ``near`` or farther than ``far`` (camera z) are not drawn.
+    ``width`` and ``height`` in pixels; ``fx``, ``fy``, ``cx``, ``cy`` in pixels (``ortho``: pixels per world unit);
+    ``viewmat`` [4, 4] world to camera; Gaussians nearer than ``near`` or farther than ``far`` (camera z) are not drawn.
+    ``model`` is pinhole, ortho or fisheye; ``distortion`` holds OpenCV's coefficients, of a pinhole none or k1 to k6,
+    p1, p2, of a fisheye k1 to k4.
     """
 
     width: int
@@ -31,6 +34,8 @@ class Camera:
     viewmat: Array = field(default_factory=lambda: np.eye(4))
     near: float = nx.NEAR
     far: float = nx.FAR
+    model: str = "pinhole"
+    distortion: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -39,6 +44,12 @@ class Camera:
             object.__setattr__(self, name, arguments.number(name, getattr(self, name), above=0))
         for name in ("cx", "cy"):
             object.__setattr__(self, name, arguments.number(name, getattr(self, name)))
+        arguments.choice("model", self.model, tuple(nx.DISTORTION_LENGTHS))
+        lens = arguments.array("distortion", self.distortion, ("D",), np.float64, finite=True)
+        if len(lens) not in nx.DISTORTION_LENGTHS[self.model]:
+            lengths = " or ".join(map(str, nx.DISTORTION_LENGTHS[self.model]))
+            raise InputError(f"distortion: a {self.model} camera has {lengths} coefficients, got {len(lens)}")
+        object.__setattr__(self, "distortion", tuple(lens.tolist()))
         if not self.near < self.far:
             raise InputError(f"near, far: expected 0 < near < far, got near {self.near} and far {self.far}")
         viewmat = arguments.array("viewmat", self.viewmat, (4, 4), np.float64, finite=True, single=False).copy()
@@ -55,7 +66,7 @@ class Camera:
 
     @classmethod
     def from_fov(
-        cls, width: int, height: int, fov_y_degrees: float, viewmat: ArrayLike | None = None, **more: float
+        cls, width: int, height: int, fov_y_degrees: float, viewmat: ArrayLike | None = None, **more: Any
     ) -> Camera:
         """Square pixels, the principal point in the middle, a vertical field of view."""
         size = arguments.integer("height", height, 1, arguments.MAX_SIDE)
@@ -67,7 +78,7 @@ class Camera:
 
     @classmethod
     def from_colmap(
-        cls, width: int, height: int, params: ArrayLike, qvec: ArrayLike, tvec: ArrayLike, **more: float
+        cls, width: int, height: int, params: ArrayLike, qvec: ArrayLike, tvec: ArrayLike, **more: Any
     ) -> Camera:
         """From COLMAP's world-to-camera quaternion wxyz and translation, and the parameters of SIMPLE_PINHOLE
         (f, cx, cy) or PINHOLE (fx, fy, cx, cy)."""
@@ -97,6 +108,10 @@ class Camera:
             cx=self.cx * sx,
             cy=self.cy * sy,
         )
+
+    def without_distortion(self) -> Camera:
+        """The pinhole (or orthographic) camera with the same matrix: for pictures that no lens has bent."""
+        return replace(self, model="ortho" if self.model == "ortho" else "pinhole", distortion=())
 
     @property
     def intrinsics(self) -> Array:

@@ -36,6 +36,9 @@ class Data(Section):
         None, description="of an RGB-D camera, in pixels", json_schema_extra=option(metavar="FX,FY,CX,CY")
     )
     depth_scale: float | None = Field(None, gt=0, description="depth map integers per world unit (RGB-D)")
+    undistort: bool = Field(
+        True, description="undo lens distortion in the photos; false: keep them, and render through the same lens"
+    )
     allow_outside: bool = Field(
         False, description="also read files that the capture names outside its folder; for captures that you trust"
     )

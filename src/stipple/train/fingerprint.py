@@ -110,6 +110,7 @@ def _files(view: View) -> dict[str, Path]:
 
 def _camera(view: View) -> list[float]:
     lens = [] if view.lens is None else [float(view.lens.fisheye), *view.lens.coefficients]
+    lens += view.camera.distortion
     numbers = [float(getattr(view.camera, name)) for name in _NUMBERS]
     return [*numbers, *np.asarray(view.camera.viewmat, float).ravel().tolist(), view.depth_scale, *lens]
 

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from stipple.errors import InputError
 from stipple.formats.captures import Frame
+from stipple.formats.captures.lens import slopes_of
 from stipple.scene.camera import Camera
 from stipple.scene.gaussians import Gaussians
 from stipple.train.config import Start
@@ -53,7 +54,8 @@ def from_depth(frames: Sequence[Frame], count: int, seed: int) -> tuple[Array, A
             chosen = np.sort(rng.choice(len(rows), share, replace=False))
             rows, columns = rows[chosen], columns[chosen]
         c, z = frame.camera, frame.depth[rows, columns].astype(np.float64)
-        local = np.stack([(columns + 0.5 - c.cx) / c.fx * z, (rows + 0.5 - c.cy) / c.fy * z, z], axis=1)
+        slopes = slopes_of(c, np.stack([columns + 0.5, rows + 0.5], axis=1))
+        local = np.column_stack([slopes * z[:, None], z])
         points.append((local - c.viewmat[:3, 3]) @ c.viewmat[:3, :3])
         colors.append(frame.pixels[rows, columns, :3] / 255)
     if not points or not sum(map(len, points)):
@@ -98,8 +100,7 @@ def _in_front(cameras: Sequence[Camera], count: int, rng: np.random.Generator) -
     for i, camera in enumerate(cameras):
         rows = which == i
         depth = z[rows]
-        x = (uv[rows, 0] * camera.width - camera.cx) / camera.fx * depth
-        y = (uv[rows, 1] * camera.height - camera.cy) / camera.fy * depth
-        local = np.stack([x, y, depth], axis=1)
+        slopes = slopes_of(camera, uv[rows] * [camera.width, camera.height])
+        local = np.column_stack([slopes * depth[:, None], depth])
         points[rows] = (local - camera.viewmat[:3, 3]) @ camera.viewmat[:3, :3]
     return points

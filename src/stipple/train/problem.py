@@ -23,7 +23,9 @@ _MAX_DEPTH_FRAMES = 50
 
 def capture_options(data: Data) -> CaptureOptions:
     """What a configuration says about reading the capture."""
-    return CaptureOptions(data.images, data.masks, data.intrinsics, data.depth_scale, data.allow_outside)
+    return CaptureOptions(
+        data.images, data.masks, data.intrinsics, data.depth_scale, data.allow_outside, data.undistort
+    )
 
 
 class Problem:

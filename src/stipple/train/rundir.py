@@ -164,9 +164,11 @@ class RunFolder:
         """Write name, split, camera and exposure of each view."""
         listed = []
         for name, split, camera, exposure in rows:
-            row = {"name": name, "split": split}
+            row: dict[str, Any] = {"name": name, "split": split}
             row |= {k: getattr(camera, k) for k in _NUMBERS}
             row["viewmat"] = camera.viewmat.tolist()
+            if camera.model != "pinhole" or camera.distortion:
+                row |= {"model": camera.model, "distortion": list(camera.distortion)}
             if exposure is not None:
                 row["exposure"] = exposure.tolist()
             listed.append(row)
@@ -194,7 +196,8 @@ def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:
     if viewmat.shape == (4, 4) and not (np.abs(viewmat) <= _FARTHEST).all():
         raise InputError(f"expected a viewmat of numbers up to {_FARTHEST:g}")
     fx, fy, cx, cy, near, far = numbers
-    camera = Camera(int(width), int(height), fx, fy, cx, cy, viewmat, near, far)
+    lens = {"model": str(row.get("model", "pinhole")), "distortion": row.get("distortion", ())}
+    camera = Camera(int(width), int(height), fx, fy, cx, cy, viewmat, near, far, **lens)
     if "exposure" not in row:
         return camera, None
     exposure = np.array(row["exposure"], float).reshape(3, 4)

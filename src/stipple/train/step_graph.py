@@ -27,6 +27,8 @@ class StepShape:
     masked: bool = False
     depth: bool = False
     views: int = 0  # training views, where something is fitted per view
+    camera_model: str = "pinhole"
+    distortion: int = 0  # how many coefficients the lens has
 
 
 def build_step(config: Config, shape: StepShape) -> ir.Graph:
@@ -34,9 +36,9 @@ def build_step(config: Config, shape: StepShape) -> ir.Graph:
 
     Parameters are those of :class:`stipple.train.state.TrainingState` (N Gaussians), and per training view the
     exposure and pose where they are fitted. Inputs: ``pixels`` [H, W, C] u8, ``viewmat``, ``intrinsics``,
-    ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and configuration,
-    ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool, ``noise_amount``,
-    ``noise_key`` [2] i32. Output: ``metrics``, the numbers that METRICS names, in one array.
+    ``distortion``, ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and
+    configuration, ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool,
+    ``noise_amount``, ``noise_key`` [2] i32. Output: ``metrics``, the numbers that METRICS names, in one array.
     """
     return _Builder(config, shape).build()
 
@@ -74,6 +76,8 @@ class _Builder:
             self.params["sh"],
             viewmat,
             graph.input("intrinsics", [3, 3]),
+            distortion=graph.input("distortion", [shape.distortion]),
+            camera_model=shape.camera_model,
             sh_degree=shape.sh_degree,
             antialiased=self.config.loss.antialiased,
             **size,

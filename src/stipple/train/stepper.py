@@ -110,7 +110,15 @@ class Stepper:
         camera = frame.camera
         depth = frame.depth is not None and self.config.loss.depth > 0
         shape = StepShape(
-            camera.width, camera.height, degree, frame.pixels.shape[2], frame.mask is not None, depth, self.views
+            width=camera.width,
+            height=camera.height,
+            sh_degree=degree,
+            channels=frame.pixels.shape[2],
+            masked=frame.mask is not None,
+            depth=depth,
+            views=self.views,
+            camera_model=camera.model,
+            distortion=len(camera.distortion),
         )
         executable = self.executable = self._executable(shape)
         out = executable.run(self._feeds(executable, step, index, frame), timings=timings)
@@ -123,6 +131,7 @@ class Stepper:
             "pixels": frame.pixels,
             "viewmat": frame.camera.viewmat.astype(np.float32),
             "intrinsics": frame.camera.intrinsics.astype(np.float32),
+            "distortion": np.array(frame.camera.distortion, np.float32),
             "background": schedule.background_at(config, step, frame.transparent),
             "step": np.float32(step),
             "mask": None if frame.mask is None else frame.mask[:, :, None],

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from stipple.errors import FileFormatError, InputError
-from stipple.formats.captures.lens import Undistortion, remap, undistortion
+from stipple.formats.captures.lens import Undistortion, pixels_of, remap, undistortion
 from stipple.formats.captures.model import Capture, View
 from stipple.formats.captures.pixels import decode, decode_depth, decode_mask, stored_sizes
 from stipple.scene.camera import Camera
@@ -149,8 +149,7 @@ def sparse_depth(camera: Camera, points: Array) -> Array:
     """Camera z [H, W] of points [M, 3] at the pixels they fall on, the nearest where several do; 0 elsewhere."""
     local = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     local = local[local[:, 2] > camera.near]
-    u = np.floor(camera.fx * local[:, 0] / local[:, 2] + camera.cx)
-    v = np.floor(camera.fy * local[:, 1] / local[:, 2] + camera.cy)
+    u, v = np.floor(pixels_of(camera, local)).T
     inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     depth = np.full((camera.height, camera.width), np.inf, np.float32)
     np.minimum.at(depth, (v[inside].astype(int), u[inside].astype(int)), local[inside, 2].astype(np.float32))

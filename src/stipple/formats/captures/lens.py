@@ -1,4 +1,4 @@
-"""Undoing lens distortion, by OpenCV: the ideal pinhole camera, and where its pixels come from."""
+"""Lens distortion, by OpenCV: undone in photos, or followed by points and pixels of a camera that has it."""
 
 from __future__ import annotations
 
@@ -70,3 +70,34 @@ def remap(pixels: Array, maps: Undistortion, smooth: bool = True) -> Array:
     """A photo as the pinhole camera would have taken it; without ``smooth``, nearest pixels (depth, masks)."""
     how = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
     return np.asarray(cv2.remap(pixels, maps.x, maps.y, how, borderMode=cv2.BORDER_REPLICATE))
+
+
+def pixels_of(camera: Camera, points: Array) -> Array:
+    """The pixels [M, 2] where points [M, 3] in camera axes, all before the camera, are seen through its lens."""
+    matrix, zero = camera.intrinsics, np.zeros(3)
+    if not len(points) or not camera.distortion:
+        flat = points[:, :2] if camera.model == "ortho" else points[:, :2] / points[:, 2:]
+        return np.asarray(flat * [camera.fx, camera.fy] + [camera.cx, camera.cy])
+    local = np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3)
+    if camera.model == "fisheye":
+        pixels, _ = cv2.fisheye.projectPoints(local, zero, zero, matrix, np.array(camera.distortion))
+    else:
+        pixels, _ = cv2.projectPoints(local, zero, zero, matrix, _in_opencvs_order(camera))
+    return np.asarray(pixels.reshape(-1, 2))
+
+
+def slopes_of(camera: Camera, pixels: Array) -> Array:
+    """x / z and y / z [M, 2] of the rays that a camera sees at pixels [M, 2] through its lens."""
+    if not len(pixels) or not camera.distortion:
+        return np.asarray((pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy])
+    places = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
+    if camera.model == "fisheye":
+        slopes = cv2.fisheye.undistortPoints(places, camera.intrinsics, np.array(camera.distortion))
+    else:
+        slopes = cv2.undistortPoints(places, camera.intrinsics, _in_opencvs_order(camera))
+    return np.asarray(slopes.reshape(-1, 2))
+
+
+def _in_opencvs_order(camera: Camera) -> Array:
+    k1, k2, k3, k4, k5, k6, p1, p2 = camera.distortion
+    return np.array([k1, k2, p1, p2, k3, k4, k5, k6])

@@ -25,7 +25,7 @@ def open_capture(path: str | os.PathLike[str], options: CaptureOptions | None = 
     capture = _load(root, chosen)
     if chosen.masks is not None:
         capture = capture.with_masks(chosen.masks)
-    return settle(capture)
+    return settle(capture if chosen.undistort else capture.with_lenses())
 
 
 def _load(root: Path, options: CaptureOptions) -> Capture:

@@ -30,6 +30,18 @@ class Lens:
         numbers = tuple(float(c) for c in coefficients)
         return cls(numbers, fisheye) if fisheye or any(numbers) else None
 
+    def on(self, camera: Camera) -> Camera:
+        """The camera with this lens, so that its photos stay as they are; InputError beyond k1 to k6, p1, p2."""
+        if self.fisheye:
+            four = (*self.coefficients, 0.0, 0.0, 0.0, 0.0)[:4]
+            return replace(camera, model="fisheye", distortion=four)
+        if any(self.coefficients[8:]):
+            raise InputError(
+                "a lens with coefficients beyond k1 to k6 and p1, p2 cannot be trained through; leave undistort at true"
+            )
+        k1, k2, p1, p2, k3, k4, k5, k6 = (*self.coefficients, *(0.0,) * 8)[:8]
+        return replace(camera, distortion=(k1, k2, k3, k4, k5, k6, p1, p2))
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -80,6 +92,17 @@ class Capture:
                 "or 0 to hold out none"
             )
         return train, test
+
+    def with_lenses(self) -> Capture:
+        """The capture with each view's lens on its camera, so that no photo is undistorted."""
+        views = []
+        for view in self.views:
+            try:
+                bent = view.camera if view.lens is None else view.lens.on(view.camera)
+            except InputError as error:
+                raise FileFormatError(f"{view.image}: {error}") from None
+            views.append(replace(view, camera=bent, lens=None))
+        return replace(self, views=tuple(views))
 
     def with_masks(self, folder: str | Path) -> Capture:
         """The capture with masks from a folder: a file of the same stem, or the photo's name plus .png."""

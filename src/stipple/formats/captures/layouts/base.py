@@ -15,13 +15,15 @@ Intrinsics = tuple[float, float, float, float]
 class CaptureOptions:
     """What a user may have to say about a capture: the folder of images (COLMAP) or masks, and for RGB-D the
     intrinsics fx, fy, cx, cy and the integers of depth per world unit. ``allow_outside`` also reads files that the
-    capture names but that lie outside its folder."""
+    capture names but that lie outside its folder. Without ``undistort`` photos stay as they are, and their cameras have
+    the lens's distortion."""
 
     images: str | None = None
     masks: str | None = None
     intrinsics: Intrinsics | None = None
     depth_scale: float | None = None
     allow_outside: bool = False
+    undistort: bool = True
 
 
 @dataclass(frozen=True)

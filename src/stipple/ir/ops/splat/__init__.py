@@ -10,7 +10,6 @@ records (NamedTuples) of its operands and results: their fields hold a graph's v
 
 from stipple.ir.ops.splat.attributes import (
     CONIC_LENGTH,
-    DISTORTION_LENGTHS,
     MAX_TILE_SIZE,
     PASS_THROUGH,
     select_attrs,
@@ -60,7 +59,6 @@ from stipple.ir.ops.splat.sh import ShBackwardOperands, ShBackwardResults, ShOpe
 
 __all__ = [
     "CONIC_LENGTH",
-    "DISTORTION_LENGTHS",
     "MAX_TILE_SIZE",
     "META_LENGTH",
     "META_PARAM_NAMES",

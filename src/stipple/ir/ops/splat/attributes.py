@@ -16,9 +16,6 @@ PASS_THROUGH = -1
 CONIC_LENGTH: Mapping[str, int] = {"ewa": 3, "ray": 8}
 """Numbers that describe a footprint, by ``projection``."""
 
-DISTORTION_LENGTHS: Mapping[str, tuple[int, ...]] = {"pinhole": (0, 8), "ortho": (0,), "fisheye": (4,)}
-"""Lengths that ``distortion`` may have, by ``camera_model``."""
-
 MAX_TILE_SIZE = 1024
 
 SIZE = (
@@ -31,7 +28,7 @@ PROJECTION = Attr(
     "projection", "str", "how a Gaussian's footprint is evaluated", default="ewa", choices=tuple(CONIC_LENGTH)
 )
 CAMERA_MODEL = Attr(
-    "camera_model", "str", "how a camera maps points to pixels", default="pinhole", choices=tuple(DISTORTION_LENGTHS)
+    "camera_model", "str", "how a camera maps points to pixels", default="pinhole", choices=tuple(nx.DISTORTION_LENGTHS)
 )
 EPS2D = Attr("eps2d", "float", "variance added to projected covariances (ewa)", default=nx.EPS2D, minimum=0.0)
 ANTIALIASED = Attr("antialiased", "bool", "scale opacity by what eps2d spreads (ewa)", default=False)
@@ -78,8 +75,8 @@ def tile_count(width: int, height: int, tile_size: int) -> int:
 def check_camera_model(c: InferContext) -> None:
     """GraphError for options that do not go together: distortion, camera model, projection, antialiasing."""
     model, length = c.attrs["camera_model"], c.dims["D"].value
-    if length not in DISTORTION_LENGTHS[model]:
-        lengths = " or ".join(map(str, DISTORTION_LENGTHS[model]))
+    if length not in nx.DISTORTION_LENGTHS[model]:
+        lengths = " or ".join(map(str, nx.DISTORTION_LENGTHS[model]))
         c.fail(f"distortion: expected {lengths} coefficients for camera_model={model!r}, got {c.operands.distortion}")
     if c.attrs["projection"] != "ray":
         return
