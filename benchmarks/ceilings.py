@@ -20,7 +20,6 @@ from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.kernels import Kernel
 from stipple.bench.cases import Case
 from stipple.ir.dtype import DType
-from stipple.ir.ops import splat
 from stipple.runtime import Session
 
 COPIED = 1 << 26
@@ -59,41 +58,42 @@ def pairs(session: Session, case: Case) -> dict[str, float]:
     """Pairs of pixel and Gaussian: forward to where a pixel ends; backward, as workgroups do, from the farthest end of
     a tile's pixels."""
     graph = ir.Graph("pairs")
-    x = splat.PrepareOperands(*(graph.constant(np.asarray(a, np.float32)) for a in case.operands))
-    size = {n: case.attrs[n] for n in ("width", "height")}
-    prepared = splat.PrepareResults(*graph.add("splat_prepare", x, case.attrs).outputs)
+    operands = {n: graph.constant(np.asarray(a, np.float32)) for n, a in case.operands._asdict().items()}
+    attrs = case.attrs
+    size = {"width": attrs["width"], "height": attrs["height"]}
+    p = ir.splat_prepare(**operands, **size)
+    background = graph.constant(np.zeros(3, np.float32))
     images = ir.splat_rasterize(
-        prepared.means2d, prepared.conics, prepared.opacities, prepared.colors, graph.constant(np.zeros(3, np.float32)),
-        prepared.tile_ranges, prepared.sorted_ids, **size,
-    )  # fmt: skip
-    graph.output("ranges", prepared.tile_ranges)
+        p.means2d, p.conics, p.opacities, p.colors, background, p.tile_ranges, p.sorted_ids, **size
+    )
+    graph.output("ranges", p.tile_ranges)
     graph.output("last", images.last_ids)
     graph.output("light", images.transmittance)
-    made = session.compile(graph).run({})
+    lists = session.compile(graph).run({})
     side = nx.TILE_SIZE
-    across = -(-size["width"] // side)
-    rows, columns = np.indices(made["last"].shape) // side
+    across = -(-attrs["width"] // side)
+    rows, columns = np.indices(lists["last"].shape) // side
     tiles = rows * across + columns
-    start, end = made["ranges"][tiles, 0].astype(np.int64), made["ranges"][tiles, 1].astype(np.int64)
-    ended = made["light"] < 2e-4  # the next Gaussian would have gone below the threshold
-    forward = np.where(ended, made["last"] + 2 - start, end - start).clip(0)
-    farthest = np.full(len(made["ranges"]), -1)
-    np.maximum.at(farthest, tiles.ravel(), made["last"].ravel())
-    backward = (farthest + 1 - made["ranges"][:, 0]).clip(0) * side * side
+    start, end = lists["ranges"][tiles, 0].astype(np.int64), lists["ranges"][tiles, 1].astype(np.int64)
+    ended = lists["light"] < 2e-4  # the next Gaussian would have gone below the threshold
+    forward = np.where(ended, lists["last"] + 2 - start, end - start).clip(0)
+    farthest = np.full(len(lists["ranges"]), -1)
+    np.maximum.at(farthest, tiles.ravel(), lists["last"].ravel())
+    backward = (farthest + 1 - lists["ranges"][:, 0]).clip(0) * side * side
     return {"rasterize": float(forward.sum()), "rasterize_backward": float(backward.sum())}
 
 
 def shares(
-    kernels: Sequence[dict[str, Any]], counted: dict[str, float], memory: float, arithmetic: float, most: int = 14
+    kernels: Sequence[dict[str, Any]], counted: dict[str, float], memory: float, arithmetic: float, maximum: int = 14
 ) -> list[dict[str, Any]]:
     """The slowest kernels, each with the ceiling that binds it and its share of that."""
-    made = []
-    for row in kernels[:most]:
+    rows = []
+    for row in kernels[:maximum]:
         name, seconds = row["kernel"], 1e-3 * row["ms"]
         bound = {"memory": row["bytes"] / memory}
         if name in counted:
             bound["arithmetic"] = counted[name] * PAIR_OPERATIONS[name] / arithmetic
         ceiling = max(bound, key=lambda k: bound[k])
         share = round(bound[ceiling] / seconds, 3) if seconds else 0.0
-        made.append({**row, "ms": round(row["ms"], 4), "ceiling": ceiling, "share": share})
-    return made
+        rows.append({**row, "ms": round(row["ms"], 4), "ceiling": ceiling, "share": share})
+    return rows

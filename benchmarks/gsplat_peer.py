@@ -43,11 +43,11 @@ class Peer:
         """A frame, and a frame with the gradients of its mean square."""
         x = case.operands
         params = [self.tensor(a).requires_grad_() for a in (x.means, x.quats, x.scales, x.opacities, x.colors)]
-        viewmats, intrinsics = self.tensor(x.viewmat)[None], self.tensor(x.intrinsics)[None]
+        camera = self.tensor(x.viewmat)[None], self.tensor(x.intrinsics)[None]
         width, height = case.attrs["width"], case.attrs["height"]
 
         def image() -> Any:
-            return self.rasterization(*params, viewmats, intrinsics, width, height, packed=False)[0]
+            return self.rasterization(*params, *camera, width, height, packed=False)[0]
 
         def forward() -> None:
             with self.torch.no_grad():
@@ -70,8 +70,8 @@ class Peer:
         p = {n: torch.nn.Parameter(self.tensor(a)) for n, a in values.items()}
         fused = self.device == "cuda"
         optimizers = [torch.optim.Adam([p[n]], lr=rate, eps=1e-15, fused=fused) for n, rate in RATES.items()]
-        matrices = (case.operands.viewmat, case.operands.intrinsics)
-        viewmat, intrinsics = (self.tensor(m.astype(np.float32)[None]) for m in matrices)
+        x = case.operands
+        viewmat, intrinsics = (self.tensor(m.astype(np.float32)[None]) for m in (x.viewmat, x.intrinsics))
         ssim = self.ssim()
 
         def run() -> None:

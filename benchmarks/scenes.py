@@ -37,10 +37,16 @@ def garden_case(factor: int = 1, grid: int = 1, path: str | Path = GARDEN) -> Ca
     intrinsics = data["Ks"][0].astype(f4).copy()
     intrinsics[:2] *= factor
     plain = slam_case(1, width, height, 1.0)
+    viewmat = data["viewmats"][0].astype(f4)
     operands = plain.operands._replace(
-        means=means, quats=quats, scales=scales, opacities=opacities, colors=colors,
-        viewmat=data["viewmats"][0].astype(f4), intrinsics=intrinsics,
-    )  # fmt: skip
+        means=means,
+        quats=quats,
+        scales=scales,
+        opacities=opacities,
+        colors=colors,
+        viewmat=viewmat,
+        intrinsics=intrinsics,
+    )
     return Case(f"{name}, {count:,} points, {width}x{height}", operands, plain.attrs)
 
 
