@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,24 @@ def test_cameras_come_back_as_they_were(tmp_path: Path) -> None:
     assert isinstance(again.width, int)
     assert (again.width, again.height, again.near, again.far) == (camera.width, camera.height, camera.near, camera.far)
     np.testing.assert_array_equal(again.viewmat, camera.viewmat)
+
+
+def test_lenses_come_back_as_they_were(tmp_path: Path) -> None:
+    """Pictures of a run's views are taken through the photos' lens, films without it."""
+    lens = {"model": "fisheye", "distortion": (0.1, 0.02, -0.003, 0.0)}
+    RunFolder(tmp_path).write_cameras([("a.png", "train", replace(truth().cameras[3], **lens), None)])
+    camera = view_camera(tmp_path, "a.png", None)
+    assert (camera.model, camera.distortion) == ("fisheye", lens["distortion"])
+    assert {(c.model, c.distortion) for c in run_flight(tmp_path, 3, None)} == {("pinhole", ())}
+    rows = json.loads((tmp_path / "cameras.json").read_text())
+    for change, message in (
+        ({"model": "lens"}, "model"),
+        ({"distortion": [1, 2]}, "distortion"),
+        ({"distortion": 3}, ""),
+    ):
+        (tmp_path / "cameras.json").write_text(json.dumps([{**rows[0], **change}]))
+        with pytest.raises(FileFormatError, match=rf"cameras\.json: camera 0 is broken: .*{message}"):
+            RunFolder(tmp_path).read_cameras()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
