@@ -30,7 +30,7 @@ import stipple.cli
 FAILURES = {
     "missing": (["info", "nowhere.ply"], "nowhere.ply: No such file or directory"),
     "folder": (["info", "."], "directory"),
-    "not a scene": (["info", __file__], "not a scene: expected .splat (.splat), splat PLY (.ply)"),
+    "not a scene": (["info", __file__], "not a scene: expected packed splats (.splat), splat PLY (.ply)"),
     "size": (["render", "SCENE", "-o", "x.png", "--size", "big"], "expected pixels such as 1920x1080"),
     "vector": (["render", "SCENE", "-o", "x.png", "--from", "1,2"], "expected three numbers"),
     "ending": (["render", "SCENE", "-o", "x.xyz"], "expected a picture"),

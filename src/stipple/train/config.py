@@ -262,7 +262,7 @@ def _first_problem(error: ValidationError) -> str:
     where = visible(".".join(str(part)[:80] for part in first["loc"][:2])) or "values"
     if first["type"] == "extra_forbidden":
         known = ", ".join(n for n in fields() if n.startswith(f"{first['loc'][0]}."))
-        return f"there is no value {where}" + (f"; known are {known}" if known else "")
+        return f"there is no value {where}" + (f"; expected one of {known}" if known else "")
     return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}, got {shown(first['input'])}"
 
 

@@ -67,7 +67,7 @@ def _bytes(values: Array) -> Array:
 
 scene_format(
     SceneFormat(
-        ".splat",
+        "packed splats",
         "32 bytes per Gaussian, for viewers in browsers; without SH above degree 0",
         ".splat",
         read,
