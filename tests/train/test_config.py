@@ -39,7 +39,7 @@ def test_every_value_says_what_it_is() -> None:
         ({"schedule": {"steps": 0}}, "schedule.steps: .*greater than or equal to 1, got 0"),
         ({"schedule": {"steps": "many"}}, "schedule.steps: .*integer.*'many'"),
         ({"density": {"strategy": "magic"}}, "density.strategy"),
-        ({"loss": {"colour": 1}}, "there is no value loss.colour; known are loss.ssim"),
+        ({"loss": {"colour": 1}}, "there is no value loss.colour; expected one of loss.ssim"),
         ({"looss": {"ssim": 1}}, "there is no value looss"),
         ({"rates": {"means": float("nan")}}, "rates.means"),
         ({"schedule": {"coarse": [[2, 0.5], [4, 0.2]]}}, "ascending"),
