@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,9 @@ Array = np.ndarray
 _BLOCK = 1 << 16
 
 
-def reduced(node: Node, x: Sequence[Array], dims: Mapping[str, int], threads: Threads) -> list[Array]:
+def reduced(node: Node, x: Any, dims: Mapping[str, int], threads: Threads) -> list[Array]:
     """The result of a sum or mean node."""
-    array, axes = x[0], node.attrs["axes"]
+    array, axes = x.x, node.attrs["axes"]
     total = _total(array, axes, threads)
     if node.op == "mean":
         count = math.prod(array.shape[a] for a in axes)

@@ -12,7 +12,7 @@ from stipple.backends.host.kernel import Compute, Dims
 from stipple.errors import InputError
 from stipple.ir.attributes import AttrValue
 from stipple.ir.graph import Node
-from stipple.ir.ops.splat import META_PARAM_NAMES
+from stipple.ir.ops.splat import META_PARAM_NAMES, CameraBackwardOperands, CameraOperands
 
 Array = np.ndarray
 
@@ -93,11 +93,11 @@ def camera_from_meta_backward(
     return made
 
 
-def _camera(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    return camera_from_meta(x[0].astype(np.float64), node.attrs)
+def _camera(node: Node, x: CameraOperands, dims: Dims) -> Sequence[Array]:
+    return camera_from_meta(x.meta.astype(np.float64), node.attrs)
 
 
-def _camera_backward(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
+def _camera_backward(node: Node, x: CameraBackwardOperands, dims: Dims) -> Sequence[Array]:
     meta, v_viewmat, v_intrinsics, v_background = (a.astype(np.float64) for a in x)
     return [camera_from_meta_backward(meta, v_viewmat, v_intrinsics, v_background, node.attrs)]
 

@@ -23,7 +23,7 @@ def check(node: Node, x: Sequence[Array], dims: Dims) -> None:
             check_finite(f"{node.op}: {operand.name}", array)
     named = node.definition.named_operands(x)
     if node.op in ("gather", "scatter_add"):
-        check_ids(node.op, named.ids, len(x[0]))
+        check_ids(node.op, named.ids, len(named[0]))
     elif node.op in ("adam", "adam_visible"):
         check_step(node.op, float(named.step))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,38 +15,38 @@ Array = np.ndarray
 
 
 # --- structure --------------------------------------------------------------------------------------------
-def _full(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
+def _full(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
     return [np.full(node.attrs["shape"].resolve(dims), node.attrs["value"])]
 
 
-def _reshape(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    return [x[0].reshape(node.attrs["shape"].resolve(dims))]
+def _reshape(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
+    return [x.x.reshape(node.attrs["shape"].resolve(dims))]
 
 
-def _broadcast(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    return [np.broadcast_to(x[0], node.attrs["shape"].resolve(dims))]
+def _broadcast(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
+    return [np.broadcast_to(x.x, node.attrs["shape"].resolve(dims))]
 
 
-def _narrow(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
+def _narrow(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
     axis = node.attrs["axis"]
     start, length = node.attrs["start"].resolve(dims), node.attrs["length"].resolve(dims)
-    return [x[0][(slice(None),) * axis + (slice(start, start + length),)]]
+    return [x.x[(slice(None),) * axis + (slice(start, start + length),)]]
 
 
-def _pad(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    widths = [(0, 0)] * x[0].ndim
+def _pad(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
+    widths = [(0, 0)] * x.x.ndim
     widths[node.attrs["axis"]] = (node.attrs["before"].resolve(dims), node.attrs["after"].resolve(dims))
-    return [np.pad(x[0], widths)]
+    return [np.pad(x.x, widths)]
 
 
-def _gather(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-    return [x[0][x[1]]]
+def _gather(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
+    return [x.x[x.ids]]
 
 
 # --- reductions -------------------------------------------------------------------------------------------
 def _reduction(reduce: Callable[..., Array]) -> Compute:
-    def compute(node: Node, x: Sequence[Array], dims: Dims) -> Sequence[Array]:
-        return [np.asarray(reduce(x[0], axis=node.attrs["axes"], keepdims=node.attrs["keepdims"]))]
+    def compute(node: Node, x: Any, dims: Dims) -> Sequence[Array]:
+        return [np.asarray(reduce(x.x, axis=node.attrs["axes"], keepdims=node.attrs["keepdims"]))]
 
     return compute
 
@@ -79,8 +80,8 @@ def _adam_visible(node: Node, x: AdamVisibleOperands, dims: Dims) -> AdamResults
 KERNELS: dict[str, Compute] = {
     "full": _full,
     "reshape": _reshape,
-    "stop_gradient": lambda node, x, dims: [x[0]],
-    "transpose": lambda node, x, dims: [np.transpose(x[0], node.attrs["axes"])],
+    "stop_gradient": lambda node, x, dims: [x.x],
+    "transpose": lambda node, x, dims: [np.transpose(x.x, node.attrs["axes"])],
     "broadcast": _broadcast,
     "narrow": _narrow,
     "pad": _pad,
@@ -90,7 +91,7 @@ KERNELS: dict[str, Compute] = {
     "mean": _reduction(_mean),
     "reduce_max": _reduction(np.max),
     "reduce_min": _reduction(np.min),
-    "matmul": lambda node, x, dims: [x[0] @ x[1]],
+    "matmul": lambda node, x, dims: [x.a @ x.b],
     "adam": _adam,
     "adam_visible": _adam_visible,
 }

@@ -128,47 +128,47 @@ def _numpy_sigmoid(x: Any) -> Any:
 
 # --- unary ------------------------------------------------------------------------------------------------
 neg = _unary("neg", np.negative, "-x", lambda g, ct: [-ct])
-abs_: Unary = _unary("abs", np.abs, "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.inputs[0])])
+abs_: Unary = _unary("abs", np.abs, "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.operands.x)])
 sign: Unary = _unary("sign", np.sign, "-1, 0 or 1; 0 of both zeros, NaN of NaN.", None)
 ceil = _unary("ceil", np.ceil, "The smallest integer not below x; infinities and NaN are themselves.", None)
 floor = _unary("floor", np.floor, "The largest integer not above x; infinities and NaN are themselves.", None)
-exp = _unary("exp", np.exp, "e to the power x; 0 of -inf, inf where it overflows.", lambda g, ct: [ct * g.outputs[0]])
+exp = _unary("exp", np.exp, "e to the power x; 0 of -inf, inf where it overflows.", lambda g, ct: [ct * g.results.out])
 log = _unary(
-    "log", np.log, "The natural logarithm; -inf of 0, NaN of negative numbers.", lambda g, ct: [ct / g.inputs[0]]
+    "log", np.log, "The natural logarithm; -inf of 0, NaN of negative numbers.", lambda g, ct: [ct / g.operands.x]
 )
-sqrt = _unary("sqrt", np.sqrt, "The square root; NaN of negative numbers.", lambda g, ct: [ct * 0.5 / g.outputs[0]])
-square: Unary = _unary("square", np.square, "x * x; inf where it overflows.", lambda g, ct: [ct * 2.0 * g.inputs[0]])
+sqrt = _unary("sqrt", np.sqrt, "The square root; NaN of negative numbers.", lambda g, ct: [ct * 0.5 / g.results.out])
+square: Unary = _unary("square", np.square, "x * x; inf where it overflows.", lambda g, ct: [ct * 2.0 * g.operands.x])
 reciprocal = _unary(
     "reciprocal",
     np.reciprocal,
     "1 / x; infinite at zeros, with their sign.",
-    lambda g, ct: [-ct * square(g.outputs[0])],
+    lambda g, ct: [-ct * square(g.results.out)],
 )
-sin: Unary = _unary("sin", np.sin, "The sine of radians; NaN of infinities.", lambda g, ct: [ct * cos(g.inputs[0])])
-cos: Unary = _unary("cos", np.cos, "The cosine of radians; NaN of infinities.", lambda g, ct: [-ct * sin(g.inputs[0])])
+sin: Unary = _unary("sin", np.sin, "The sine of radians; NaN of infinities.", lambda g, ct: [ct * cos(g.operands.x)])
+cos: Unary = _unary("cos", np.cos, "The cosine of radians; NaN of infinities.", lambda g, ct: [-ct * sin(g.operands.x)])
 tanh = _unary(
     "tanh",
     np.tanh,
     "The hyperbolic tangent; -1 and 1 of infinities.",
-    lambda g, ct: [ct * (1.0 - square(g.outputs[0]))],
+    lambda g, ct: [ct * (1.0 - square(g.results.out))],
 )
 sigmoid = _unary(
     "sigmoid",
     _numpy_sigmoid,
     "1 / (1 + exp(-x)); 0 and 1 of infinities.",
-    lambda g, ct: [ct * g.outputs[0] * (1.0 - g.outputs[0])],
+    lambda g, ct: [ct * g.results.out * (1.0 - g.results.out)],
 )
 softplus = _unary(
     "softplus",
     lambda x: np.logaddexp(x.dtype.type(0), x),
     "log(1 + exp(x)); 0 of -inf, inf of inf.",
-    lambda g, ct: [ct * sigmoid(g.inputs[0])],
+    lambda g, ct: [ct * sigmoid(g.operands.x)],
 )
 relu = _unary(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
     "x where positive, else 0, NaN of NaN; its gradient at 0 is 0.",
-    lambda g, ct: [where(g.inputs[0] > 0.0, ct, 0.0)],
+    lambda g, ct: [where(g.operands.x > 0.0, ct, 0.0)],
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     to_base = ct * where(equal(power, 0.0), 0.0, power * pow_(base, power - 1.0))
     # x^p has a derivative in p only where log x exists; 0 elsewhere keeps integer powers of negatives usable.
     safe = where(base > 0.0, base, 1.0)
-    return [to_base, where(base > 0.0, ct * g.outputs[0] * log(safe), 0.0)]
+    return [to_base, where(base > 0.0, ct * g.results.out * log(safe), 0.0)]
 
 
 def _tie_rule(first_wins: Callable[[Value, Value], Value]) -> Rule:
@@ -251,12 +251,12 @@ def _tie_rule(first_wins: Callable[[Value, Value], Value]) -> Rule:
 
 add = _binary("add", np.add, "a + b; integers wrap around.", lambda g, ct: [ct, ct])
 sub = _binary("sub", np.subtract, "a - b; integers wrap around.", lambda g, ct: [ct, -ct])
-mul = _binary("mul", np.multiply, "a * b; integers wrap around.", lambda g, ct: [ct * g.inputs[1], ct * g.inputs[0]])
+mul = _binary("mul", np.multiply, "a * b; integers wrap around.", lambda g, ct: [ct * g.operands.b, ct * g.operands.a])
 div = _binary(
     "div",
     np.divide,
     "a / b; infinite or NaN where b is 0.",
-    lambda g, ct: [ct / g.inputs[1], -ct * g.outputs[0] / g.inputs[1]],
+    lambda g, ct: [ct / g.operands.b, -ct * g.results.out / g.operands.b],
 )
 pow_ = _binary(
     "pow",
@@ -281,9 +281,9 @@ minimum = _binary(
 
 # --- where, clamp, cast -----------------------------------------------------------------------------------
 def _infer_where(c: InferContext) -> list[TensorType]:
-    if c.types[1].dtype is not c.types[2].dtype:
-        c.fail(f"a and b have different dtypes: {c.types[1]} and {c.types[2]}")
-    return _broadcast(c, c.types[1].dtype)
+    if c.operands.a.dtype is not c.operands.b.dtype:
+        c.fail(f"a and b have different dtypes: {c.operands.a} and {c.operands.b}")
+    return _broadcast(c, c.operands.a.dtype)
 
 
 def _vjp_where(g: VjpContext) -> list[Value | None]:
@@ -323,7 +323,7 @@ def _infer_clamp(c: InferContext) -> list[TensorType]:
 
 
 def _vjp_clamp(g: VjpContext) -> list[Value]:
-    x, low, high = g.inputs[0], g.attrs["low"], g.attrs["high"]
+    x, low, high = g.operands.x, g.attrs["low"], g.attrs["high"]
     inside = logical_and(x >= low, x <= high)
     return [where(inside, g.cotangent(), 0.0)]
 
@@ -356,7 +356,7 @@ register(
         "The same values as another dtype: to integers the fraction is cut off, their range's ends hold, NaN is 0; all "
         "but 0 is true. Between floats the gradient passes; ints carry none.",
         attrs=(Attr("dtype", "dtype", required=True),),
-        vjp=lambda g: [cast(g.cotangent(), g.inputs[0].dtype) if g.inputs[0].dtype.is_float else None],
+        vjp=lambda g: [cast(g.cotangent(), g.operands.x.dtype) if g.operands.x.dtype.is_float else None],
         elementwise=True,
     )
 )

@@ -16,7 +16,7 @@ _ATTRS = (Attr("axes", "axes", required=True), Attr("keepdims", "bool", default=
 
 
 def _infer_reduce(c: InferContext) -> list[TensorType]:
-    shape, axes = c.types[0].shape, c.attrs["axes"]
+    shape, axes = c.operands.x.shape, c.attrs["axes"]
     if any(a >= shape.rank for a in axes):
         c.fail(f"axes: expected axes of {shape}, got {list(axes)}")
     if c.op in ("reduce_max", "reduce_min") and any(shape[a] == 0 for a in axes):
@@ -25,7 +25,7 @@ def _infer_reduce(c: InferContext) -> list[TensorType]:
         dims = [Dim.of(1) if i in axes else d for i, d in enumerate(shape)]
     else:
         dims = [d for i, d in enumerate(shape) if i not in axes]
-    return [TensorType(Shape(dims), c.types[0].dtype)]
+    return [TensorType(Shape(dims), c.operands.x.dtype)]
 
 
 def _kept_shape(x: Value, axes: Sequence[int]) -> Shape:
@@ -47,17 +47,17 @@ def _count(x: Value, axes: Sequence[int]) -> Value:
 
 
 def _vjp_sum(g: VjpContext) -> list[Value]:
-    return [_spread(g.cotangent(), g.inputs[0], g.attrs["axes"])]
+    return [_spread(g.cotangent(), g.operands.x, g.attrs["axes"])]
 
 
 def _vjp_mean(g: VjpContext) -> list[Value]:
-    x, axes = g.inputs[0], g.attrs["axes"]
+    x, axes = g.operands.x, g.attrs["axes"]
     return [_spread(g.cotangent() / _count(x, axes), x, axes)]
 
 
 def _vjp_extreme(g: VjpContext) -> list[Value]:
-    x, axes = g.inputs[0], g.attrs["axes"]
-    winners = cast(equal(x, _spread(g.outputs[0], x, axes)), x.dtype)
+    x, axes = g.operands.x, g.attrs["axes"]
+    winners = cast(equal(x, _spread(g.results.out, x, axes)), x.dtype)
     share = _spread(g.cotangent() / sum_(winners, axes, keepdims=g.attrs["keepdims"]), x, axes)
     return [winners * share]
 
@@ -116,8 +116,8 @@ register(
         lambda c: [c.result("M P", c.float_dtype)],
         "The product of two matrices; of no columns 0.",
         vjp=lambda g: [
-            matmul(g.cotangent(), transpose(g.inputs[1])),
-            matmul(transpose(g.inputs[0]), g.cotangent()),
+            matmul(g.cotangent(), transpose(g.operands.b)),
+            matmul(transpose(g.operands.a), g.cotangent()),
         ],
     )
 )

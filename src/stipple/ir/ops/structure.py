@@ -98,9 +98,9 @@ register(
 
 def _infer_reshape(c: InferContext) -> list[TensorType]:
     shape: Shape = c.attrs["shape"]
-    if shape.size != c.types[0].shape.size:
-        c.fail(f"{c.types[0].shape} has {c.types[0].shape.size} elements, {shape} has {shape.size}")
-    return [TensorType(shape, c.types[0].dtype)]
+    if shape.size != c.operands.x.shape.size:
+        c.fail(f"{c.operands.x.shape} has {c.operands.x.shape.size} elements, {shape} has {shape.size}")
+    return [TensorType(shape, c.operands.x.dtype)]
 
 
 register(
@@ -111,14 +111,14 @@ register(
         _infer_reshape,
         "The same elements in row-major order under another shape.",
         attrs=(Attr("shape", "shape", required=True),),
-        vjp=lambda g: [reshape(g.cotangent(), g.inputs[0].shape)],
+        vjp=lambda g: [reshape(g.cotangent(), g.operands.x.shape)],
         view=True,
     )
 )
 
 
 def _infer_transpose(c: InferContext) -> list[TensorType]:
-    axes, type_ = c.attrs["axes"], c.types[0]
+    axes, type_ = c.attrs["axes"], c.operands.x
     if sorted(axes) != list(range(type_.shape.rank)):
         c.fail(f"axes: expected a permutation of the {type_.shape.rank} axes of x, got {list(axes)}")
     return [TensorType(Shape(type_.shape[a] for a in axes), type_.dtype)]
@@ -144,9 +144,9 @@ register(
 
 def _infer_broadcast(c: InferContext) -> list[TensorType]:
     shape: Shape = c.attrs["shape"]
-    if broadcast_shapes(c.types[0].shape, shape) != shape:
-        c.fail(f"{c.types[0].shape} does not broadcast to {shape}")
-    return [TensorType(shape, c.types[0].dtype)]
+    if broadcast_shapes(c.operands.x.shape, shape) != shape:
+        c.fail(f"{c.operands.x.shape} does not broadcast to {shape}")
+    return [TensorType(shape, c.operands.x.dtype)]
 
 
 register(
@@ -157,7 +157,7 @@ register(
         _infer_broadcast,
         "Repeated along axes of length one and new leading axes.",
         attrs=(Attr("shape", "shape", required=True),),
-        vjp=lambda g: [sum_to(g.cotangent(), g.inputs[0].shape)],
+        vjp=lambda g: [sum_to(g.cotangent(), g.operands.x.shape)],
     )
 )
 
@@ -170,7 +170,7 @@ def _check_axis(c: InferContext, rank: int) -> int:
 
 
 def _infer_narrow(c: InferContext) -> list[TensorType]:
-    type_ = c.types[0]
+    type_ = c.operands.x
     axis = _check_axis(c, type_.shape.rank)
     start, length = c.attrs["start"], c.attrs["length"]
     left = (type_.shape[axis] - start - length).value
@@ -183,7 +183,7 @@ def _infer_narrow(c: InferContext) -> list[TensorType]:
 
 def _vjp_narrow(g: VjpContext) -> list[Value]:
     axis, start, length = g.attrs["axis"], g.attrs["start"], g.attrs["length"]
-    return [pad(g.cotangent(), axis, start, g.inputs[0].shape[axis] - start - length)]
+    return [pad(g.cotangent(), axis, start, g.operands.x.shape[axis] - start - length)]
 
 
 _AXIS = Attr("axis", "int", required=True, minimum=0)
@@ -201,7 +201,7 @@ register(
 
 
 def _infer_pad(c: InferContext) -> list[TensorType]:
-    type_ = c.types[0]
+    type_ = c.operands.x
     axis = _check_axis(c, type_.shape.rank)
     before, after = c.attrs["before"], c.attrs["after"]
     if (before.value or 0) < 0 or (after.value or 0) < 0:
@@ -218,7 +218,7 @@ register(
         _infer_pad,
         "Zeros put before and after along one axis.",
         attrs=(_AXIS, Attr("before", "dim", default=0), Attr("after", "dim", default=0)),
-        vjp=lambda g: [narrow(g.cotangent(), g.attrs["axis"], g.attrs["before"], g.inputs[0].shape[g.attrs["axis"]])],
+        vjp=lambda g: [narrow(g.cotangent(), g.attrs["axis"], g.attrs["before"], g.operands.x.shape[g.attrs["axis"]])],
     )
 )
 
@@ -273,7 +273,7 @@ register(
         ("out",),
         _infer_gather,
         "Rows of x picked by ids along axis 0. Ids outside x are an error when the graph runs.",
-        vjp=lambda g: [scatter_add(zeros_like(g.inputs[0]), g.inputs[1], g.cotangent()), None],
+        vjp=lambda g: [scatter_add(zeros_like(g.operands.x), g.operands.ids, g.cotangent()), None],
     )
 )
 
@@ -294,7 +294,7 @@ register(
         _infer_scatter,
         "base with each row of updates added to the row that ids names, in order of ids. Ids outside base are an "
         "error when the graph runs.",
-        vjp=lambda g: [g.cotangent(), None, gather(g.cotangent(), g.inputs[1])],
+        vjp=lambda g: [g.cotangent(), None, gather(g.cotangent(), g.operands.ids)],
         inplace={0: 0},
     )
 )
@@ -303,7 +303,7 @@ register(
         "stop_gradient",
         (_ANY,),
         ("out",),
-        lambda c: [c.types[0]],
+        lambda c: [c.operands.x],
         "The same value; no gradient passes.",
         vjp=lambda g: [None],
         view=True,
