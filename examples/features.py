@@ -1,0 +1,77 @@
+"""More than colours: normals, median depth and how crowded each pixel is, from one graph of the small splat ops.
+
+A fisheye looks at a garden. Colours and normals are features of the Gaussians and are composited together; the median
+depth and the number of contributors are further results of the rasterizer, computed because they are asked for here.
+Writes ``out/features.png``: colour, normals, depth, contributors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from garden import DATA, points_to_gaussians
+from PIL import Image
+
+from stipple import ir
+from stipple.runtime import Session
+
+WIDTH, HEIGHT = 480, 320
+LENS = [0.02, -0.004, 0.0, 0.0]
+
+
+def build() -> ir.Graph:
+    """Gaussians and a fisheye camera in; an image of six features, median depth and counts out."""
+    graph = ir.Graph("features")
+    means, quats = graph.input("means", ["N", 3]), graph.input("quats", ["N", 4])
+    scales, opacities = graph.input("scales", ["N", 3]), graph.input("opacities", ["N"])
+    sh = graph.input("sh", ["N", 1, 3])
+    viewmat, intrinsics = graph.input("viewmat", [4, 4]), graph.input("intrinsics", [3, 3])
+    size = {"width": WIDTH, "height": HEIGHT}
+
+    lens = graph.constant(np.array(LENS, np.float32))
+    p = ir.splat_project(
+        means, quats, scales, opacities, viewmat, intrinsics, distortion=lens, camera_model="fisheye", **size
+    )
+    colors = ir.splat_sh(means, sh, viewmat, p.radii, sh_degree=0)
+    normals = ir.splat_normals(means, quats, scales, viewmat)
+    features = ir.concat([colors, normals], axis=1)
+    lists = ir.splat_bin(p.means2d, p.conics, opacities, p.radii, p.depths, **size)
+    background = graph.constant(np.array([0.5, 0.6, 0.7, 0, 0, 0], np.float32))
+    r = ir.splat_rasterize(p.means2d, p.conics, opacities, features, background, *lists, **size)
+
+    graph.output("image", r.image)
+    graph.output("depth", ir.splat_median_depth(p.depths, r.median_ids))
+    graph.output("counts", r.counts)
+    return graph
+
+
+def main() -> None:
+    """Render and save."""
+    with np.load(DATA) as file:
+        scene = points_to_gaussians(file["means3d"], file["colors"])
+        viewmat = file["viewmats"][0].astype(np.float32)
+    focal = 0.32 * WIDTH
+    feeds = {
+        "means": scene.means,
+        "quats": scene.quats,
+        "scales": scene.scales * np.float32([1, 1, 0.3]),  # flat, so that they have a normal
+        "opacities": scene.opacities,
+        "sh": scene.sh[:, :1],
+        "viewmat": viewmat,
+        "intrinsics": np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]], np.float32),
+    }
+    out = Session().compile(build()).run(feeds)
+
+    normals = 0.5 - 0.5 * out["image"][..., 3:]  # towards the camera is bright
+    depth = np.where(out["depth"] > 0, 1 / np.maximum(out["depth"], 1e-6), 0)
+    counts = out["counts"] / max(1, out["counts"].max())
+    grey = [np.repeat((x / x.max())[..., None], 3, axis=2) for x in (depth, counts)]
+    rows = [np.hstack([out["image"][..., :3], normals]), np.hstack(grey)]
+    Path("out").mkdir(exist_ok=True)
+    Image.fromarray((np.vstack(rows).clip(0, 1) * 255).astype(np.uint8)).save("out/features.png")
+    print(f"out/features.png: up to {out['counts'].max()} Gaussians in a pixel")
+
+
+if __name__ == "__main__":
+    main()
