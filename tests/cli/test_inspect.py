@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,17 @@ def test_inspect_warns_of_a_camera_far_out_and_of_a_small_baseline(tmp_path: Pat
     told = " ".join(stipple("inspect", tmp_path / "b", "-o", tmp_path / "b.png").output.split())
     assert "depth is poorly determined" in told
     assert "far apart" not in told
+
+
+def test_inspect_says_what_becomes_of_distortion(tmp_path: Path) -> None:
+    write_colmap(truth(), tmp_path / "c", binary=False)
+    cameras = tmp_path / "c" / "sparse" / "0" / "cameras.txt"
+    text = cameras.read_text()
+    for model, more in (("OPENCV", " 0.05 -0.02 0.001 0.0005"), ("OPENCV_FISHEYE", " 0.05 -0.02 0.001 0.0005")):
+        cameras.write_text(text.replace("PINHOLE", model).rstrip() + more + "\n")
+        kind = "fisheye" if "FISHEYE" in model else "radial and tangential"
+        for given, done in (([], "undone"), (["--no-undistort"], "kept")):
+            output = stipple("inspect", tmp_path / "c", "-o", tmp_path / "c.png", *given).output
+            words = re.sub(r"[^\w,]+", " ", output)
+            assert all(word in words for word in f"{kind}, {done}".split()), output
+            assert ("undone" in words) == (done == "undone")

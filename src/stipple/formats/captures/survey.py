@@ -91,14 +91,13 @@ def _camera_rows(capture: Capture, cameras: list[Camera]) -> list[CameraRow]:
     lenses: dict[tuple[float, ...], Lens | None] = {}
     for i, (view, camera) in enumerate(zip(capture.views, cameras, strict=True)):
         numbers = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-        key = (*(round(n, 3) for n in numbers), hash(view.lens))
+        key = (*(round(n, 3) for n in numbers), hash((view.lens, camera.model, camera.distortion)))
         groups[key].append(i)
         lenses[key] = view.lens
     rows = []
     for key, members in groups.items():
         c, lens = cameras[members[0]], lenses[key]
         fov = tuple(float(np.degrees(2 * np.arctan(0.5 * s / f))) for s, f in ((c.width, c.fx), (c.height, c.fy)))
-        kind = "none" if lens is None else "fisheye, undone" if lens.fisheye else "radial and tangential, undone"
         rows.append(
             CameraRow(
                 c.width,
@@ -107,10 +106,19 @@ def _camera_rows(capture: Capture, cameras: list[Camera]) -> list[CameraRow]:
                 f"{c.fx:.2f}, {c.fy:.2f}",
                 f"{c.cx:.2f}, {c.cy:.2f}",
                 (fov[0], fov[1]),
-                kind,
+                _lens_in_words(c, lens),
             )
         )
     return rows
+
+
+def _lens_in_words(camera: Camera, lens: Lens | None) -> str:
+    """The distortion of a frame's camera, which is kept, or of the photos' lens, which is undone."""
+    if camera.distortion:
+        return "fisheye, kept" if camera.model == "fisheye" else "radial and tangential, kept"
+    if lens is None:
+        return "none"
+    return "fisheye, undone" if lens.fisheye else "radial and tangential, undone"
 
 
 def _warnings(capture: Capture, positions: Array, extent: float, distance: float, training: int) -> list[str]:
