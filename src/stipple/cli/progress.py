@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -68,7 +67,7 @@ class TerminalMeter(Meter):
         self._steps = steps
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        now, last = time.perf_counter(), step == self._steps
+        now, last = self.console.get_time(), step == self._steps
         plain = not self.console.is_terminal
         printed = plain and (last or step % max(1, self._steps // _PLAIN_LINES) == 0)
         if self._progress is None or not (last or printed or now - self._drawn > _REDRAWN):
