@@ -15,7 +15,7 @@ from stipple.cli.options import Size, Vector, device_options
 from stipple.cli.terminal import Terminal
 from stipple.errors import InputError
 from stipple.scene import Camera, Gaussians
-from stipple.scene.paths import FOV, framing, framing_camera, orbit
+from stipple.scene.camera import USUAL_FOV
 
 _SIZE = (1280, 720)
 _VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".gif")
@@ -27,7 +27,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 @click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
 @click.option("--size", type=Size(), help="Pixels; 1280x720, or those of a run's photos.")
 @click.option("--view", help="Of a run: the photo whose camera is used.")
-@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=FOV, show_default=True,
+@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=USUAL_FOV, show_default=True,
               help="Vertical field of view in degrees.")  # fmt: skip
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
 @click.option("--look-at", "target", type=Vector(), help="Point in the middle; by default the scene's centre.")
@@ -118,6 +118,8 @@ def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camer
 
 def _cameras(scene: Gaussians, options: dict[str, Any], frames: int) -> list[Camera]:
     """A camera as the options say, or one that frames the scene, carried around its target for several frames."""
+    from stipple.scene.paths import framing, framing_camera, orbit
+
     target, up = options["target"], options["up"]
     first = framing_camera(scene, options["size"], options["fov"], position=options["position"], target=target, up=up)
     return orbit(first, framing(scene)[0] if target is None else target, up, frames)

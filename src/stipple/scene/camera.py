@@ -13,6 +13,8 @@ from stipple import numerics as nx
 from stipple.errors import InputError
 
 Array = np.ndarray
+USUAL_FOV = 50.0
+"""A vertical field of view, in degrees, for looking at a scene."""
 
 
 @dataclass(frozen=True, eq=False)

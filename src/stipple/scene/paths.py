@@ -10,12 +10,10 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline, interp1d
 from scipy.spatial.transform import Rotation, Slerp
 
-from stipple.scene.camera import Camera
+from stipple.scene.camera import USUAL_FOV, Camera
 from stipple.scene.gaussians import Gaussians
 
 Array = np.ndarray
-FOV = 50.0
-"""The usual vertical field of view, in degrees."""
 UP = (0.0, -1.0, 0.0)
 _FRAMED_SHARE = 0.95
 _SPLINE_FROM = 4
@@ -31,7 +29,7 @@ def framing(scene: Gaussians) -> tuple[Array, float]:
 def framing_camera(
     scene: Gaussians,
     size: tuple[int, int],
-    fov: float = FOV,
+    fov: float = USUAL_FOV,
     *,
     position: ArrayLike | None = None,
     target: ArrayLike | None = None,
