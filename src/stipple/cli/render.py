@@ -27,8 +27,8 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 @click.option("-o", "--output", required=True, type=click.Path(), help="A picture, a folder for --orbit, or a video.")
 @click.option("--size", type=Size(), help="Pixels; 1280x720, or those of a run's photos.")
 @click.option("--view", help="Of a run: the photo whose camera is used.")
-@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=USUAL_FOV, show_default=True,
-              help="Vertical field of view in degrees.")  # fmt: skip
+@click.option("--fov", type=click.FloatRange(0, 180, min_open=True, max_open=True), default=USUAL_FOV,
+              show_default=True, help="Vertical field of view in degrees.")  # fmt: skip
 @click.option("--from", "position", type=Vector(), help="Camera position; by default one that frames the scene.")
 @click.option("--look-at", "target", type=Vector(), help="Point in the middle; by default the scene's centre.")
 @click.option("--up", type=Vector(), default="0,-1,0", show_default=True, help="Direction of the top of the picture.")
