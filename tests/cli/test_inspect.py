@@ -57,9 +57,9 @@ def test_inspect_warns_of_a_camera_far_out_and_of_a_small_baseline(tmp_path: Pat
         for i in range(10)
     )
     write_colmap(replace(made, cameras=near), tmp_path / "b")
-    told = " ".join(stipple("inspect", tmp_path / "b", "-o", tmp_path / "b.png").output.split())
-    assert "depth is poorly determined" in told
-    assert "far apart" not in told
+    message = " ".join(stipple("inspect", tmp_path / "b", "-o", tmp_path / "b.png").output.split())
+    assert "depth is poorly determined" in message
+    assert "far apart" not in message
 
 
 def test_inspect_says_what_becomes_of_distortion(tmp_path: Path) -> None:

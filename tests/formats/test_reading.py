@@ -60,8 +60,8 @@ def test_a_photo_cut_short_while_it_is_read(tmp_path: Path) -> None:
     photos = [tmp_path / f"a.{s}" for s in ("png", "bmp", "jpg", "tif")]
     for photo in photos:
         Image.fromarray(pixels).save(photo, **({"compression": "tiff_lzw"} if photo.suffix == ".tif" else {}))
-    told = python(IN_A_PROCESS_OF_ITS_OWN, *photos).splitlines()
-    assert [line.split(": ")[1] for line in told] == ["broken or truncated"] * len(photos)
+    message = python(IN_A_PROCESS_OF_ITS_OWN, *photos).splitlines()
+    assert [line.split(": ")[1] for line in message] == ["broken or truncated"] * len(photos)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "webp"])

@@ -35,10 +35,10 @@ def test_configurations_that_are_none(case: str, tmp_path: Path) -> None:
 def test_values_beyond_all_bounds(value: object) -> None:
     """No value of the configuration takes them, and no sentence about them is long."""
     for name in fields():
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as message:
             make_config(None, layer_of(name, value))
-        assert len(str(told.value)) < 500
-        assert name.partition(".")[0] in str(told.value)
+        assert len(str(message.value)) < 500
+        assert name.partition(".")[0] in str(message.value)
 
 
 def test_a_setting_that_is_no_value() -> None:

@@ -35,7 +35,7 @@ def test_a_changed_photo_is_named(capture: Path, out: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("change", ["pose", "points", "photo gone", "photo new"])
-def test_a_changed_capture_is_told(change: str, capture: Path, out: Path, tmp_path: Path) -> None:
+def test_a_changed_capture_is_reported(change: str, capture: Path, out: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
     made = truth()
@@ -70,7 +70,7 @@ def test_a_changed_depth_map_is_named(tmp_path: Path) -> None:
         train(tmp_path / "capture", out, resume=True)
 
 
-def test_a_mask_that_comes_later_is_told(tmp_path: Path) -> None:
+def test_a_mask_that_comes_later_is_reported(tmp_path: Path) -> None:
     write_nerfstudio(truth(), tmp_path / "capture")
     out = killed(tmp_path / "capture", tmp_path / "out", 21)
     described = json.loads((out / "run.json").read_text())

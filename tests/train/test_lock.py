@@ -68,7 +68,7 @@ def other_process(program: str, folder: Path) -> Iterator[tuple[subprocess.Popen
         process.stdout.close()
 
 
-def test_a_second_process_is_told_who_trains_and_takes_over_when_that_one_is_killed(tmp_path: Path) -> None:
+def test_a_second_process_reports_who_trains_and_takes_over_when_that_one_is_killed(tmp_path: Path) -> None:
     write_colmap(truth(), tmp_path / "capture")
     out = tmp_path / "out"
     train = ["train", str(tmp_path / "capture"), "-o", str(out), "--steps", "10"]
@@ -76,8 +76,8 @@ def test_a_second_process_is_told_who_trains_and_takes_over_when_that_one_is_kil
         for arguments in (train, [*train, "--overwrite"]):
             result = CliRunner().invoke(main, arguments)
             assert result.exit_code == 1
-            told = f"{out}: process {holder.pid} on {socket.gethostname()}, since 2"
-            assert told in result.output
+            message = f"{out}: process {holder.pid} on {socket.gethostname()}, since 2"
+            assert message in result.output
             assert "is working here; wait until it ends, or choose another folder" in result.output
         assert [p.name for p in out.iterdir()] == ["run.lock"], "the second one changed nothing"
     assert (out / "run.lock").exists(), "what the killed process left"
@@ -210,7 +210,7 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_what_a_process_of_another_host_left_is_told(tmp_path: Path) -> None:
+def test_what_a_process_of_another_host_left_is_reported(tmp_path: Path) -> None:
     left = {"pid": 12, "host": "elsewhere", "since": "2026-01-02 03:04:05+00:00"}
     (tmp_path / "run.lock").write_text(json.dumps(left))
     with RunFolder(tmp_path).held() as note:

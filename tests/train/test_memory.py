@@ -63,10 +63,10 @@ def test_a_step_without_memory(capture: Path, tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "run", short)
-        told = last(stipple("train", capture, "-o", out, *QUICK))
-    assert told.startswith("Error: not enough memory for step 26 with 60 Gaussians and photos of about 48 x 36; the ")
-    assert "the checkpoint of step 20 is kept; a larger --downscale or a lower --max-gaussians needs less" in told
-    assert "(Unable to allocate 2.00 EiB" in told
+        text = last(stipple("train", capture, "-o", out, *QUICK))
+    assert text.startswith("Error: not enough memory for step 26 with 60 Gaussians and photos of about 48 x 36; the ")
+    assert "the checkpoint of step 20 is kept; a larger --downscale or a lower --max-gaussians needs less" in text
+    assert "(Unable to allocate 2.00 EiB" in text
     assert load_checkpoint(out / "checkpoint.safetensors").step == 20
     assert stipple("train", "-o", out, "--resume").exit_code == 0
     assert (out / "scene.ply").read_bytes() == (whole / "scene.ply").read_bytes()
@@ -93,9 +93,9 @@ def test_a_checkpoint_without_memory_is_tried_again(
 @pytest.mark.parametrize("fail", [too_much, opencv_short])
 def test_photos_without_memory(fail: object, capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stipple.train.loader.load_frame", lambda view, downscale: fail())  # type: ignore[operator]
-    told = last(stipple("train", capture, "-o", tmp_path / "out", *QUICK))
-    assert told.startswith("Error: not enough memory for 10 photos; a lower --image-memory streams more of them (")
-    assert "allocate" in told
+    text = last(stipple("train", capture, "-o", tmp_path / "out", *QUICK))
+    assert text.startswith("Error: not enough memory for 10 photos; a lower --image-memory streams more of them (")
+    assert "allocate" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -104,21 +104,21 @@ def test_an_evaluation_without_memory_keeps_the_scene(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("stipple.train.evaluation.ssim", lambda *rest: too_much())
-        told = last(stipple("train", capture, "-o", tmp_path / "out", *QUICK, "--set", "output.evaluate_every=40"))
-    assert "not enough memory for the scene and its evaluation with 60 Gaussians" in told
-    assert "the checkpoint of step 40 is kept" in told
+        text = last(stipple("train", capture, "-o", tmp_path / "out", *QUICK, "--set", "output.evaluate_every=40"))
+    assert "not enough memory for the scene and its evaluation with 60 Gaussians" in text
+    assert "the checkpoint of step 40 is kept" in text
     assert (tmp_path / "out" / "scene.ply").exists()
     assert stipple("train", "-o", tmp_path / "out", "--resume").exit_code == 0
     with monkeypatch.context() as patch:
         patch.setattr("stipple.train.evaluation.ssim", lambda *rest: too_much())
-        told = last(stipple("eval", tmp_path / "out"))
-    assert told.startswith("Error: not enough memory for 000.png, 48 x 36 pixels, and 60 Gaussians (Unable to")
+        text = last(stipple("eval", tmp_path / "out"))
+    assert text.startswith("Error: not enough memory for 000.png, 48 x 36 pixels, and 60 Gaussians (Unable to")
 
 
 def test_other_commands_say_what_numpy_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stipple.formats.load_scene", lambda path: too_much())
-    told = last(stipple("info", tmp_path / "scene.ply"))
-    assert told.startswith("Error: not enough memory: Unable to allocate 2.00 EiB")
+    text = last(stipple("info", tmp_path / "scene.ply"))
+    assert text.startswith("Error: not enough memory: Unable to allocate 2.00 EiB")
 
 
 _LIMITED = """
@@ -139,10 +139,10 @@ def test_a_picture_larger_than_memory(tmp_path: Path) -> None:
     save_ply(Gaussians.from_linear(rng.normal(size=(50, 3)), 0.1, 0.9, rng.uniform(size=(50, 3))), tmp_path / "s.ply")
     program = [sys.executable, "-c", _LIMITED, str(tmp_path / "s.ply"), "-o", str(tmp_path / "x.png")]
     result = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
-    told = result.stderr.strip().splitlines()[-1]
+    text = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
-    assert told.startswith("Error: not enough memory for 50 Gaussians at 16000 x 12000; a smaller --size helps"), told
+    assert text.startswith("Error: not enough memory for 50 Gaussians at 16000 x 12000; a smaller --size helps"), text
 
 
 def test_what_is_a_shortage_of_memory() -> None:

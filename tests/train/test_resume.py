@@ -18,7 +18,7 @@ from stipple.train.report import curves_svg
 STEPS, EVERY = 60, 20
 
 
-def test_what_is_logged_does_not_tell_that_a_run_was_killed(capture: Path, whole: Any, out: Path) -> None:
+def test_what_is_logged_does_not_reveal_that_a_run_was_killed(capture: Path, whole: Any, out: Path) -> None:
     """The running mean of PSNR goes on over the steps before the checkpoint, too."""
     train(capture, out, resume=True)
     assert results(out) == whole
@@ -98,8 +98,8 @@ def test_damaged_metrics_never_block(lines: bytes | None, capture: Path, whole: 
     curves_svg(outcome.rows)
     assert (out / "scene.ply").read_bytes() == whole[0]
     if lines is None:
-        told = [n for n in meter.notes if "metrics.jsonl" in n]
-        assert len(told) == 2, "read and written, and not for every line"
+        reported = [n for n in meter.notes if "metrics.jsonl" in n]
+        assert len(reported) == 2, "read and written, and not for every line"
     else:
         assert [r for r in results(out)[2] if "loss" in r and "psnr" in r] == [r for r in whole[2] if "loss" in r]
 

@@ -39,7 +39,7 @@ def test_views_that_were_not_trained_on_get_better(run: Path) -> None:
     assert rows[-2]["count"] > 60, "Gaussians were added"
 
 
-def test_views_are_not_judged_right_after_a_reset_of_opacities(capture: Path, tmp_path: Path) -> None:
+def test_views_are_not_evaluated_right_after_a_reset_of_opacities(capture: Path, tmp_path: Path) -> None:
     curves = {}
     for every in (0, 100):
         more = ["--set", f"density.reset_every={every}", "--set", "density.start=5000"]

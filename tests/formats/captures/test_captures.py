@@ -143,7 +143,7 @@ def test_transparent_colours_do_not_bleed_when_made_smaller(tmp_path: Path, made
     assert np.abs(frame.pixels[..., 3].astype(int) - 128).max() <= 1
 
 
-def test_unused_photos_and_several_models_are_told(made: Truth, tmp_path: Path) -> None:
+def test_unused_photos_and_several_models_are_reported(made: Truth, tmp_path: Path) -> None:
     write_colmap(made, tmp_path)
     Image.new("RGB", (48, 36)).save(tmp_path / "images" / "stray.jpg")
     shutil.copytree(tmp_path / "sparse" / "0", tmp_path / "sparse" / "1")
@@ -299,7 +299,7 @@ def test_tum_frames_without_a_pose_nearby_are_left_out(made: Truth, tmp_path: Pa
         open_capture(tmp_path)
 
 
-def test_infinite_points_are_left_out_and_told(made: Truth, tmp_path: Path) -> None:
+def test_infinite_points_are_left_out_and_reported(made: Truth, tmp_path: Path) -> None:
     points = made.points.copy()
     points[3] = np.inf
     write_colmap(replace(made, points=points), tmp_path)
@@ -312,7 +312,7 @@ def test_infinite_points_are_left_out_and_told(made: Truth, tmp_path: Path) -> N
         np.testing.assert_allclose(capture.points[view.points], points[seen])
 
 
-def test_far_points_are_left_out_and_told(made: Truth, tmp_path: Path) -> None:
+def test_far_points_are_left_out_and_reported(made: Truth, tmp_path: Path) -> None:
     """Squares of their distances would overflow."""
     points = made.points.copy()
     points[3], points[7] = 1e308, [0, -1e16, 0]

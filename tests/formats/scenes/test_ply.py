@@ -176,8 +176,13 @@ def test_a_compressed_file_that_lacks_something(tmp_path: Path) -> None:
         b"property uchar f_rest_4\n": b"property uchar other\n",
         b"element sh 5": b"element sh 4",
     }
-    told = ("no 32-bit integers packed_scale", "no 32-bit integers packed_color", "holds bounds", *["coefficients"] * 3)
-    for (old, new), message in zip(damages.items(), told, strict=True):
+    messages = (
+        "no 32-bit integers packed_scale",
+        "no 32-bit integers packed_color",
+        "holds bounds",
+        *["coefficients"] * 3,
+    )
+    for (old, new), message in zip(damages.items(), messages, strict=True):
         assert old in whole
         path.write_bytes(whole.replace(old, new))
         with pytest.raises(FileFormatError, match=message):
