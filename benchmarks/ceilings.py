@@ -24,7 +24,7 @@ from stipple.runtime import Session
 
 COPIED = 1 << 26
 CHAINS, ROUNDS = 8, 256
-PAIR_OPERATIONS = {"rasterize": 24, "rasterize_backward": 88}
+PAIR_OPERATIONS = {"composite": 24, "composite_backward": 88}
 """Forward: 18 to evaluate a Gaussian at a pixel, and 6 on average to composite it; backward: the same, 30 for the
 gradients of twelve values, and their sum over the pixels."""
 
@@ -80,7 +80,7 @@ def pairs(session: Session, case: Case) -> dict[str, float]:
     farthest = np.full(len(lists["ranges"]), -1)
     np.maximum.at(farthest, tiles.ravel(), lists["last"].ravel())
     backward = (farthest + 1 - lists["ranges"][:, 0]).clip(0) * side * side
-    return {"rasterize": float(forward.sum()), "rasterize_backward": float(backward.sum())}
+    return {"composite": float(forward.sum()), "composite_backward": float(backward.sum())}
 
 
 def shares(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from compositor import composite
-from scenes import OPERANDS, Scene, declare, loss_weights, prepare_and_rasterize, relative_error, render
+from scenes import (
+    OPERANDS,
+    Scene,
+    declare,
+    forward_graph,
+    loss_weights,
+    prepare_and_rasterize,
+    relative_error,
+    render,
+)
 from stipple import ir
 from stipple.runtime import Session
 
@@ -83,6 +92,4 @@ def run_all(scene: Scene, session: Session) -> dict[str, np.ndarray]:
 
 
 def render_on(scene: Scene, session: Session) -> dict[str, np.ndarray]:
-    from scenes import forward_graph
-
     return session.compile(forward_graph(scene, "f32")).run(scene.feeds(np.float32))

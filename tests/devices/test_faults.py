@@ -115,16 +115,16 @@ def drawing(name: str, place: tuple[int, ...], value: float) -> Graphs:
 
 
 def compositing(ranges: list[list[int]], ids: list[int]) -> Graphs:
-    """Lists that no splat_prepare has made."""
+    """Lists that no splat_bin has made."""
 
     def build() -> tuple[ir.Graph, Feeds, Feeds]:
         graph = ir.Graph("t")
-        shapes = {"means2d": [4, 2], "conics": [4, 3], "colors": [4, 3], "opacities": [4], "depths": [4], "back": [3]}
+        shapes = {"means2d": [4, 2], "conics": [4, 3], "opacities": [4], "features": [4, 3], "background": [3]}
         values = [graph.input(n, s) for n, s in shapes.items()]
         zero = graph.input("zero", [])
         lists = [graph.input("ranges", [1, 2], "i32"), graph.input("ids", ["E"], "i32")]
-        node = graph.add("splat_rasterize", [*values, *(computed(v, zero) for v in lists)], {"width": 8, "height": 8})
-        graph.output("rgba", node.result("rgba"))
+        operands = [*values, *(computed(v, zero) for v in lists)]
+        graph.output("image", ir.splat_rasterize(*operands, width=8, height=8).image)
         feeds = {"zero": 0.0, **{n: np.ones(s, np.float32) for n, s in shapes.items()}}
         good = {"ranges": np.array([[0, 2]], np.int32), "ids": np.array([0, 3], np.int32)}
         return graph, {**feeds, **good}, {**feeds, "ranges": np.array(ranges, np.int32), "ids": np.array(ids, np.int32)}
@@ -142,10 +142,10 @@ CASES: dict[str, tuple[Graphs, str]] = {
     "step 0": (learning(0.1, 1, 0.1, 0), "adam: step counts from 1, got 0"),
     "negative step": (learning(0.1, 3, 0.1, -2.5), "adam: step counts from 1, got -2.5"),
     "infinite step": (learning(0.1, 3, 0.1, INF), "adam: step must be finite; got inf"),
-    "viewmat": (drawing("viewmat", (1, 2), INF), "splat_render: viewmat must be finite; element [1, 2] is inf"),
+    "viewmat": (drawing("viewmat", (1, 2), INF), "splat_project: viewmat must be finite; element [1, 2] is inf"),
     "last row": (drawing("viewmat", (3, 0), 0.5), "viewmat: the last row must be 0 0 0 1, got [0.5 0.  0.  1. ]"),
     "focal": (drawing("intrinsics", (1, 1), -20), "intrinsics: focal lengths must be positive, got [16.0, -2.5]"),
-    "background": (drawing("background", (1,), NAN), "splat_render: background must be finite; element [1] is nan"),
+    "background": (drawing("background", (1,), NAN), "splat_rasterize: background must be finite; element [1] is nan"),
     "sorted_ids": (compositing([[0, 2]], [0, 4]), "splat_rasterize: sorted_ids must lie in 0 to 3"),
     "tile_ranges": (compositing([[0, 3]], [0, 1]), "splat_rasterize: tile_ranges must lie in 0 to 2, ascending"),
     "falling ranges": (compositing([[2, 1]], [0, 1]), "splat_rasterize: tile_ranges must lie in 0 to 2, ascending"),

@@ -80,16 +80,16 @@ def test_rendering_nothing(missing: str, fused: bool, session: Session) -> None:
         np.testing.assert_allclose(given[name], wanted, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_more_channels_than_the_gpu_draws(gpu_session: Session) -> None:
+def test_more_features_than_the_gpu_draws(gpu_session: Session) -> None:
     scene = random_scene(3, count=4, channels=2000)
     for fused in (False, True):
         with pytest.raises(
-            DeviceError, match=r"splat_\w+: colors have 2000 channels, the GPU draws at most 256 at once"
+            DeviceError, match=r"splat_\w+: each Gaussian has 2001 features, the GPU draws at most 512 at once"
         ):
             gradients(scene, gpu_session, "f32", loss_weights(scene), fused)
 
 
-def test_as_many_channels_as_the_gpu_draws(gpu_session: Session) -> None:
-    scene = rounded(random_scene(3, count=4, channels=256, width=10, height=10))
+def test_as_many_features_as_the_gpu_draws(gpu_session: Session) -> None:
+    scene = rounded(random_scene(3, count=4, channels=511, width=10, height=10))
     given, wanted = render_on(scene, gpu_session), render(scene)
     np.testing.assert_allclose(given["rgba"], wanted["rgba"], atol=1e-4)

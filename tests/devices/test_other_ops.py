@@ -8,7 +8,7 @@ import pytest
 from devices.held_to_reference import compare
 from ir_cases import CASES, signed
 from stipple import ir
-from stipple.errors import InputError, UnsupportedOpError
+from stipple.errors import GraphError, InputError, UnsupportedOpError
 from stipple.runtime import Session
 from training import training_step
 
@@ -135,8 +135,6 @@ def test_long_sums_are_exact_to_the_last_bits(session: Session) -> None:
 
 
 def test_masks_must_fit() -> None:
-    from stipple.errors import GraphError
-
     graph = ir.Graph("t")
     p = graph.param("p", ["N", 3])
     with pytest.raises(GraphError, match="visible: expected one bool for each row"):
@@ -204,7 +202,10 @@ def test_float64_values_that_no_op_touches(session: Session) -> None:
 
 
 def test_every_op_has_a_kernel(session: Session) -> None:
+    """But those that only a GPU's own passes make."""
     for name, definition in ir.REGISTRY.items():
+        if name.endswith("_listed") and session.device == "cpu":
+            continue
         if not definition.source and name != "constant" and not definition.elementwise and definition.expand is None:
             types = [ir.TensorType(ir.Shape([2]), ir.DType.F32)] * len(definition.results)
             node = ir.Node(ir.Graph("t"), 0, definition, (), {"program": ()}, types)

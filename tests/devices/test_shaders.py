@@ -19,6 +19,7 @@ import pytest
 
 from devices.held_to_reference import run_all
 from devices.stepping import losses_on, stepper_on
+from devices.test_small_ops import CASES, results
 from scenes import random_scene
 from stipple.backends.gpu import GpuBackend
 from stipple.runtime import Session
@@ -35,6 +36,8 @@ def compiled(session: Session) -> tuple[dict[str, str], int]:
     for projection in ("ewa", "ray"):
         for channels in (3, 32):
             run_all(random_scene(9, count=20, projection=projection, channels=channels), session)
+    for case in CASES.values():
+        results(case, session)
     for strategy in ("default", "mcmc"):
         losses_on(session, strategy, 2)
     stepper, frames = stepper_on(session, "default", 4, {"exposure": True, "poses": True})
@@ -46,7 +49,7 @@ def compiled(session: Session) -> tuple[dict[str, str], int]:
     backend = session.backend
     assert isinstance(backend, GpuBackend)
     names = {name.split(".")[0] for name in backend.gpu.pipelines.sources}
-    assert {"unpack", "gather", "matmul", "copy", "short_sum", "rasterize_backward"} <= names
+    assert {"unpack", "gather", "matmul", "copy", "short_sum", "composite_backward"} <= names
     return backend.gpu.pipelines.sources, backend.gpu.driver.subgroup_size
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from stipple.errors import UnsupportedOpError
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.ir.passes import Pass
 
 Buffer = Any
 """A tensor in a backend's memory; only the backend looks inside."""
@@ -66,6 +67,10 @@ class Backend(Protocol):
 
     def kernel(self, node: Node) -> Kernel | None:
         """The kernel for a node, or None if the backend cannot run it."""
+        ...
+
+    def passes(self) -> Sequence[Pass]:
+        """Passes of the device's own, run over every graph after all others; none for most devices."""
         ...
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> Buffer:

@@ -68,7 +68,7 @@ class Session:
             raise InputError("params: expected a store of this session's device, made by Session.params()")
         self._check_dtypes(graph)
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
-        manager = PassManager([ExpandComposites(keep=self._runs), *chosen])
+        manager = PassManager([ExpandComposites(keep=self._runs), *chosen, *self.backend.passes()])
         optimised = manager.run(graph)
         if optimised is graph:
             optimised = rebuild(graph, lambda rewriter, node: None)  # the caller's graph stays the caller's

@@ -10,47 +10,86 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from stipple.backends.gpu import (
+    binning,
+    composite,
+    composite_backward,
     elementwise,
     image,
+    lists,
     optim,
-    projection,
-    rasterization,
+    project,
     reduction,
-    splat,
+    sh,
     structure,
     validation,
 )
 from stipple.backends.gpu.adapters import AdapterInfo, adapters
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.device import Gpu, describe
-from stipple.backends.host import camera
+from stipple.backends.gpu.memory import SMALL
+from stipple.backends.host import camera, tensor
 from stipple.backends.host.kernel import Compute
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.ir.ops.splat import BinOperands, BinResults, RasterizeBackwardListedOperands, RasterizeBackwardOperands
+from stipple.ir.passes import Pass
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Made = Sequence[GpuBuffer]
-Makes = Callable[[Gpu, Made, Node, Sequence[bool]], list[GpuBuffer]]
-Writes = Callable[[Gpu, Node, Made, Made, Mapping[str, int]], None]
+Buffers = Sequence[GpuBuffer]
+Computes = Callable[[Gpu, Any, Node, Any], Buffers]
+"""Results of a node: from its operands as the op's record, and which results something uses."""
 
-_MAKES: Mapping[str, Makes] = {
+Writes = Callable[[Gpu, Node, Any, Buffers, Mapping[str, int]], None]
+"""Writes the results of a node into buffers, from its operands as the op's record."""
+
+
+def _bin(gpu: Gpu, x: BinOperands, node: Node, used: Any) -> BinResults:
+    results = binning.bin_tiles(gpu, x, node.attrs, exact=_lists_are_read(node))
+    return BinResults(results.tile_ranges, results.sorted_ids)
+
+
+def _lists_are_read(node: Node) -> bool:
+    """Whether anything but a rasterizer reads the list of entries, which then must be as long as it is."""
+    ids = node.results.sorted_ids
+    readers = {n.op for n in node.graph.nodes if ids in n.inputs}
+    return ids in node.graph.roots or not readers <= _RASTERIZERS
+
+
+_RASTERIZERS = {"splat_rasterize", "splat_rasterize_backward", "splat_rasterize_backward_listed"}
+
+
+def _rasterize_backward(gpu: Gpu, x: RasterizeBackwardOperands, node: Node, used: Any) -> Buffers:
+    found = lists.find_lists(gpu, x.sorted_ids, x.opacities.size)
+    return composite_backward.rasterize_backward(gpu, x, node.attrs, used, found)
+
+
+def _rasterize_backward_listed(gpu: Gpu, x: RasterizeBackwardListedOperands, node: Node, used: Any) -> Buffers:
+    passed = lists.Lists(x.order, x.offsets, x.emission, min(x.emission.size, x.tile_ranges.shape[0]))
+    return composite_backward.rasterize_backward(gpu, x.plain, node.attrs, used, passed)
+
+
+_COMPUTES: Mapping[str, Computes] = {
     "image_l1": lambda g, x, n, used: image.l1(g, x),
     "image_l1_backward": lambda g, x, n, used: image.l1_backward(g, x),
     "image_ssim": lambda g, x, n, used: image.ssim(g, x, n.attrs["padding"]),
     "image_ssim_backward": lambda g, x, n, used: image.ssim_backward(g, x, n.attrs["padding"], used),
     "image_l1_ssim": lambda g, x, n, used: image.l1_ssim(g, x, n.attrs["padding"]),
     "image_l1_ssim_backward": lambda g, x, n, used: image.l1_ssim_backward(g, x, n.attrs["padding"], used),
-    "splat_prepare": lambda g, x, n, used: projection.prepare(g, x, n.attrs, exact=_lists_are_read(n)),
-    "splat_prepare_backward": lambda g, x, n, used: projection.prepare_backward(g, x, n.attrs, used),
-    "splat_rasterize": lambda g, x, n, used: rasterization.rasterize(g, x, n.attrs),
-    "splat_rasterize_backward": lambda g, x, n, used: rasterization.rasterize_backward(g, x, n.attrs, used),
-    "splat_render": lambda g, x, n, used: splat.render(g, x, n.attrs),
-    "splat_render_backward": lambda g, x, n, used: splat.render_backward(g, x, n.attrs, used),
+    "splat_project": lambda g, x, n, used: project.project(g, x, n.attrs),
+    "splat_project_backward": lambda g, x, n, used: project.project_backward(g, x, n.attrs, used),
+    "splat_sh": lambda g, x, n, used: sh.sh(g, x, n.attrs),
+    "splat_sh_backward": lambda g, x, n, used: sh.sh_backward(g, x, n.attrs, used),
+    "splat_bin": _bin,
+    "splat_bin_listed": lambda g, x, n, used: binning.bin_tiles(g, x, n.attrs, exact=_lists_are_read(n)),
+    "splat_rasterize": lambda g, x, n, used: composite.rasterize(g, x, n.attrs, used),
+    "splat_rasterize_backward": _rasterize_backward,
+    "splat_rasterize_backward_listed": _rasterize_backward_listed,
 }
 _WRITES: Mapping[str, Writes] = {
     "full": structure.full,
@@ -66,10 +105,13 @@ _WRITES: Mapping[str, Writes] = {
     "reduce_max": reduction.extreme,
     "reduce_min": reduction.extreme,
     "matmul": reduction.matmul,
-    "adam": lambda g, node, x, out, dims: optim.adam(g, node, x, out),
-    "adam_visible": lambda g, node, x, out, dims: optim.adam(g, node, x, out),
-    "splat_noise": lambda g, node, x, out, dims: optim.noise(g, node, x, out),
+    "adam": optim.adam,
+    "adam_visible": optim.adam,
+    "splat_noise": optim.noise,
 }
+_MOVES = ("full", "transpose", "broadcast", "narrow", "pad", "concat")
+"""Ops that only move numbers: what the host knows of a small operand, it knows of the result."""
+
 _FLOAT_ONLY = ("sum", "mean", "reduce_max", "reduce_min", "matmul", "scatter_add")
 _ON_HOST: Mapping[str, Compute] = camera.KERNELS
 """The seed interface's camera and packed buffers: computed by NumPy between a download and an upload, and said so
@@ -78,20 +120,20 @@ in the dispatch report (``host.``). Rendering and training do not use them."""
 
 @dataclass(frozen=True)
 class GpuKernel:
-    """Runs a node; with ``owns_outputs`` it makes its results, else it writes those that the runtime planned."""
+    """Runs a node; with ``owns_outputs`` it allocates its results, else it writes those that the runtime planned."""
 
     gpu: Gpu
     node: Node
     name: str
-    compute: Callable[[Made, Sequence[GpuBuffer | None], Mapping[str, int]], Made]
+    compute: Callable[[Any, Sequence[GpuBuffer | None], Mapping[str, int]], Buffers]
     owns_outputs: bool
 
-    def check(self, inputs: Made, dims: Mapping[str, int]) -> None:
+    def check(self, inputs: Buffers, dims: Mapping[str, int]) -> None:
         """What the host knows is checked here; the device looks at the rest, and :meth:`GpuBackend.collect` raises."""
         validation.check(self.gpu, self.node, inputs, dims)
 
-    def __call__(self, inputs: Made, outputs: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:
-        return self.compute(inputs, outputs, dims)
+    def __call__(self, inputs: Buffers, outputs: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Buffers:
+        return self.compute(self.node.definition.named_operands(inputs), outputs, dims)
 
 
 class GpuBackend:
@@ -110,35 +152,46 @@ class GpuBackend:
             return self._elementwise(node)
         if node.op in ("reshape", "stop_gradient"):
             return GpuKernel(self.gpu, node, "view", partial(_view, node), owns_outputs=True)
-        if node.op in _MAKES:
-            used = node.used()
-            make = _MAKES[node.op]
-            return GpuKernel(
-                self.gpu, node, f"wgsl.{node.op}", lambda x, out, dims: make(self.gpu, x, node, used), owns_outputs=True
-            )
+        if node.op in _COMPUTES:
+            compute = partial(self._compute, _COMPUTES[node.op], node, node.used())
+            return GpuKernel(self.gpu, node, f"wgsl.{node.op}", compute, owns_outputs=True)
         if node.op in _WRITES:
             if node.op in _FLOAT_ONLY and any(v.dtype is not DType.F32 for v in node.inputs[:1]):
                 return None
             return GpuKernel(
                 self.gpu, node, f"wgsl.{node.op}", partial(self._write, _WRITES[node.op], node), owns_outputs=False
             )
-        compute = _ON_HOST.get(node.op, node.definition.host)
-        if compute is None:
+        on_host = _ON_HOST.get(node.op, node.definition.host)
+        if on_host is None:
             return None
-        return GpuKernel(self.gpu, node, f"host.{node.op}", partial(self._on_host, compute, node), owns_outputs=True)
+        return GpuKernel(self.gpu, node, f"host.{node.op}", partial(self._on_host, on_host, node), owns_outputs=True)
+
+    def passes(self) -> Sequence[Pass]:
+        return [lists.PassLists()]
+
+    def _compute(
+        self,
+        compute: Computes,
+        node: Node,
+        used: Any,
+        x: Any,
+        planned: Sequence[GpuBuffer | None],
+        dims: Mapping[str, int],
+    ) -> Buffers:
+        return compute(self.gpu, x, node, used)
 
     def _elementwise(self, node: Node) -> Kernel | None:
         if not elementwise.supported(node):
             return None
 
-        def compute(gpu: Gpu, node: Node, x: Made, out: Made, dims: Mapping[str, int]) -> None:
+        def compute(gpu: Gpu, node: Node, x: Any, out: Buffers, dims: Mapping[str, int]) -> None:
             elementwise.run(gpu, node, x, out[0])
 
         return GpuKernel(self.gpu, node, f"wgsl.{node.op}", partial(self._write, compute, node), owns_outputs=False)
 
     def _write(
-        self, write: Writes, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
-    ) -> Made:
+        self, write: Writes, node: Node, x: Any, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
+    ) -> Buffers:
         out = []
         for buffer, value in zip(planned, node.outputs, strict=True):
             if buffer is None:
@@ -147,14 +200,17 @@ class GpuBackend:
                 buffer.overwritten()
                 out.append(buffer)
         write(self.gpu, node, x, out, dims)
+        if node.op in _MOVES and out[0].size <= SMALL and all(b.host is not None for b in x):
+            known = node.definition.named_operands([b.host for b in x])
+            out[0].host = np.array(tensor.KERNELS[node.op](node, known, dims)[0], out[0].dtype.numpy)
         return out
 
     def _on_host(
-        self, compute: Compute, node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
-    ) -> Made:
+        self, compute: Compute, node: Node, x: Any, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]
+    ) -> Buffers:
         arrays = [self.download(b, b.dtype).astype(np.float64 if b.dtype is DType.F32 else b.dtype.numpy) for b in x]
-        made = compute(node, node.definition.named_operands(arrays), dims)
-        return [self.upload(np.asarray(a), v.dtype) for a, v in zip(made, node.outputs, strict=True)]
+        results = compute(node, node.definition.named_operands(arrays), dims)
+        return [self.upload(np.asarray(a), v.dtype) for a, v in zip(results, node.outputs, strict=True)]
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
         return self.gpu.memory.allocate(shape, dtype)
@@ -198,20 +254,13 @@ class GpuBackend:
         self.gpu.memory.wait()
 
 
-def _lists_are_read(node: Node) -> bool:
-    """Whether anything but a rasterizer sees the list of entries, which then must be as long as it is."""
-    ids = node.result("sorted_ids")
-    readers = {n.op for n in node.graph.nodes if ids in n.inputs}
-    return ids in node.graph.roots or not readers <= {"splat_rasterize", "splat_rasterize_backward"}
+def _view(node: Node, x: Any, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Buffers:
+    shape = node.attrs["shape"].resolve(_known(node, x, dims)) if node.op == "reshape" else x.x.shape
+    return [x.x.reshaped(shape)]
 
 
-def _view(node: Node, x: Made, planned: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Made:
-    shape = node.attrs["shape"].resolve(_known(node, x, dims)) if node.op == "reshape" else x[0].shape
-    return [x[0].reshaped(shape)]
-
-
-def _known(node: Node, x: Made, dims: Mapping[str, int]) -> dict[str, int]:
-    """Dimensions, with those that the operands' shapes tell."""
+def _known(node: Node, x: Buffers, dims: Mapping[str, int]) -> dict[str, int]:
+    """Dimensions, with those that the operands' shapes give."""
     found = dict(dims)
     for value, buffer in zip(node.inputs, x, strict=True):
         for dim, number in zip(value.shape, buffer.shape, strict=True):

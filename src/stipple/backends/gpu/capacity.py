@@ -113,7 +113,7 @@ def _checked_size(found: np.ndarray) -> int:
     size, wrapped = (int(v) for v in found)
     if wrapped or size < 0:
         raise InputError(
-            "splat_prepare: more tile entries than can be numbered; the Gaussians are too large for this image: use a "
+            "splat_bin: more tile entries than can be numbered; the Gaussians are too large for this image: use a "
             "smaller image, larger tiles, or max_list_entries"
         )
     return size

@@ -6,30 +6,46 @@ from collections.abc import Mapping
 
 from stipple import numerics as nx
 from stipple.ir.attributes import AttrValue
-from stipple.ir.ops.splat import CONIC_LENGTH, PASS_THROUGH
+from stipple.ir.ops.splat import CONIC_LENGTH
 
 Attrs = Mapping[str, AttrValue]
 
-MAX_CHANNELS = 256
-"""Each thread holds a colour, and in gradients two, of the 8192 bytes that WebGPU promises it."""
+MAX_FEATURES = 512
+"""Each thread holds those of a pixel, in gradients three times, of the 8192 bytes that WebGPU promises it."""
 
 
-def constants(attrs: Attrs, channels: int = 0) -> str:
-    """Declarations of attributes, of the channels of a colour (where a kernel knows colours), and of the numerics."""
-    ray, degree = attrs["projection"] == "ray", attrs.get("sh_degree", PASS_THROUGH)
-    numbers = {
-        "RAY": (str(ray).lower(), "bool"),
-        "ANTIALIASED": (str(bool(attrs.get("antialiased", False))).lower(), "bool"),
-        "CONIC": (f"{CONIC_LENGTH[attrs['projection']]}u", "u32"),
-        "CHANNELS": (f"{channels}u", "u32"),
-        "COLOR": (f"{max(channels, 1)}u", "u32"),  # an array has an element at least
-        "DEGREE": (str(degree), "i32"),
-        "BASIS": (f"{nx.sh_coeff_count(max(degree, 0))}u", "u32"),
-        "EXTENT": (f"{0.5 * nx.EXTENT_SIGMA**2}", "f32"),
-        "MAX_ALPHA": (f"{nx.MAX_ALPHA}", "f32"),
-        "MAX_RADIUS": (f"{float(nx.MAX_RADIUS)}", "f32"),
-        "MIN_COMPENSATION": (f"{nx.MIN_COMPENSATION}", "f32"),
-        "JACOBIAN_MARGIN": (f"{nx.JACOBIAN_MARGIN}", "f32"),
-        "SH_OFFSET": (f"{nx.SH_OFFSET}", "f32"),
-    }
-    return "".join(f"const {name}: {kind} = {value};\n" for name, (value, kind) in numbers.items())
+def declared(**values: bool | int | float) -> str:
+    """Declarations of constants: truth values, u32 and f32."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            lines.append(f"const {name}: bool = {str(value).lower()};\n")
+        elif isinstance(value, int):
+            lines.append(f"const {name}: u32 = {value}u;\n")
+        else:
+            lines.append(f"const {name}: f32 = {value};\n")
+    return "".join(lines)
+
+
+def footprint_constants(attrs: Attrs) -> str:
+    """How footprints are described, and how far they reach."""
+    return declared(
+        RAY=attrs["projection"] == "ray",
+        CONIC=CONIC_LENGTH[attrs["projection"]],
+        EXTENT=0.5 * nx.EXTENT_SIGMA**2,
+        MAX_ALPHA=nx.MAX_ALPHA,
+    )
+
+
+def camera_constants(attrs: Attrs, coefficients: int) -> str:
+    """The camera model, with so many coefficients of distortion, and how Gaussians are projected."""
+    rational = attrs["camera_model"] == "pinhole" and coefficients > 0
+    return footprint_constants(attrs) + declared(
+        ORTHO=attrs["camera_model"] == "ortho",
+        FISHEYE=attrs["camera_model"] == "fisheye",
+        RATIONAL=rational,
+        ANTIALIASED=bool(attrs["antialiased"]),
+        MAX_RADIUS=float(nx.MAX_RADIUS),
+        MIN_COMPENSATION=nx.MIN_COMPENSATION,
+        JACOBIAN_MARGIN=nx.DISTORTED_JACOBIAN_MARGIN if rational else nx.JACOBIAN_MARGIN,
+    )

@@ -24,7 +24,7 @@ _OF_NOTHING = (0.0, 1.0)
 
 @lru_cache(maxsize=16)
 def _windowed(maps: int, axis: str, take: str) -> str:
-    """Sums s0, s1, ... over the window along an axis; ``take`` makes terms v0, v1, ... of what is ``at`` a tap."""
+    """Sums s0, s1, ... over the window along an axis; ``take`` computes terms v0, v1, ... from what is ``at`` a tap."""
     offsets = np.arange(nx.SSIM_WINDOW) - _HALF
     values = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
     limit, step = {"x": ("width", "P.channels"), "y": ("height", "P.width * P.channels")}[axis]

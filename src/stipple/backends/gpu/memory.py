@@ -1,4 +1,4 @@
-"""Arrays in GPU memory: made, uploaded, copied, downloaded."""
+"""Arrays in GPU memory: allocated, uploaded, copied, downloaded."""
 
 from __future__ import annotations
 

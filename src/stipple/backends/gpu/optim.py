@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import Template
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
+from stipple.ir.ops.optim import AdamOperands, AdamResults, AdamVisibleOperands
 
 _ADAM = """
   let g = grad(i);
@@ -32,21 +34,24 @@ _GUARD = """
   }"""
 
 
-def adam(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
+def adam(
+    gpu: Gpu, node: Node, x: AdamOperands | AdamVisibleOperands, out: Sequence[GpuBuffer], dims: Mapping[str, int]
+) -> None:
     """An adam or adam_visible node."""
-    param, grad, m, v, lr, step = x[:6]
+    results = AdamResults(*out)
     params: dict[str, int | float] = {n: float(node.attrs[n]) for n in ("beta1", "beta2", "eps")}
     params |= {f"rest{k}": 1 - float(node.attrs[f"beta{k}"]) for k in (1, 2)}  # not all digits are float32's
-    reads = {"param": param, "grad": grad, "m": m, "v": v, "lr": lr, "inverse": _inverse_factors(gpu, node, step)}
+    reads = {"param": x.param, "grad": x.grad, "m": x.m, "v": x.v, "lr": x.lr}
+    reads["inverse"] = _inverse_factors(gpu, node, x.step)
     rate, guard = "lr(0u)", ""
-    if lr.size > 1:
-        params["columns"], rate = lr.size, "lr(i % P.columns)"
-    if len(x) == 7:
-        reads["visible"], guard = x[6], _GUARD
-        params["width"] = math.prod(param.shape[1:])
+    if x.lr.size > 1:
+        params["columns"], rate = x.lr.size, "lr(i % P.columns)"
+    if isinstance(x, AdamVisibleOperands):
+        reads["visible"], guard = x.visible, _GUARD
+        params["width"] = math.prod(x.param.shape[1:])
     kernel = Kernel(node.op, Template(_ADAM).substitute(guard=guard, rate=rate), overwrites=_ADAM_OVERWRITES)
-    writes = {"next_param_out": out[0], "next_m_out": out[1], "next_v_out": out[2]}
-    gpu.each(kernel, reads, writes, param.size, params)
+    writes = {"next_param_out": results.param, "next_m_out": results.m, "next_v_out": results.v}
+    gpu.each(kernel, reads, writes, x.param.size, params)
 
 
 _FACTORS = """
@@ -118,9 +123,8 @@ _NOISE = f"""
   next_out[3u * i + 2u] = select(mean.z, moved.z, good);"""
 
 
-def noise(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer]) -> None:
+def noise(gpu: Gpu, node: Node, x: Any, out: Sequence[GpuBuffer], dims: Mapping[str, int]) -> None:
     """A splat_noise node."""
-    reads = dict(zip(("means", "quats", "scales", "opacities", "amount", "key"), x, strict=True))
     functions = shader_text("special") + shader_text("trigonometry") + _HASH
     kernel = Kernel("splat_noise", _NOISE, functions, overwrites=(("next_out", "means"),))
-    gpu.each(kernel, reads, {"next_out": out[0]}, x[0].shape[0])
+    gpu.each(kernel, x._asdict(), {"next_out": out[0]}, x.means.shape[0])

@@ -61,7 +61,7 @@ class Pipelines:
         header += "".join(a.definition() for a in binding.accessors)
         source = header + _COMMON + kernel.functions + kernel.code
         device = self._driver.device
-        with self._driver.failures.reported(f"kernel {kernel.name} was refused", "tell Stipple's developers"):
+        with self._driver.failures.reported(f"kernel {kernel.name} was refused", "report it to Stipple's developers"):
             module = shader_module(device, kernel.name, source)
             pipeline = device.create_compute_pipeline(
                 layout="auto", compute={"module": module, "entry_point": "main"}, label=kernel.name

@@ -129,6 +129,17 @@ def _scan(gpu: Gpu, values: GpuBuffer, out: GpuBuffer) -> None:
         gpu.each(_ADD_STARTS, {"starts": starts}, {"out": out}, values.size)
 
 
+LOWER_BOUND = """
+// the first of so many ascending keys that is not below a wanted one
+fn lower_bound(wanted: i32, count: u32) -> i32 {
+  var low = 0u; var high = count;
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (keys(middle) < wanted) { low = middle + 1u; } else { high = middle; }
+  }
+  return i32(low);
+}
+"""
 _ALL = "fn sorted_count() -> u32 { return P.count; }\n"
 _SOME = "fn sorted_count() -> u32 { return min(u32(sums(P.last)), P.count); }\n"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stipple.backends.gpu.buffers import GpuBuffer
-from stipple.backends.gpu.constants import MAX_CHANNELS
+from stipple.backends.gpu.constants import MAX_FEATURES
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.faults import FUNCTIONS, Explain
 from stipple.backends.gpu.kernels import Arrays, Kernel, Params, shader_text
@@ -29,11 +29,11 @@ def check(gpu: Gpu, node: Node, x: Operands, dims: Mapping[str, int]) -> None:
             _check_finite(gpu, f"{node.op}: {operand.name}", buffer)
     rule = _RULES.get(node.op)
     if rule is not None:
-        rule(gpu, node, x)
+        rule(gpu, node, node.definition.named_operands(x))
 
 
 class _Rule(NamedTuple):
-    """A check that the device makes of each element. The body may call ``fault(word, value)`` for words below
+    """A check of each element by the device. The body may call ``fault(word, value)`` for words below
     ``words``, each of which keeps its smallest value."""
 
     name: str
@@ -83,8 +83,8 @@ _IDS = _Rule(
 )
 
 
-def _check_ids(gpu: Gpu, node: Node, x: Operands) -> None:
-    rows, ids = x[0].shape[0], x[1]
+def _check_ids(gpu: Gpu, node: Node, x: Any) -> None:
+    rows, ids = x[0].shape[0], x.ids  # of gather's x, or scatter_add's base
     if ids.host is not None:
         checks.check_ids(node.op, ids.host, rows)
         return
@@ -98,8 +98,8 @@ def _check_ids(gpu: Gpu, node: Node, x: Operands) -> None:
 _STEP = _Rule("step", "  if (!(count_from_1(i) >= 1.0)) { fault(0u, bitcast<i32>(count_from_1(i))); }", words=1)
 
 
-def _check_step(gpu: Gpu, node: Node, x: Operands) -> None:
-    step = x[5]
+def _check_step(gpu: Gpu, node: Node, x: Any) -> None:
+    step = x.step
     if step.host is not None:
         checks.check_step(node.op, float(step.host))
         return
@@ -119,18 +119,23 @@ _RANGES = _Rule(
 )
 
 
-def _check_rasterizer(gpu: Gpu, node: Node, x: Operands) -> None:
-    """What this device has computed itself is right."""
-    _check_channels(gpu, node, x[2])
-    gaussians, ranges, ids = x[0].shape[0], x[6], x[7]
+_BINNING = ("splat_bin", "splat_bin_listed")
+
+
+def _check_rasterizer(gpu: Gpu, node: Node, x: Any) -> None:
+    """Lists that this device has computed for as many Gaussians are right."""
+    _check_features(gpu, node, x.features)
+    gaussians, ranges, ids = x.opacities.size, x.tile_ranges, x.sorted_ids
+    source = node.operands.sorted_ids.node
+    listed = source.op in _BINNING and source.operands.depths.shape == node.operands.opacities.shape
     if ids.host is not None:
         checks.check_sorted_ids(ids.host, gaussians)
-    elif node.operands.sorted_ids.node.op != "splat_prepare":
+    elif not listed:
         ids_message = checks.sorted_ids_message(gaussians)
         _look(gpu, _IDS, {"ids": ids}, ids.size, lambda words: ids_message, {"rows": gaussians})
     if ranges.host is not None:
         checks.check_tile_ranges(ranges.host, ids.size)
-    elif node.operands.tile_ranges.node is not node.operands.sorted_ids.node:
+    elif not listed or node.operands.tile_ranges.node is not source:
         message = checks.tile_ranges_message(ids.size)
         _look(gpu, _RANGES, {"ranges": ranges}, ranges.shape[0], lambda words: message, {"entries": ids.size})
 
@@ -156,11 +161,10 @@ fn report(word: u32, x: f32) { atomicStore(&board[P.board_start + word], bitcast
 )
 
 
-def _check_projection(gpu: Gpu, node: Node, x: Operands) -> None:
-    _check_channels(gpu, node, x[4])
-    viewmat, intrinsics, clip = x[5:8]
-    if viewmat.host is not None and intrinsics.host is not None and clip.host is not None:
-        camera_check.check_camera(viewmat.host, intrinsics.host, clip.host)
+def _check_camera(gpu: Gpu, node: Node, x: Any) -> None:
+    held = (x.viewmat.host, x.intrinsics.host, x.clip.host)
+    if all(array is not None for array in held):
+        camera_check.check_camera(*held)
         return
 
     def explain(words: Array) -> str:
@@ -168,27 +172,29 @@ def _check_projection(gpu: Gpu, node: Node, x: Operands) -> None:
         message = camera_check.camera_message(parts[0].reshape(4, 4), parts[1].reshape(3, 3), parts[2])
         return message or f"{node.op}: this is no camera: {[part.tolist() for part in parts]}"
 
-    reads = {"viewmat": viewmat, "intrinsics": intrinsics, "clip": clip}
+    reads = {"viewmat": x.viewmat, "intrinsics": x.intrinsics, "clip": x.clip}
     _look(gpu, _CAMERA, reads, 1, explain)
 
 
-def _check_channels(gpu: Gpu, node: Node, colors: GpuBuffer) -> None:
-    channels = colors.shape[-1]
-    if channels > MAX_CHANNELS:
+def _check_features(gpu: Gpu, node: Node, features: GpuBuffer) -> None:
+    count = features.shape[-1]
+    if count > MAX_FEATURES:
         raise DeviceError(
-            f"{gpu.info.name} ({gpu.info.api}): {node.op}: colors have {channels} channels, the GPU draws at most "
-            f"{MAX_CHANNELS} at once; render them in parts, or go on with --device cpu"
+            f"{gpu.info.name} ({gpu.info.api}): {node.op}: each Gaussian has {count} features, the GPU draws at most "
+            f"{MAX_FEATURES} at once; render them in parts, or go on with --device cpu"
         )
 
 
-_RULES: Mapping[str, Callable[[Gpu, Node, Operands], None]] = {
+_RULES: Mapping[str, Callable[[Gpu, Node, Any], None]] = {
     "gather": _check_ids,
     "scatter_add": _check_ids,
     "adam": _check_step,
     "adam_visible": _check_step,
-    "splat_prepare": _check_projection,
-    "splat_render": _check_projection,
-    "splat_render_backward": _check_projection,
+    "splat_project": _check_camera,
+    "splat_project_backward": _check_camera,
+    "splat_sh": lambda gpu, node, x: _check_features(gpu, node, x.sh),
+    "splat_sh_backward": lambda gpu, node, x: _check_features(gpu, node, x.sh),
     "splat_rasterize": _check_rasterizer,
     "splat_rasterize_backward": _check_rasterizer,
+    "splat_rasterize_backward_listed": _check_rasterizer,
 }

@@ -19,6 +19,7 @@ from stipple.backends.reference.noise import noise
 from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.ir.ops.fused import program_of
+from stipple.ir.passes import Pass
 from stipple.runtime.backend import Kernel
 
 _IMAGE: dict[str, Compute] = {
@@ -46,6 +47,9 @@ class ReferenceBackend:
             return ScatterKernel(node)
         compute = _KERNELS.get(node.op, node.definition.host)
         return None if compute is None else HostKernel(node, f"numpy.{node.op}", compute, held)
+
+    def passes(self) -> Sequence[Pass]:
+        return ()
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
         return empty(shape, held(dtype))

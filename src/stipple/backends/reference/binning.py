@@ -10,7 +10,7 @@ import numpy as np
 from stipple.backends.reference.project import support, support_quadratics
 from stipple.errors import LimitWarning
 from stipple.ir.attributes import AttrValue
-from stipple.ir.ops.splat import BinOperands, BinResults
+from stipple.ir.ops.splat import BinListedResults, BinOperands, BinResults
 
 Array = np.ndarray
 Attrs = Mapping[str, AttrValue]
@@ -18,6 +18,12 @@ Attrs = Mapping[str, AttrValue]
 
 def bin_tiles(x: BinOperands, attrs: Attrs) -> BinResults:
     """tile_ranges [T, 2] and sorted_ids [E]: for each tile its Gaussians by depth, ties by index."""
+    listed = bin_tiles_listed(x, attrs)
+    return BinResults(listed.tile_ranges, listed.sorted_ids)
+
+
+def bin_tiles_listed(x: BinOperands, attrs: Attrs) -> BinListedResults:
+    """The same, and where each Gaussian's entries are."""
     size = attrs["tile_size"]
     columns = -(-attrs["width"] // size)
     tiles = columns * -(-attrs["height"] // size)
@@ -27,6 +33,9 @@ def bin_tiles(x: BinOperands, attrs: Attrs) -> BinResults:
         reach = support(x.opacities, attrs["alpha_cutoff"])
         quadratics = support_quadratics(x.conics, reach, attrs["projection"])
     entries = [(tile, i) for i in order for tile in _touched_tiles(x, quadratics[i], i, attrs, columns)]
+    order = np.concatenate([order, np.setdiff1d(np.arange(len(x.depths)), order)])
+    per_gaussian = np.bincount([i for _, i in entries], minlength=len(order))[order]
+    offsets = np.concatenate([[0], np.cumsum(per_gaussian)])
     limit = attrs["max_list_entries"]
     if limit and len(entries) > limit:
         warnings.warn(
@@ -36,11 +45,13 @@ def bin_tiles(x: BinOperands, attrs: Attrs) -> BinResults:
             stacklevel=2,
         )
         entries = entries[:limit]
-    entries.sort(key=lambda entry: entry[0])  # stable: depth order within a tile stays
+    emission = sorted(range(len(entries)), key=lambda e: entries[e][0])  # stable: depth order within a tile stays
+    entries = [entries[e] for e in emission]
     counts = np.bincount([tile for tile, _ in entries], minlength=tiles) if entries else np.zeros(tiles, int)
     ends = np.cumsum(counts)
     ranges = np.column_stack([ends - counts, ends]).astype(np.int32)
-    return BinResults(ranges, np.array([i for _, i in entries], dtype=np.int32))
+    ids = [i for _, i in entries]
+    return BinListedResults(ranges, *(np.array(a, np.int32) for a in (ids, order, offsets, emission)))
 
 
 def _touched_tiles(x: BinOperands, quadratic: Array, i: int, attrs: Attrs, columns: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from stipple.backends.host import camera
 from stipple.backends.host.kernel import Compute
-from stipple.backends.reference.binning import bin_tiles
+from stipple.backends.reference.binning import bin_tiles, bin_tiles_listed
 from stipple.backends.reference.composite import rasterize, rasterize_backward
 from stipple.backends.reference.project import project, project_backward
 from stipple.backends.reference.sh import sh, sh_backward
@@ -25,6 +25,8 @@ KERNELS: dict[str, Compute] = {
     "splat_sh": _of_attrs(sh),
     "splat_sh_backward": _of_attrs(sh_backward),
     "splat_bin": _of_attrs(bin_tiles),
+    "splat_bin_listed": _of_attrs(bin_tiles_listed),
     "splat_rasterize": _of_attrs(rasterize),
     "splat_rasterize_backward": _of_attrs(rasterize_backward),
+    "splat_rasterize_backward_listed": _of_attrs(lambda x, attrs: rasterize_backward(x.plain, attrs)),
 }

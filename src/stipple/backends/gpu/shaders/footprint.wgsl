@@ -8,7 +8,7 @@ var<workgroup> s_id: array<u32, BATCH>;
 
 fn finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
 
-// a footprint that is no finite ellipse gets opacity 0: it counts nowhere
+// a Gaussian that is no finite ellipse, or of which a feature is not finite, gets opacity 0: it counts nowhere
 fn load_entry(slot: u32, entry: u32) {
   let i = u32(clamp(sorted_ids(entry), 0, i32(P.gaussians) - 1));
   let mean = vec2<f32>(means2d(2u * i), means2d(2u * i + 1u));
@@ -20,6 +20,7 @@ fn load_entry(slot: u32, entry: u32) {
     s_last[slot] = conics(CONIC * i + 7u);
     good = good && finite(ray.x) && finite(ray.y) && finite(ray.z) && finite(ray.w) && finite(s_last[slot]);
   }
+  for (var f = 0u; f < FEATURES; f++) { good = good && finite(features(FEATURES * i + f)); }
   good = good && conic.x > 0.0 && conic.x * conic.z - conic.y * conic.y > 0.0;
   if (!good) { conic = vec4<f32>(1.0, 0.0, 1.0, 0.0); }
   s_mean[slot] = select(vec2<f32>(0.0), mean, good);
@@ -27,24 +28,24 @@ fn load_entry(slot: u32, entry: u32) {
   s_id[slot] = i;
 }
 
-struct Seen { counts: bool, alpha: f32, falloff: f32, sigma: f32, ratio: f32, d: vec2<f32> };
+struct Sample { hits: bool, alpha: f32, falloff: f32, sigma: f32, ratio: f32, d: vec2<f32> };
 
-fn evaluate(slot: u32, pixel: vec2<f32>) -> Seen {
-  var seen: Seen;
+fn evaluate(slot: u32, pixel: vec2<f32>) -> Sample {
+  var at: Sample;
   let conic = s_conic[slot];
-  seen.d = pixel - s_mean[slot];
-  let power = 0.5 * (conic.x * seen.d.x * seen.d.x + conic.z * seen.d.y * seen.d.y) + conic.y * seen.d.x * seen.d.y;
-  seen.ratio = 1.0;
+  at.d = pixel - s_mean[slot];
+  let power = 0.5 * (conic.x * at.d.x * at.d.x + conic.z * at.d.y * at.d.y) + conic.y * at.d.x * at.d.y;
+  at.ratio = 1.0;
   if (RAY) {
     let r = s_ray[slot];
-    seen.ratio = 1.0 + 2.0 * (r.x * seen.d.x + r.y * seen.d.y) + r.z * seen.d.x * seen.d.x
-      + 2.0 * r.w * seen.d.x * seen.d.y + s_last[slot] * seen.d.y * seen.d.y;
+    at.ratio = 1.0 + 2.0 * (r.x * at.d.x + r.y * at.d.y) + r.z * at.d.x * at.d.x
+      + 2.0 * r.w * at.d.x * at.d.y + s_last[slot] * at.d.y * at.d.y;
   }
-  seen.sigma = select(1e30, power / max(seen.ratio, 1e-30), seen.ratio > 0.0);
-  seen.falloff = exp(-min(seen.sigma, 80.0));
-  seen.alpha = min(conic.w * seen.falloff, MAX_ALPHA);
-  seen.counts = seen.sigma <= EXTENT && seen.alpha >= P.alpha_cutoff && seen.alpha > 0.0;
-  return seen;
+  at.sigma = select(1e30, power / max(at.ratio, 1e-30), at.ratio > 0.0);
+  at.falloff = exp(-min(at.sigma, 80.0));
+  at.alpha = min(conic.w * at.falloff, MAX_ALPHA);
+  at.hits = at.sigma <= EXTENT && at.alpha >= P.alpha_cutoff && at.alpha > 0.0;
+  return at;
 }
 
 struct Place { sub: u32, x: u32, y: u32, inside: bool };

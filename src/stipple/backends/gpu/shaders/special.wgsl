@@ -1,6 +1,6 @@
 // What NaN, infinity and zeros give (docs/values.md). Compilers of shaders may assume that there is no NaN and no infinity
-// (Metal's do), built-in functions may give anything for them, and WGSL has no constants for them. So they are told and
-// chosen by their bits, as integers, of which nobody assumes anything.
+// (Metal's do), built-in functions may give anything for them, and WGSL has no constants for them. So they are recognised
+// and chosen by their bits, as integers, of which nobody assumes anything.
 
 const SIGN: u32 = 0x80000000u;
 const INFINITY: u32 = 0x7f800000u;
@@ -21,8 +21,8 @@ fn either(condition: bool, a: f32, b: f32) -> f32 {
   return from_bits(select(bitcast<u32>(b), bitcast<u32>(a), condition));
 }
 
-// what was made of x, or x where that is NaN
-fn unless_nan(x: f32, made: f32) -> f32 { return either(is_nan(x), x, made); }
+// what was computed from x, or x where that is NaN
+fn unless_nan(x: f32, value: f32) -> f32 { return either(is_nan(x), x, value); }
 
 fn larger(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, max(a, b))); }
 fn smaller(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, min(a, b))); }
@@ -72,19 +72,19 @@ fn power(x: f32, y: f32) -> f32 {
   let rises = bitcast<u32>(y) < SIGN;
   let whole = height >= 0x4b000000u || floor(y) == y;
   let odd = whole && height < 0x4b800000u && (i32(y) & 1) != 0;
-  var made = 0u;
+  var result = 0u;
   if (size == 0x3f800000u) {
-    made = size;
+    result = size;
   } else if (size == 0u || size == INFINITY || height == INFINITY) {
-    made = select(0u, INFINITY, (size > 0x3f800000u) == rises);
+    result = select(0u, INFINITY, (size > 0x3f800000u) == rises);
   } else {
-    made = bitcast<u32>(pow(bitcast<f32>(size), y));
+    result = bitcast<u32>(pow(bitcast<f32>(size), y));
   }
   if (bitcast<u32>(x) >= SIGN) {
     if (!whole && size != 0u && size != INFINITY) { return from_bits(NAN); }
-    if (odd) { made |= SIGN; }
+    if (odd) { result |= SIGN; }
   }
-  return from_bits(made);
+  return from_bits(result);
 }
 
 // integers: the fraction is cut off, the ends of the range hold, NaN is 0

@@ -2,9 +2,9 @@
 // devices make use of that. A multiple of pi / 2 is taken off in three parts (Cody and Waite), the rest is left to the
 // polynomials of the Cephes library (Moshier): right to about 1e-7, for arguments up to 8192. Needs special.wgsl.
 
-const MOST_TURNED = 8192.0;
+const MAX_REDUCED = 8192.0;
 
-fn turned(x: f32, quarters: i32) -> f32 {
+fn by_quarters(x: f32, quarters: i32) -> f32 {
   let q = round(x * 0.636619772);
   let r = ((x - q * 1.5703125) - q * 4.837512969970703e-4) - q * 7.549789954891882e-8;
   let z = r * r;
@@ -17,12 +17,12 @@ fn turned(x: f32, quarters: i32) -> f32 {
 
 fn sine(x: f32) -> f32 {
   if (!is_finite(x)) { return from_bits(NAN); }
-  if (abs(x) > MOST_TURNED) { return sin(x); }
-  return turned(x, 0);
+  if (abs(x) > MAX_REDUCED) { return sin(x); }
+  return by_quarters(x, 0);
 }
 
 fn cosine(x: f32) -> f32 {
   if (!is_finite(x)) { return from_bits(NAN); }
-  if (abs(x) > MOST_TURNED) { return cos(x); }
-  return turned(x, 1);
+  if (abs(x) > MAX_REDUCED) { return cos(x); }
+  return by_quarters(x, 1);
 }

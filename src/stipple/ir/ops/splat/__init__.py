@@ -37,6 +37,7 @@ from stipple.ir.ops.splat.composite import (
     splat_render,
 )
 from stipple.ir.ops.splat.derived import splat_median_depth, splat_normals
+from stipple.ir.ops.splat.lists import BinListedResults, RasterizeBackwardListedOperands
 from stipple.ir.ops.splat.project import (
     ProjectBackwardOperands,
     ProjectBackwardResults,
@@ -66,6 +67,7 @@ __all__ = [
     "PREPARE_ATTRS",
     "RASTERIZE_ATTRS",
     "RENDER_ATTRS",
+    "BinListedResults",
     "BinOperands",
     "BinResults",
     "CameraBackwardOperands",
@@ -78,6 +80,7 @@ __all__ = [
     "ProjectBackwardResults",
     "ProjectOperands",
     "ProjectResults",
+    "RasterizeBackwardListedOperands",
     "RasterizeBackwardOperands",
     "RasterizeBackwardResults",
     "RasterizeOperands",

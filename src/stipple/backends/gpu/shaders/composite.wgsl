@@ -13,8 +13,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let tile = group / (SUB * SUB);
   let front = u32(tile_ranges(2u * tile)); let count = u32(tile_ranges(2u * tile + 1u)) - front;
   let start = front + min(P.skip, count); let end = front + min(P.skip + P.part, count);
-  var t = 1.0; var done = !place.inside; var last = -1; var steps = 0u; var z = 0.0; var over = false;
-  var color = array<f32, COLOR>();
+  let at = place.y * P.width + place.x;
+  var t = 1.0; var done = !place.inside; var over = false;
+  var last = -1; var median = -1; var steps = 0u;
+  var sum = array<f32, SUMS>();
 $resume
   if (lid == 0u) { atomicStore(&live, 0u); }
   workgroupBarrier();
@@ -27,26 +29,23 @@ $resume
     workgroupBarrier();
     let held = min(BATCH, end - base);
     for (var k = 0u; k < held && !done; k++) {
-      let seen = evaluate(k, pixel);
-      if (!seen.counts) { continue; }
-      let after = t * (1.0 - seen.alpha);
+      let s = evaluate(k, pixel);
+      if (!s.hits) { continue; }
+      let after = t * (1.0 - s.alpha);
       if (after <= P.threshold) { done = true; continue; }
-      if (P.most_steps > 0u && steps >= P.most_steps) { done = true; over = true; continue; }
-      let weight = seen.alpha * t;
+      if (P.max_steps > 0u && steps >= P.max_steps) { done = true; over = true; continue; }
+      let weight = s.alpha * t;
       let i = s_id[k];
-      for (var c = 0u; c < CHANNELS; c++) { color[c] += weight * colors(CHANNELS * i + c); }
-      z += weight * depths(i);
+      for (var f = 0u; f < FEATURES; f++) { sum[f] += weight * features(FEATURES * i + f); }
+      if (t > 0.5) { median = i32(i); }  // the last one while more than half of the light is left
       t = after;
       steps += 1u;
       last = i32(base + k);
     }
   }
   if (!place.inside) { return; }
-  let at = place.y * P.width + place.x;
-  for (var c = 0u; c < CHANNELS; c++) { rgba[at * (CHANNELS + 1u) + c] = color[c] + $behind; }
-  rgba[at * (CHANNELS + 1u) + CHANNELS] = 1.0 - t;
-  depth[at] = z;
+  for (var f = 0u; f < FEATURES; f++) { image[at * FEATURES + f] = sum[f] + $behind; }
   transmittance[at] = t;
   last_ids[at] = last;
-$cut$leave
+$leave
 }
