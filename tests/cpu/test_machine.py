@@ -103,6 +103,6 @@ def test_a_wrong_vector_width_is_refused() -> None:
     assert "STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got '5'" in done.stderr
 
 
-def test_generated_harmonics_are_up_to_date() -> None:
-    module = runpy.run_path(str(ROOT / "tools" / "generate_harmonics.py"))
+def test_generated_sh_are_up_to_date() -> None:
+    module = runpy.run_path(str(ROOT / "tools" / "generate_sh.py"))
     assert module["TARGET"].read_text() == module["generate"]()

@@ -17,9 +17,13 @@ import numpy as np
 from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu import image, noise, splat, sums
 from stipple.backends.cpu.adam import AdamKernel
+from stipple.backends.cpu.binning import bin_tiles
 from stipple.backends.cpu.elementwise import ElementwiseKernel
+from stipple.backends.cpu.project import project, project_backward
+from stipple.backends.cpu.sh import sh, sh_backward
 from stipple.backends.cpu.threads import Threads
-from stipple.backends.host import camera, checks, tensor
+from stipple.backends.host import camera as look_at
+from stipple.backends.host import checks, tensor
 from stipple.backends.host.kernel import Compute, HostKernel, empty
 from stipple.backends.host.scatter import ScatterKernel
 from stipple.ir.dtype import DType
@@ -37,17 +41,23 @@ _COMPILED: Mapping[str, Compiled] = {
     "image_ssim_backward": image.ssim_backward,
     "image_l1_ssim": image.l1_ssim,
     "image_l1_ssim_backward": image.l1_ssim_backward,
-    "splat_project": splat.project,
-    "splat_project_backward": splat.project_backward,
-    "splat_sh": splat.sh,
-    "splat_sh_backward": splat.sh_backward,
-    "splat_bin": splat.bin_tiles,
+    "splat_project": project,
+    "splat_project_backward": project_backward,
+    "splat_sh": sh,
+    "splat_sh_backward": sh_backward,
+    "splat_bin": bin_tiles,
     "splat_rasterize": splat.rasterize,
     "splat_rasterize_backward": splat.rasterize_backward,
 }
-_USED = ("image_ssim_backward", "image_l1_ssim_backward", "splat_rasterize_backward")
+_USED = (
+    "image_ssim_backward",
+    "image_l1_ssim_backward",
+    "splat_project_backward",
+    "splat_sh_backward",
+    "splat_rasterize_backward",
+)
 """Kernels that are told which of their results something uses: the others cost extra."""
-_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **camera.KERNELS}
+_HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 
 @dataclass(frozen=True)

@@ -1,276 +1,315 @@
-"""Depth sort and tile binning.
+"""Which Gaussians each tile draws, nearest first (splat_bin).
 
-Visible Gaussians are sorted by depth (stable radix sort of the float's bits), then every Gaussian's tiles are
-found exactly, and a stable counting sort by tile gives each tile its Gaussians in depth order.
+Every visible Gaussian's ellipse is described by a few numbers in one cache line (``Shape``). Then blocks of Gaussians
+in depth order walk over the tiles that their ellipses touch, exactly: once to count each tile's entries, once to
+place them. Nothing in between is kept, and the order within a tile is the depth's.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import namedtuple
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel
+from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.simd import (
+    LANES,
+    absolute,
+    any_lane,
+    broadcast,
+    first_lanes,
+    fma,
+    load_columns_lanes,
+    load_lanes,
+    load_scalar,
+    log2,
+    minimum,
+    prefetch,
+    sqrt,
+    stack_floats,
+    store,
+    store_scalar,
+    transpose,
+    where,
+)
+from stipple.backends.cpu.sort import depth_order
 from stipple.backends.cpu.threads import Threads
 from stipple.errors import InputError, LimitWarning
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import BinOperands, BinResults
 
 Array = np.ndarray
-EXTENT = 0.5 * nx.EXTENT_SIGMA**2
-_RADIX_BITS = 11
-_PASSES = 3  # 3 x 11 bits cover the 31 that a positive float's order lies in
-_SORT_BLOCK = 16384
-_BIN_BLOCK = 4096
+Attrs = Mapping[str, AttrValue]
+f4 = np.float32
+ZERO, ONE, TWO, HALF, INFINITY = f4(0), f4(1), f4(2), f4(0.5), f4(np.inf)
+EXTENT = f4(0.5 * nx.EXTENT_SIGMA**2)
+LN_2 = f4(math.log(2))
+SLACK = f4(1e-5)
+"""Added to what a Gaussian reaches, relative and absolute: never lose a pixel to rounding."""
+_BLOCK = 4096
+_SHAPE_BLOCK = 8192
+_MAX_BLOCKS = 64
+_AHEAD = 24
+"""Gaussians whose shapes are fetched before they are needed."""
+
+# About the mean (x, y), the ellipse at height dy lies between x - slope dy -+ sqrt(wide - narrowing dy^2); it is
+# half_height high and has its rightmost point at dy = -tip. Columns and rows are those of the tiles that its box
+# touches; slack covers rounding in x.
+Shape = namedtuple("Shape", "x y left right top bottom slope wide narrowing half_height tip slack")
+SHAPE = 16
+"""Floats from one shape to the next: a cache line."""
+_SHAPE_FLOATS = SHAPE * LANES
+
+Grid = namedtuple("Grid", "columns rows size per_size cutoff log2_cutoff")
+_GRID_TYPE = record_type(Grid, "i8", "i8", "f4", "f4", "f4", "f4")
+_SPAN = type_of("i8"), type_of("i8")
+Footprints = namedtuple("Footprints", "means2d conics opacities radii")
+_FOOTPRINTS_TYPE = record_type(Footprints, "f4[:,::1]", "f4[:,::1]", "f4[::1]", "i4[:,::1]")
+Sorted = namedtuple("Sorted", "order shapes")
+_SORTED_TYPE = record_type(Sorted, "i4[::1]", "f4[::1]")
+Entries = namedtuple("Entries", "cursors ids placing")
+_ENTRIES_TYPE = record_type(Entries, "i4[::1]", "i4[::1]", "b1")
 
 
-@kernel("i8(i4[:,::1],f4[::1],u4[::1],i4[::1])")
-def compact(radii, depths, keys, ids):
-    """Depth bits and indices of the visible Gaussians; returns how many there are."""
-    bits = depths.view(np.uint32)
-    n = 0
-    for i in range(len(depths)):
-        keys[n] = bits[i]
-        ids[n] = i
-        n += 1 if radii[i, 0] > 0 else 0
-    return n
+# --- shapes -----------------------------------------------------------------------------------------------
+@inline
+def _stage(fields, shape):
+    store(fields, 0 * LANES, shape.x)
+    store(fields, 1 * LANES, shape.y)
+    store(fields, 2 * LANES, shape.left)
+    store(fields, 3 * LANES, shape.right)
+    store(fields, 4 * LANES, shape.top)
+    store(fields, 5 * LANES, shape.bottom)
+    store(fields, 6 * LANES, shape.slope)
+    store(fields, 7 * LANES, shape.wide)
+    store(fields, 8 * LANES, shape.narrowing)
+    store(fields, 9 * LANES, shape.half_height)
+    store(fields, 10 * LANES, shape.tip)
+    store(fields, 11 * LANES, shape.slack)
 
 
-@kernel("void(i8,i8,u4[::1],u4,i8[::1])")
-def radix_count(start, end, keys, shift, counts):
-    """How often each digit occurs in a block."""
-    counts[:] = 0
+@kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, type_of("f4[::1]")))
+def ewa_shapes(start, end, x, grid, shapes):
+    """Shapes of Gaussians start to end with conics of three numbers, LANES at once; others' hold anything."""
+    fields = stack_floats(_SHAPE_FLOATS)
+    for field in range(SHAPE):
+        store(fields, field * LANES, ZERO)
+    for i in range(start, end, LANES):
+        lanes = first_lanes(end - i)
+        rx, ry = load_columns_lanes(x.radii, 2 * i, 2, lanes)
+        if not any_lane((rx > ZERO) & (ry > ZERO)):
+            continue
+        u, v = load_columns_lanes(x.means2d, 2 * i, 2, lanes)
+        a, b, c = load_columns_lanes(x.conics, 3 * i, 3, lanes)
+        reach = broadcast(EXTENT)
+        if grid.cutoff > ZERO:
+            reach = minimum((log2(load_lanes(x.opacities, i, lanes)) - grid.log2_cutoff) * LN_2, EXTENT)
+        k = TWO * reach * (ONE + SLACK) + SLACK
+        # a c - b^2 with the products' rounding errors: for a needle little else is left
+        bb = b * b
+        det = fma(a, c, -bb) + fma(-b, b, bb)
+        ellipse = (a > ZERO) & (det > ZERO) & (absolute(a + c) < INFINITY)
+        half_width, half_height = sqrt(c * (k / det)), sqrt(a * (k / det))
+        half_width = where(ellipse, minimum(half_width, rx), rx)  # no ellipse: all of the box
+        slope = where(ellipse, b / a, ZERO)
+        reached = where(ellipse, half_height, INFINITY)
+        slack = f4(1e-3) + f4(1e-6) * (absolute(u) + half_width + absolute(slope) * (absolute(v) + ry))
+        half_height = minimum(reached, ry) + f4(1e-3) + f4(1e-6) * absolute(v)
+        finite = absolute(u) + absolute(v) < INFINITY
+        shape = Shape(
+            u, v, u - half_width - slack, u + half_width + slack,
+            where(finite, v - half_height, INFINITY), v + half_height,
+            slope, where(ellipse, k / a, INFINITY), where(ellipse, det / a / a, ZERO),
+            half_height, where(ellipse, slope * half_height * sqrt(a / c), ZERO), slack,
+        )  # fmt: skip
+        _stage(fields, shape)
+        for field in range(0, SHAPE, LANES):
+            transpose(fields, field * LANES, LANES, shapes, i * SHAPE + field, SHAPE)
+
+
+@kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, type_of("f4[::1]")))
+def ray_shapes(start, end, x, grid, shapes):
+    """The same with conics of eight numbers, in float64: differences of large numbers decide here."""
     for i in range(start, end):
-        counts[np.intp((keys[i] >> shift) & np.uint32(2047))] += 1
-
-
-@kernel("void(i8,i8,u4[::1],i4[::1],u4,i8[::1],u4[::1],i4[::1])")
-def radix_move(start, end, keys, ids, shift, offsets, out_keys, out_ids):
-    """Move a block's items to the places that ``offsets`` counts up, in order."""
-    for i in range(start, end):
-        key = keys[i]
-        digit = np.intp((key >> shift) & np.uint32(2047))
-        at = offsets[digit]
-        offsets[digit] = at + 1
-        out_keys[at] = key
-        out_ids[at] = ids[i]
-
-
-def _count_block(keys: Array, shift: np.uint32, counts: Array, start: int, end: int) -> None:
-    radix_count(start, end, keys, shift, counts[start // _SORT_BLOCK])
-
-
-def _move_block(
-    keys: Array,
-    ids: Array,
-    shift: np.uint32,
-    starts: Array,
-    out_keys: Array,
-    out_ids: Array,
-    start: int,
-    end: int,
-) -> None:
-    radix_move(start, end, keys, ids, shift, starts[start // _SORT_BLOCK], out_keys, out_ids)
-
-
-def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
-    """Indices of the visible Gaussians by depth, ties by index."""
-    keys, ids = np.empty(len(depths) + 1, np.uint32), np.empty(len(depths) + 1, np.int32)
-    count = compact(radii, depths, keys, ids)
-    keys, ids = keys[:count], ids[:count]
-    other_keys, other_ids = np.empty_like(keys), np.empty_like(ids)
-    blocks = -(-count // _SORT_BLOCK)
-    counts = np.empty((blocks, 1 << _RADIX_BITS), np.int64)
-    for step in range(_PASSES):
-        shift = np.uint32(step * _RADIX_BITS)
-        threads.blocks(
-            count,
-            _SORT_BLOCK,
-            partial(_count_block, keys, shift, counts),
-        )
-        # Where each block's items with each digit begin: digits in order, and within one the blocks in order.
-        ends = np.cumsum(counts.T.ravel())
-        starts = np.ascontiguousarray((ends - counts.T.ravel()).reshape(counts.shape[::-1]).T)
-        threads.blocks(
-            count,
-            _SORT_BLOCK,
-            partial(_move_block, keys, ids, shift, starts, other_keys, other_ids),
-        )
-        keys, ids, other_keys, other_ids = other_keys, other_ids, keys, ids
-    return ids
+        if not (x.radii[i, 0] > 0 and x.radii[i, 1] > 0):
+            continue
+        u, v = float(x.means2d[i, 0]), float(x.means2d[i, 1])
+        half_width, half_height = float(x.radii[i, 0]), float(x.radii[i, 1])
+        reach = float(EXTENT)
+        if grid.cutoff > ZERO:
+            reach = min(reach, math.log(float(x.opacities[i]) / float(grid.cutoff)))
+        k = 2.0 * reach * (1.0 + float(SLACK)) + float(SLACK)
+        a = float(x.conics[i, 0]) - k * float(x.conics[i, 5])
+        b = float(x.conics[i, 1]) - k * float(x.conics[i, 6])
+        c = float(x.conics[i, 2]) - k * float(x.conics[i, 7])
+        p, r = -k * float(x.conics[i, 3]), -k * float(x.conics[i, 4])
+        det = a * c - b * b
+        slope, wide, narrowing, tip = 0.0, math.inf, 0.0, 0.0
+        if a > 0.0 and det > 0.0:  # else all of the box
+            cx, cy = (b * r - c * p) / det, (b * p - a * r) / det
+            top = max(k - (p * cx + r * cy), 0.0)
+            u, v = u + cx, v + cy
+            half_width, half_height = math.sqrt(c * top / det), math.sqrt(a * top / det)
+            slope, wide, narrowing = b / a, top / a, det / a / a
+            tip = slope * half_height * math.sqrt(a / c)
+        slack = 1e-3 + 1e-6 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
+        half_height += 1e-3 + 1e-6 * abs(v)
+        if not math.isfinite(u + v):
+            v = math.inf
+        fields = (
+            u, v, u - half_width - slack, u + half_width + slack, v - half_height, v + half_height,
+            slope, wide, narrowing, half_height, tip, slack,
+        )  # fmt: skip
+        for field in range(len(fields)):
+            store_scalar(shapes, i * SHAPE + field, f4(fields[field]))
 
 
 # --- tiles ------------------------------------------------------------------------------------------------
 @inline
-def ellipse(a, b, c, p, r, k):
-    """What the rows below need of a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k, with a > 0 and a c > b^2.
-
-    Centre, half height, height at which it is widest, and about the centre the middle's slope in y and the
-    two numbers of its half width: x = -slope y +- sqrt(wide - narrowing y^2). Half height is negative if empty.
-    """
-    det = a * c - b * b
-    inverse, per_a = 1.0 / det, 1.0 / a
-    cx, cy = (b * r - c * p) * inverse, (b * p - a * r) * inverse
-    top = k - (p * cx + r * cy)
-    if not top >= 0.0:
-        return cx, cy, -1.0, 0.0, 0.0, 0.0, 0.0
-    half_y = math.sqrt(a * top * inverse)
-    return cx, cy, half_y, b * half_y / math.sqrt(a * c), b * per_a, top * per_a, det * per_a * per_a
+def _first_tile(grid, low, count):
+    """The first of ``count`` tiles that has pixel centres at ``low`` or beyond; ``count`` if none has."""
+    return np.intp(np.ceil(min(max((low + HALF) * grid.per_size - ONE, ZERO), f4(count))))
 
 
 @inline
-def slab_ends(shape, y0, y1):
-    """Smallest and largest x at which an ellipse meets y0 <= y <= y1; (1, 0) where it does not."""
-    cx, cy, half_y, tip, slope, wide, narrowing = shape
-    low, high = max(y0 - cy, -half_y), min(y1 - cy, half_y)
-    if low > high:
-        return 1.0, 0.0
-    y = min(max(-tip, low), high)
-    right = -slope * y + math.sqrt(max(wide - narrowing * y * y, 0.0))
-    y = min(max(tip, low), high)
-    left = -slope * y - math.sqrt(max(wide - narrowing * y * y, 0.0))
-    return cx + left, cx + right
+def _last_tile(grid, high, count):
+    """The last of ``count`` tiles that has pixel centres at ``high`` or before; -1 if none has."""
+    return np.intp(np.floor(min(max((high - HALF) * grid.per_size, -ONE), f4(count - 1))))
 
 
-@kernel("i8(i8,i8,i4[::1],f4[:,::1],f4[:,::1],f4[::1],i4[:,::1],b1,f4,i8,i8,i8,i4[::1],i4[::1])")
-def find_tiles(
-    start, end, order, means2d, conics, opacities, radii, ray, alpha_cutoff, width, height, size, tiles, ranks,
-):  # fmt: skip
-    """Tiles of the Gaussians at ranks start to end, one entry each, by rank; returns the number of entries.
+@inline
+def _slab(grid, shape, row):
+    """The smallest and largest x at which an ellipse meets the pixel centres of a row of tiles."""
+    top = f4(row) * grid.size + HALF - shape.y
+    low, high = max(top, -shape.half_height), min(top + grid.size - ONE, shape.half_height)
+    y = min(max(-shape.tip, low), high)
+    right = math.sqrt(max(shape.wide - shape.narrowing * y * y, ZERO)) - shape.slope * y
+    y = min(max(shape.tip, low), high)
+    left = math.sqrt(max(shape.wide - shape.narrowing * y * y, ZERO)) + shape.slope * y
+    return shape.x - left - shape.slack, shape.x + right + shape.slack
 
-    With empty ``tiles``, only an upper bound is counted, from the bounding boxes.
-    """
-    columns, rows = (width + size - 1) // size, (height + size - 1) // size
+
+@inline
+def _load_shape(shapes, i):
+    at = i * SHAPE
+    return Shape(
+        load_scalar(shapes, at), load_scalar(shapes, at + 1), load_scalar(shapes, at + 2),
+        load_scalar(shapes, at + 3), load_scalar(shapes, at + 4), load_scalar(shapes, at + 5),
+        load_scalar(shapes, at + 6), load_scalar(shapes, at + 7), load_scalar(shapes, at + 8),
+        load_scalar(shapes, at + 9), load_scalar(shapes, at + 10), load_scalar(shapes, at + 11),
+    )  # fmt: skip
+
+
+@kernel((*_SPAN, _SORTED_TYPE, _GRID_TYPE, type_of("i8"), _ENTRIES_TYPE))
+def walk_tiles(start, end, x, grid, limit, entries):
+    """Count up the cursor of every tile that Gaussians of ranks start to end touch, and where ``entries`` are being
+    placed, store the Gaussian there first; returns the number of entries, which ends at ``limit``."""
     n = 0
-    only_bound = len(tiles) == 0
     for rank in range(start, end):
-        i = order[rank]
-        u, v = float(means2d[i, 0]), float(means2d[i, 1])
-        rx, ry = float(radii[i, 0]), float(radii[i, 1])
-        c0 = max(0, int(math.floor(max((u - rx) / size, -1.0))))
-        c1 = min(columns, int(math.floor(min((u + rx) / size, float(columns)))) + 1)
-        r0 = max(0, int(math.floor(max((v - ry) / size, -1.0))))
-        r1 = min(rows, int(math.floor(min((v + ry) / size, float(rows)))) + 1)
-        if only_bound:
-            n += max(0, c1 - c0) * max(0, r1 - r0)
-            continue
-        a, b, c = float(conics[i, 0]), float(conics[i, 1]), float(conics[i, 2])
-        reach = EXTENT
-        if alpha_cutoff > 0:
-            reach = min(reach, math.log(float(opacities[i]) / float(alpha_cutoff)))
-        k = 2.0 * reach * (1.0 + 1e-5) + 1e-5  # never lose a pixel to rounding
-        p, r = 0.0, 0.0
-        if ray:
-            a -= k * float(conics[i, 5])
-            b -= k * float(conics[i, 6])
-            c -= k * float(conics[i, 7])
-            p, r = -k * float(conics[i, 3]), -k * float(conics[i, 4])
-        bounded = a > 0.0 and a * c - b * b > 0.0
-        shape = ellipse(a, b, c, p, r, k) if bounded else (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        for row in range(r0, r1):
-            first, last = c0, c1 - 1
-            if bounded:
-                y0 = row * size + 0.5 - v
-                y1 = min((row + 1) * size, height) - 0.5 - v
-                left, right = slab_ends(shape, y0, y1)
-                if left > right:
-                    continue
-                # a tile's pixel centres span [column * size + 0.5, (column + 1) * size - 0.5]
-                first = max(first, int(math.ceil((u + left + 0.5 - size) / size - 1e-9)))
-                last = min(last, int(math.floor((u + right - 0.5) / size + 1e-9)))
-            for column in range(first, last + 1):
-                tiles[n] = row * columns + column
-                ranks[n] = i
+        prefetch(x.shapes, np.intp(load_scalar(x.order, min(rank + _AHEAD, end - 1))) * SHAPE)
+        i = load_scalar(x.order, rank)
+        shape = _load_shape(x.shapes, np.intp(i))
+        first_row, last_row = _first_tile(grid, shape.top, grid.rows), _last_tile(grid, shape.bottom, grid.rows)
+        first, last = _first_tile(grid, shape.left, grid.columns), _last_tile(grid, shape.right, grid.columns)
+        for row in range(first_row, last_row + 1):
+            from_column, to_column = first, last
+            if first_row != last_row and first != last:  # else it touches all of its box
+                left, right = _slab(grid, shape, row)
+                from_column = max(first, _first_tile(grid, left, grid.columns))
+                to_column = min(last, _last_tile(grid, right, grid.columns))
+            for column in range(from_column, to_column + 1):
+                if n == limit:
+                    return n
+                tile = row * grid.columns + column
+                cursor = load_scalar(entries.cursors, tile)
+                if entries.placing:
+                    store_scalar(entries.ids, np.intp(cursor), i)
+                store_scalar(entries.cursors, tile, np.int32(cursor + 1))
                 n += 1
     return n
 
 
-@kernel("void(i4[::1],i8,i8[::1])")
-def count_tiles(tiles, count, counts):
-    """How often each tile occurs among a block's entries."""
-    counts[:] = 0
-    for e in range(count):
-        counts[tiles[e]] += 1
+# --- the op -----------------------------------------------------------------------------------------------
+def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
+    """Results of splat_bin."""
+    grid = _grid(attrs)
+    order = depth_order(x.radii, x.depths, threads)
+    sorted_shapes = Sorted(order, _shapes(x, attrs["projection"], grid, threads))
+    block = max(_BLOCK, -(-len(order) // _MAX_BLOCKS))
+    counts = np.zeros((-(-len(order) // block), grid.columns * grid.rows), np.int32)
+    found = np.zeros(len(counts), np.int64)
 
+    def count(start: int, end: int) -> None:
+        entries = Entries(counts[start // block], _NOTHING, False)
+        found[start // block] = walk_tiles(start, end, sorted_shapes, grid, _NO_LIMIT, entries)
 
-@kernel("void(i4[::1],i4[::1],i8,i8[::1],i4[::1])")
-def place_entries(tiles, ids, count, offsets, out):
-    """Move a block's entries to the places that ``offsets`` counts up, in order."""
-    for e in range(count):
-        tile = tiles[e]
-        at = offsets[tile]
-        offsets[tile] = at + 1
-        out[at] = ids[e]
+    threads.blocks(len(order), block, count)
+    if _limited(found, attrs["max_list_entries"]):
+        counts[:] = 0
 
+        def count_again(start: int, end: int) -> None:
+            entries = Entries(counts[start // block], _NOTHING, False)
+            walk_tiles(start, end, sorted_shapes, grid, found[start // block], entries)
 
-def bin_into_tiles(
-    order: Array,
-    means2d: Array,
-    conics: Array,
-    opacities: Array,
-    radii: Array,
-    attrs: Mapping[str, AttrValue],
-    threads: Threads,
-) -> tuple[Array, Array]:
-    """tile_ranges [T, 2] and sorted_ids [E] of footprints given in depth order."""
-    width, height, size = attrs["width"], attrs["height"], attrs["tile_size"]
-    tile_count = -(-width // size) * -(-height // size)
-    ray, cutoff = attrs["projection"] == "ray", np.float32(attrs["alpha_cutoff"])
-    blocks = -(-len(order) // _BIN_BLOCK)
-    found: list[tuple[Array, Array, int]] = [(_NOTHING, _NOTHING, 0)] * blocks
-    counts = np.zeros((blocks, tile_count), np.int64)
-
-    def find(start: int, end: int) -> None:
-        block = start // _BIN_BLOCK
-        where = (start, end, order, means2d, conics, opacities, radii, ray, cutoff, width, height, size)
-        bound = find_tiles(*where, _NOTHING, _NOTHING)
-        tiles, ids = np.empty(max(bound, 1), np.int32), np.empty(max(bound, 1), np.int32)
-        used = find_tiles(*where, tiles, ids)
-        count_tiles(tiles, used, counts[block])
-        found[block] = (tiles, ids, used)
-
-    threads.blocks(len(order), _BIN_BLOCK, find)
-    _limit(found, counts, attrs["max_list_entries"])
-    totals = counts.sum(axis=0)
+        threads.blocks(len(order), block, count_again)
+    totals = counts.sum(axis=0, dtype=np.int64)
     ends = np.cumsum(totals)
-    if ends[-1] > np.iinfo(np.int32).max:
-        raise InputError(
-            f"splat_prepare: {ends[-1]:,} tile entries are more than can be numbered; the Gaussians are too large for "
-            "this image: use a smaller image, larger tiles, or max_list_entries"
-        )
-    ranges = np.column_stack([ends - totals, ends]).astype(np.int32)
-    starts = (ends - totals) + np.cumsum(counts, axis=0) - counts
-    ids_sorted = np.empty(int(ends[-1]), np.int32)
+    ids = np.empty(_checked(int(ends[-1])), np.int32)
+    cursors = (ends - totals).astype(np.int32) + np.cumsum(counts, axis=0, dtype=np.int32) - counts
 
     def place(start: int, end: int) -> None:
-        block = start // _BIN_BLOCK
-        tiles, ids, used = found[block]
-        place_entries(tiles, ids, used, starts[block], ids_sorted)
+        entries = Entries(cursors[start // block], ids, True)
+        walk_tiles(start, end, sorted_shapes, grid, found[start // block], entries)
 
-    threads.blocks(len(order), _BIN_BLOCK, place)
-    return ranges, ids_sorted
+    threads.blocks(len(order), block, place)
+    return BinResults(np.column_stack([ends - totals, ends]).astype(np.int32), ids)
 
 
 _NOTHING = np.empty(0, np.int32)
+_NO_LIMIT = np.iinfo(np.int64).max
 
 
-def _limit(found: list[tuple[Array, Array, int]], counts: Array, limit: int) -> None:
-    """Keep only the first ``limit`` entries, nearest Gaussians first, and say so."""
-    total = sum(used for _, _, used in found)
+def _grid(attrs: Attrs) -> Grid:
+    size, cutoff = attrs["tile_size"], attrs["alpha_cutoff"]
+    columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
+    return Grid(columns, rows, f4(size), f4(1 / size), f4(cutoff), f4(math.log2(cutoff) if cutoff > 0 else 0))
+
+
+def _shapes(x: BinOperands, projection: str, grid: Grid, threads: Threads) -> Array:
+    """The shapes of visible Gaussians, in memory that the next call may reuse."""
+    count = len(x.radii)
+    buffer = threads.scratch("shapes", ((count + LANES + 1) * SHAPE,))
+    begin = -buffer.ctypes.data % (4 * SHAPE) // 4
+    shapes = buffer[begin : begin + (count + LANES) * SHAPE]
+    footprints = Footprints(x.means2d, x.conics, x.opacities, x.radii)
+    describe = ray_shapes if projection == "ray" else ewa_shapes
+    threads.blocks(count, _SHAPE_BLOCK, lambda start, end: describe(start, end, footprints, grid, shapes))
+    return shapes
+
+
+def _limited(found: Array, limit: int) -> bool:
+    """Keep only the first ``limit`` entries of the blocks, nearest Gaussians first, and say so; whether some go."""
+    total = int(found.sum())
     if not limit or total <= limit:
-        return
+        return False
     warnings.warn(
-        f"splat_prepare: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
+        f"splat_bin: max_list_entries = {limit} cut {total - limit} of {total} tile entries, the farthest ones",
         LimitWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
-    left = limit
-    for block, (tiles, ids, used) in enumerate(found):
-        kept = min(used, left)
-        left -= kept
-        if kept < used:
-            found[block] = (tiles, ids, kept)
-            count_tiles(tiles, kept, counts[block])
+    before = np.cumsum(found) - found
+    found[:] = np.clip(limit - before, 0, found)
+    return True
+
+
+def _checked(entries: int) -> int:
+    if entries > np.iinfo(np.int32).max:
+        raise InputError(
+            f"splat_bin: {entries:,} tile entries are more than can be numbered; the Gaussians are too large for this "
+            "image: use a smaller image, larger tiles, or max_list_entries"
+        )
+    return entries

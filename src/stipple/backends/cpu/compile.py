@@ -6,12 +6,13 @@ Every kernel has explicit signatures, so all of them can be compiled ahead of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numba import njit
-from numba.core import sigutils
+from numba.core import sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.extending import overload
 
 from stipple.backends.cpu.cache import STORE, KernelCache
 from stipple.forking import hold_across_forks
@@ -27,7 +28,7 @@ OPTIONS: dict[str, Any] = {
     "fastmath": {"contract", "nsz"},
 }
 
-_KERNELS: list[tuple[Any, KernelCache, tuple[str, ...]]] = []
+_KERNELS: list[tuple[Any, KernelCache, tuple[Any, ...]]] = []
 
 hold_across_forks(global_compiler_lock)
 
@@ -38,8 +39,39 @@ def inline(function: Function) -> Function:
     return made
 
 
-def kernel(*signatures: str) -> Callable[[Function], Function]:
-    """Decorator for a kernel with explicit signatures, each compiled when it is first needed."""
+def type_of(text: str) -> Any:
+    """The type that a signature's text names, such as ``f4[:,::1]``."""
+    (kind,), _ = sigutils.normalize_signature(f"({text},)")
+    return kind
+
+
+def record_type(record: type, *fields: Any) -> Any:
+    """The type of a kernel's argument that is a NamedTuple with fields of these types (or texts that name them)."""
+    return types.BaseTuple.from_types([type_of(f) if isinstance(f, str) else f for f in fields], record)
+
+
+def chosen_by_type(functions: Mapping[type, Function]) -> Any:
+    """A function of compiled code that is one of these, chosen by the type of its first argument, a record."""
+
+    def chosen(record: Any, *args: Any) -> Any:
+        return functions[type(record)](record, *args)
+
+    options: Any = OPTIONS
+
+    @overload(chosen, jit_options=options)
+    def choose(record, *args):  # without annotations: Numba compares it with what it returns
+        function = functions[record.instance_class]
+        return lambda record, *args: function(record, *args)  # noqa: PLW0108 (Numba wants a function in Python)
+
+    return chosen
+
+
+def kernel(*signatures: Any) -> Callable[[Function], Function]:
+    """Decorator for a kernel with explicit signatures, each compiled when it is first needed.
+
+    A signature is a text, or a tuple of the arguments' types where some are records (``record_type``). Types of
+    arguments beyond the signatures are compiled, and kept, when a call has them.
+    """
 
     def decorate(function: Function) -> Function:
         dispatcher = njit(**OPTIONS)(function)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.cpu.compile import inline, kernel
-from stipple.backends.cpu.projection import rotation
+from stipple.backends.cpu.quaternion import rotation
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
 from stipple.ir.graph import Node

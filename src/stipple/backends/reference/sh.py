@@ -16,12 +16,12 @@ Attrs = Mapping[str, AttrValue]
 
 
 def sh(x: ShOperands, attrs: Attrs) -> ShResults:
-    """max(SH + 0.5, 0) of visible Gaussians, zeros for others."""
+    """max(SH + 0.5, 0) of visible Gaussians, zeros for others; what is not finite stays so."""
     ids = _visible(x.radii)
     colors = np.zeros((len(x.means), x.sh.shape[2]))
     with np.errstate(all="ignore"):  # coefficients may be infinite: then the colour is
         unclamped = _unclamped(x.means[ids], x.sh[ids], _position(x.viewmat), attrs["sh_degree"])
-    colors[ids] = np.where(unclamped < 0, 0.0, unclamped)
+    colors[ids] = np.where((unclamped < 0) & np.isfinite(unclamped), 0.0, unclamped)
     return ShResults(colors)
 
 

@@ -23,11 +23,12 @@ from stipple.backends.cpu.simd.arithmetic import (
     lane_columns,
     lane_numbers,
     lane_rows,
+    masked,
     maximum,
     minimum,
     where,
 )
-from stipple.backends.cpu.simd.math import ceil, exp2, floor, log2, reciprocal, rint, sqrt
+from stipple.backends.cpu.simd.math import ceil, exp2, floor, horner, log2, reciprocal, rint, sqrt
 from stipple.backends.cpu.simd.memory import (
     gather,
     load,
@@ -45,6 +46,7 @@ from stipple.backends.cpu.simd.memory import (
     store_scalar,
 )
 from stipple.backends.cpu.simd.sums import (
+    accumulate,
     lane_sum,
     lane_sum_double,
     set_lanes,
@@ -57,6 +59,7 @@ from stipple.backends.cpu.simd.types import LANES, mask, vector
 __all__ = [
     "LANES",
     "absolute",
+    "accumulate",
     "all_lanes",
     "any_lane",
     "broadcast",
@@ -67,6 +70,7 @@ __all__ = [
     "floor",
     "fma",
     "gather",
+    "horner",
     "lane_columns",
     "lane_numbers",
     "lane_rows",
@@ -79,6 +83,7 @@ __all__ = [
     "load_scalar",
     "log2",
     "mask",
+    "masked",
     "maximum",
     "minimum",
     "prefetch",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
@@ -219,6 +219,25 @@ def where(typing: Any, m: Any, a: Any, b: Any) -> Any:
         return builder.select(*args)
 
     return _vector(mask, _vector, _vector), generate
+
+
+@intrinsic
+def masked(typing: Any, values: Any, m: Any) -> Any:
+    """A tuple of vectors, each with zeros where the mask is not set."""
+    numbers: Any = values
+    if not (isinstance(values, types.BaseTuple) and m == mask and all(is_number(t) for t in numbers)):
+        return None
+    result = types.UniTuple(_vector, len(values))
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        parts = [
+            context.cast(builder, part, t, _vector)
+            for part, t in zip(cgutils.unpack_tuple(builder, args[0]), numbers, strict=True)
+        ]
+        zeros = ir.Constant(FLOATS, [0.0] * LANES)
+        return context.make_tuple(builder, result, [builder.select(args[1], part, zeros) for part in parts])
+
+    return result(values, mask), generate
 
 
 @intrinsic

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils, types
 
 from stipple.backends.cpu.simd.types import (
     FLOATS,
@@ -51,6 +52,24 @@ def polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
     for coefficient in coefficients[1:]:
         value = call(builder, "llvm.fma", value, x, constant(coefficient))
     return value
+
+
+@intrinsic
+def horner(typing: Any, x: Any, coefficients: Any) -> Any:
+    """A polynomial of x, given by a tuple of numbers from the highest coefficient down."""
+    numbers: Any = coefficients
+    if not (is_number(x) and isinstance(coefficients, types.BaseTuple) and all(is_number(t) for t in numbers)):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        parts = cgutils.unpack_tuple(builder, args[1])
+        steps = [context.cast(builder, part, t, vector) for part, t in zip(parts, numbers, strict=True)]
+        value = steps[0]
+        for step in steps[1:]:
+            value = call(builder, "llvm.fma", value, args[0], step)
+        return value
+
+    return vector(vector, coefficients), generate
 
 
 @intrinsic

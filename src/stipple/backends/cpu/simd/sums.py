@@ -55,6 +55,23 @@ def store_sums(typing: Any, array: Any, i: Any, values: Any) -> Any:
 
 
 @intrinsic
+def accumulate(typing: Any, array: Any, i: Any, values: Any, lanes: Any) -> Any:
+    """Add a tuple of vectors to as many vectors that lie one after the other from element i on, where the mask is
+    set."""
+    if not (isinstance(values, types.BaseTuple) and lanes == mask):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = Place(context, builder, array, args[0], args[1])
+        for k, value in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            total = place.shifted(k * LANES)
+            total.store(builder.fadd(total.load(), builder.select(args[3], value, constant(0.0))))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, values, mask), generate
+
+
+@intrinsic
 def lane_sum(typing: Any, a: Any) -> Any:
     """The sum of the lanes in float32, in a fixed order (halves are added to each other)."""
     if a != vector:
