@@ -32,7 +32,7 @@ def composite(
     color, depth = np.zeros((height, width, channels)), np.zeros((height, width))
     light = np.ones((height, width))
     open_, steps, safe = np.ones_like(light, bool), np.zeros_like(light), np.ones_like(light, bool)
-    visible = np.flatnonzero(out["radii"][:, 0] > 0)
+    visible = np.flatnonzero((out["radii"][:, 0] > 0) & np.isfinite(out["colors"]).all(axis=1))
     for i in sorted(visible, key=lambda i: (out["depths"][i], i)):
         dx, dy = x - out["means2d"][i, 0], y - out["means2d"][i, 1]
         a, b, c = out["conics"][i, :3]

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from compositor import composite
-from scenes import Scene, declare, intrinsics, prepare_and_rasterize, random_scene, render
+from scenes import Scene, declare, intrinsics, random_scene, render
 from stipple import ir
 from stipple import numerics as nx
 from stipple.runtime import Session
@@ -270,12 +270,26 @@ def test_clip_planes_cull() -> None:
 
 
 def test_prepared_values_of_culled_gaussians_are_zero() -> None:
-    scene = random_scene(38, count=6)
-    scene.arrays["opacities"][2] = 0.001
-    graph = ir.Graph("culled")
-    prepared, _ = prepare_and_rasterize(declare(graph, scene), scene.attrs)
-    for name in ("means2d", "conics", "colors", "opacities", "depths", "radii"):
-        graph.output(name, getattr(prepared, name))
-    graph.output("rgba", _.rgba)
-    out = Session("reference").compile(graph).run(scene.feeds())
-    assert all(np.all(out[n][2] == 0) for n in ("means2d", "conics", "colors", "opacities", "depths", "radii"))
+    """Colours by SH among them; colours that are given are handed on as they are."""
+    for sh_degree in (-1, 1):
+        scene = random_scene(38, count=6, sh_degree=sh_degree)
+        scene.arrays["opacities"][2] = 0.001
+        out = render(scene)
+        for name in ("means2d", "conics", "opacities", "depths", "radii"):
+            assert np.all(out[name][2] == 0), name
+        np.testing.assert_array_equal(out["colors"][2], scene.arrays["colors"][2] if sh_degree < 0 else 0.0)
+        assert (out["radii"][[0, 1, 3, 4, 5]] > 0).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sh_degree", [-1, 0, 2])
+def test_a_gaussian_whose_color_is_not_finite_is_skipped(value: float, sh_degree: int) -> None:
+    """By the rasterizer: it is projected like the others, and drawn nowhere, whatever clamping makes of infinity."""
+    scene = random_scene(39, count=6, sh_degree=sh_degree)
+    without = scene.with_(opacities=np.where(np.arange(6) == 4, 0.0, scene.arrays["opacities"]))
+    scene.arrays["colors"][4, ..., 1] = value
+    out, wanted = render(scene), render(without)
+    assert np.all(out["radii"][4] > 0)
+    assert not np.isfinite(out["colors"][4, 1])
+    np.testing.assert_array_equal(out["rgba"], wanted["rgba"])
+    np.testing.assert_array_equal(out["counts"], wanted["counts"])
