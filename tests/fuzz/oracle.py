@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz import elementwise, images, splats, tensors
+from fuzz import elementwise, images, splat_ops, tensors
 from fuzz.optimiser import adam
 from fuzz.spans import CPU, DOUBLE, GPU, HELD_IN_DOUBLE, INT_LIMITS, Precision, Span, as_float32, exactly, hull
 from fuzz.tensors import RefusedError, Tensor, UndecidedError
@@ -74,7 +74,7 @@ def evaluate(
     machine: Machine,
     watch: ir.Value | None = None,
 ) -> Run:
-    """Run a graph once. ``watch`` is a value to keep beside the outputs."""
+    """Run a graph once; with ``watch`` only as far as that value."""
     try:
         dims = bound(graph, feeds, params)
     except RefusedError as why:  # a run that was refused left parameters at another size than what is fed next
@@ -102,25 +102,35 @@ def evaluate(
         if machine.folds and _is_constant(node, known):
             known.update(node.outputs)
             results = [_perhaps_rounded(r) for r in results]
-        for value, made in zip(node.outputs, results, strict=True):
-            values[value] = made
-            if isinstance(made, Tensor):
-                assert made.dtype == value.dtype.value
-                assert made.shape == value.shape.resolve(dims), (node, made.shape, value.shape)
+        values.update(zip(node.outputs, results, strict=True))
+        _check_types(node, results, dims)
+        if watch is not None and watch in node.outputs:
+            watched = values[watch]
+            return Run(watched=watched if isinstance(watched, Tensor) else None)
     if run.must_fail:
         return run
     if any(isinstance(values[v], Failed) for v in graph.roots):
         return run
-    run.watched = None if watch is None else _tensor(values[watch])
     run.outputs = {name: _tensor(values[v]) for name, v in graph.outputs.items()}
     run.params = {**params, **{name: _tensor(values[v]) for name, v in graph.updates.items()}}
     return run
 
 
+def _check_types(node: ir.Node, results: Sequence[Tensor | Failed], dims: dict[str, int]) -> None:
+    """Bind sizes that the node generates."""
+    for value, made in zip(node.outputs, results, strict=True):
+        if isinstance(made, Tensor):
+            assert made.dtype == value.dtype.value
+            for dim, size in zip(value.shape, made.shape, strict=True):
+                if dim.symbol is not None:
+                    dims.setdefault(dim.symbol, size)
+            assert made.shape == value.shape.resolve(dims), (node, made.shape, value.shape)
+
+
 def _check_sizes(node: ir.Node, dims: Dims) -> None:
     """A symbolic size such as N - 1 may come out negative."""
     for value in node.outputs:
-        if any(n < 0 for n in value.shape.resolve(dims)):
+        if value.shape.symbols <= dims.keys() and any(n < 0 for n in value.shape.resolve(dims)):
             raise RefusedError(f"{node.op}: negative size in {value.shape}")
 
 
@@ -183,8 +193,8 @@ def _node(
         return [_STRUCTURE[op](node, x, dims)]
     if op in ("adam", "adam_visible"):
         return adam(x, attrs, how)
-    if op in splats.OPS:
-        return splats.compute(node, x, how)
+    if op in splat_ops.OPS:
+        return splat_ops.compute(node, x, dims, how)
     if op in images.OPS:
         return images.compute(op, x, attrs, how)
     if op == "scatter_add":
@@ -256,7 +266,7 @@ KNOWN_OPS = frozenset(
         *elementwise.OPS,
         *_STRUCTURE,
         *images.OPS,
-        *splats.OPS,
+        *splat_ops.OPS,
         "input",
         "param",
         "constant",

@@ -15,21 +15,24 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from fuzz import composites
 from fuzz.check import VARIANTS, MismatchError, Tally, Variant, check, session
 from fuzz.scenario import Round, random_scenario
 from fuzz.shrink import shrink
+from fuzz.small_splats import random_small_op
 from fuzz.splat_programs import random_step
 from stipple import ir
 from stipple.errors import GraphError
 
 SPLATS = 12
-"""One graph of so many renders Gaussians."""
+"""Of so many graphs one renders Gaussians, and one runs a splat op alone."""
 
 
 def fuzz_one(seed: int, variants: list[Variant], tally: Tally, shrinks: bool = True, ignore: str | None = None) -> str:
     """Try the graph of a seed: an empty text, or what went wrong, with the smallest graph that it goes wrong for."""
     try:
-        made = random_step(seed) if seed % SPLATS == SPLATS - 1 else random_scenario(seed)
+        kind = {SPLATS - 1: random_step, SPLATS // 2: random_small_op}.get(seed % SPLATS, random_scenario)
+        made = kind(seed)
     except GraphError:
         return f"seed {seed}: the graph could not be built:\n{traceback.format_exc()}"
     try:
@@ -104,4 +107,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with composites.registered():
+        sys.exit(main())

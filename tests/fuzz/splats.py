@@ -1,9 +1,7 @@
-"""splat_render and its backward by definition: every Gaussian at every pixel, one number at a time in float64.
+"""Splats by definition: every Gaussian at every pixel, one number at a time in float64.
 
-Gradients are central differences of that.
-
-Pixels that lie next to a discrete choice (a cutoff, an early stop, the largest alpha, the order of two depths) are
-*unsafe*: a rounding error decides what they show, so their spans hold anything.
+What lies next to a discrete choice (a cutoff, an early stop, the largest alpha, the order of two depths) is *unsafe*:
+a rounding error decides what comes out.
 """
 
 from __future__ import annotations
@@ -14,20 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzz.spans import ANYTHING, Precision, Span
-from fuzz.tensors import Tensor
-from stipple import ir
+from fuzz.cameras import MARGIN, Camera, Vector, dot
 
-Vector = list[float]
-OPERANDS = ("means", "quats", "scales", "opacities", "colors", "viewmat", "intrinsics", "clip", "background")
-OPS = frozenset({"splat_render", "splat_render_backward"})
-ELSEWHERE = frozenset(name for name in ir.REGISTRY if name.startswith("splat_")) - OPS
-"""Splat ops that the oracle does not define; tests/devices and tests/reference hold them. Prepare and rasterize run
-here too, as what the standard passes make of a render."""
-
-MARGIN = 2e-3
-_MAX_ALPHA, _EXTENT, _FRAME_MARGIN, _MIN_COMPENSATION = 0.99, 3.33, 0.3, 2.5e-5
-_STEP = 1e-5
+Sigma = Callable[[float, float], float]
+Shifts = Mapping[int, tuple[float, float]]
+_MAX_ALPHA, _EXTENT, _MIN_COMPENSATION = 0.99, 3.33, 2.5e-5
 
 
 @dataclass
@@ -48,118 +37,64 @@ class Scene:
 
 
 @dataclass
-class Splat:
-    """A Gaussian as it is seen: sigma at a pixel, and what it looks like."""
+class Footprint:
+    """A Gaussian on the image: sigma at an offset from its mean, and where that is small enough to count."""
 
-    sigma: Callable[[float, float], float]
-    opacity: float
+    mean: tuple[float, float]
     depth: float
-    color: Vector
+    compensation: float
+    sigma: Sigma
+    conic: Vector
+    opacity: float
     reach: float
+    box: list[tuple[float, float]]
+    """Offsets from the mean between which it counts, per axis."""
 
 
-@dataclass
-class Image:
-    rgba: list[Vector]
-    depth: Vector
-    safe: list[bool]
+def reach_of(opacity: float, cutoff: float) -> tuple[float, bool]:
+    """The largest sigma at which a Gaussian counts, and whether which limit that is was close."""
+    reach = 0.5 * _EXTENT**2
+    if cutoff <= 0:
+        return reach, False
+    limit = math.log(opacity / cutoff)
+    return min(reach, limit), abs(limit) < MARGIN or abs(limit - reach) < MARGIN
 
 
-def render(scene: Scene, shifts: Mapping[int, tuple[float, float]] | None = None) -> Image:
-    """The image, pixel by pixel. ``shifts`` moves projected means."""
-    width, height = scene.attrs["width"], scene.attrs["height"]
-    found = [(i, _seen(scene, i)) for i in range(scene.count)]
-    close = any(s[1] for _, s in found)
-    splats = [(s[0].depth, i, s[0]) for i, s in found if s[0] is not None]
-    splats.sort(key=lambda item: item[:2])
-    depths = [d for d, _, _ in splats]
-    close = close or any(b - a < MARGIN for a, b in itertools.pairwise(depths))
-    image = Image([], [], [])
-    for y in range(height):
-        for x in range(width):
-            _pixel(scene, splats, x + 0.5, y + 0.5, shifts or {}, image, not close)
-    return image
-
-
-def _pixel(
-    scene: Scene,
-    splats: Sequence[tuple[float, int, Splat]],
-    x: float,
-    y: float,
-    shifts: Mapping[int, tuple[float, float]],
-    image: Image,
-    safe: bool,
-) -> None:
-    attrs = scene.attrs
-    threshold, most = attrs["transmittance_threshold"], attrs["max_splat_steps"] or len(splats)
-    light, depth, steps = 1.0, 0.0, 0
-    color = [0.0] * scene.channels
-    for z, i, splat in splats:
-        shift = shifts.get(i, (0.0, 0.0))
-        sigma = splat.sigma(x - shift[0], y - shift[1])
-        if abs(sigma - splat.reach) < MARGIN * (1 + splat.reach):
-            safe = False
-        if sigma > splat.reach:
-            continue
-        raw = splat.opacity * math.exp(-sigma)
-        alpha = min(raw, _MAX_ALPHA)
-        after = light * (1 - alpha)
-        if abs(raw - _MAX_ALPHA) < MARGIN or (threshold and abs(after / threshold - 1) < 0.02):
-            safe = False
-        if after <= threshold or steps >= most:
-            break
-        for c in range(scene.channels):
-            color[c] += light * alpha * splat.color[c]
-        depth += light * alpha * z
-        light = after
-        steps += 1
-    background = scene.values["background"]
-    image.rgba.append([c + light * b for c, b in zip(color, background, strict=True)] + [1 - light])
-    image.depth.append(depth)
-    image.safe.append(safe)
-
-
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return math.fsum(p * q for p, q in zip(a, b, strict=True))
-
-
-def _seen(scene: Scene, i: int) -> tuple[Splat | None, bool]:
-    """How a Gaussian is seen (None: it is not), and whether that was close."""
+def footprint(scene: Scene, i: int) -> tuple[Footprint | None, bool]:
+    """A Gaussian's footprint, None if its sigma counts nowhere or the camera does not take it; and whether that was
+    close, or its derivatives have a kink there. Footprints outside the image are footprints too."""
     attrs, values = scene.attrs, scene.values
     mean, quat, scale = scene.row("means", i, 3), scene.row("quats", i, 4), scene.row("scales", i, 3)
     opacity = values["opacities"][i]
-    color = scene.row("colors", i, max(scene.coefficients, 1) * scene.channels)
-    numbers = (*mean, *quat, *scale, opacity, *color)
-    view = [values["viewmat"][4 * k : 4 * k + 4] for k in range(3)]
-    fx, fy = values["intrinsics"][0], values["intrinsics"][4]
-    cx, cy = values["intrinsics"][2], values["intrinsics"][5]
-    near, far = values["clip"]
-    if not all(math.isfinite(n) for n in numbers) or _dot(quat, quat) == 0 or opacity <= 0:
+    if not all(math.isfinite(n) for n in (*mean, *quat, *scale, opacity)) or dot(quat, quat) == 0 or opacity <= 0:
         return None, False
     if attrs["projection"] == "ray" and min(scale) <= 0:
         return None, False
-    point = [_dot(row[:3], mean) + row[3] for row in view]
-    z = point[2]
-    close = min(abs(z - near), abs(z - far)) < MARGIN
-    if not near <= z <= far:
+    camera = Camera.of(values, attrs)
+    point = camera.point(mean)
+    seen, close = camera.sees(point)
+    if not seen:
         return None, close
-    axes = _axes([q / math.sqrt(_dot(quat, quat)) for q in quat])
-    frame = (fx, fy, cx, cy)
+    axes = _axes([q / math.sqrt(dot(quat, quat)) for q in quat])
+    u, v = camera.pixel(point)
     if attrs["projection"] == "ray":
-        sigma, compensation = _ray(point, axes, scale, view, frame), 1.0
+        sigma, conic = _ray(point, axes, scale, camera)
+        compensation, near_kink, variances = 1.0, False, None
     else:
-        sigma, compensation, near_kink = _ewa(point, axes, scale, view, frame, attrs)
-        close = close or near_kink
+        covariance, compensation, near_kink = _ewa(point, axes, scale, camera, attrs)
+        sigma, conic = _quadratic(covariance)
+        variances = (covariance[0], covariance[2])
     opacity *= compensation
-    reach = 0.5 * _EXTENT**2
-    if attrs["alpha_cutoff"] > 0:
-        limit = math.log(opacity / attrs["alpha_cutoff"])
-        close = close or abs(limit) < MARGIN or abs(limit - reach) < MARGIN
-        reach = min(reach, limit)
-    shown, clipped = _color(scene, color, mean, view)
+    reach, near_cutoff = reach_of(opacity, attrs["alpha_cutoff"])
+    close = close or near_kink or near_cutoff
     if reach < 0:
         return None, close
-    return Splat(sigma, opacity, z, shown, reach), close or clipped
+    box = (
+        [(-math.sqrt(2 * reach * s), math.sqrt(2 * reach * s)) for s in variances]
+        if variances
+        else _ray_box(point, axes, scale, camera, reach)
+    )
+    return Footprint((u, v), point[2], compensation, sigma, conic, opacity, reach, box), close
 
 
 def _axes(q: Vector) -> list[Vector]:
@@ -172,179 +107,247 @@ def _axes(q: Vector) -> list[Vector]:
     ]
 
 
+# --- footprints -------------------------------------------------------------------------------------------
 def _ewa(
-    point: Vector,
-    axes: list[Vector],
-    scale: Vector,
-    view: list[Vector],
-    frame: tuple[float, ...],
-    attrs: Mapping[str, Any],
-) -> tuple[Callable[[float, float], float], float, bool]:
-    """The local affine approximation: cov2d = J W cov W^T J^T + eps2d."""
-    fx, fy, cx, cy = frame
-    x, y, z = point
-    slopes, near_kink = [], False
-    for value, f, c, size in ((x / z, fx, cx, attrs["width"]), (y / z, fy, cy, attrs["height"])):
-        margin = _FRAME_MARGIN * 0.5 * size / f
-        low, high = -c / f - margin, (size - c) / f + margin
-        near_kink = near_kink or min(abs(value - low), abs(value - high)) < MARGIN
-        slopes.append(min(max(value, low), high))
+    point: Vector, axes: list[Vector], scale: Vector, camera: Camera, attrs: Mapping[str, Any]
+) -> tuple[tuple[float, float, float], float, bool]:
+    """The local affine approximation: cov2d = J W cov W^T J^T + eps2d as (xx, xy, yy), and the compensation."""
+    held, near_kink = camera.held(point)
     rows = []
-    for f, slope, axis in ((fx, slopes[0], 0), (fy, slopes[1], 1)):
-        to_world = [f / z * view[axis][k] - f * slope / z * view[2][k] for k in range(3)]
-        rows.append([_dot(to_world, [axes[k][a] for k in range(3)]) * scale[a] for a in range(3)])
+    for row in camera.jacobian(held):
+        to_world = camera.to_world(row)
+        rows.append([dot(to_world, [axes[k][a] for k in range(3)]) * scale[a] for a in range(3)])
     eps = attrs["eps2d"]
-    xx, xy, yy = _dot(rows[0], rows[0]), _dot(rows[0], rows[1]), _dot(rows[1], rows[1])
-    det = (xx + eps) * (yy + eps) - xy * xy
-    a, b, c = (yy + eps) / det, -xy / det, (xx + eps) / det
+    xx, xy, yy = dot(rows[0], rows[0]), dot(rows[0], rows[1]), dot(rows[1], rows[1])
     compensation = 1.0
     if attrs["antialiased"]:
-        ratio = (xx * yy - xy * xy) / det
+        ratio = (xx * yy - xy * xy) / ((xx + eps) * (yy + eps) - xy * xy)
         near_kink = near_kink or abs(ratio - _MIN_COMPENSATION) < MARGIN * _MIN_COMPENSATION
         compensation = math.sqrt(max(ratio, _MIN_COMPENSATION))
-    u, v = fx * x / z + cx, fy * y / z + cy
-
-    def sigma(px: float, py: float) -> float:
-        dx, dy = px - u, py - v
-        return 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-
-    return sigma, compensation, near_kink
+    return (xx + eps, xy, yy + eps), compensation, near_kink
 
 
-def _ray(
-    point: Vector, axes: list[Vector], scale: Vector, view: list[Vector], frame: tuple[float, ...]
-) -> Callable[[float, float], float]:
-    """Half the squared distance of the pixel's ray from the mean, in the frame where the Gaussian is the unit one."""
-    fx, fy, cx, cy = frame
+def _quadratic(covariance: tuple[float, float, float]) -> tuple[Sigma, Vector]:
+    """Half the squared Mahalanobis distance, and its conic."""
+    xx, xy, yy = covariance
+    det = xx * yy - xy * xy
+    conic = [yy / det, -xy / det, xx / det]
+    return sigma_of(conic), conic
 
-    def to_unit(v: Vector) -> Vector:
-        world = [math.fsum(view[k][j] * v[k] for k in range(3)) for j in range(3)]
+
+def sigma_of(conic: Sequence[float]) -> Sigma:
+    """Sigma at an offset as splat_project's documentation has it, for conics of either length."""
+    a, b, c = conic[:3]
+    if len(conic) == 3:
+        return lambda dx, dy: 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+    p, q, e, f, g = conic[3:]
+
+    def sigma(dx: float, dy: float) -> float:
+        ratio = 1 + 2 * (p * dx + q * dy) + e * dx * dx + 2 * f * dx * dy + g * dy * dy
+        return (0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy) / ratio if ratio > 0 else math.inf
+
+    return sigma
+
+
+def _ray(point: Vector, axes: list[Vector], scale: Vector, camera: Camera) -> tuple[Sigma, Vector]:
+    """Half the squared distance of the pixel's ray from the mean, in the frame where the Gaussian is the unit one. The
+    conic is what differences of numerator and denominator say of two quadratics."""
+    (fx, fy), (cx, cy), (u, v) = camera.focal, camera.center, camera.pixel(point)
+
+    def to_unit(vector: Sequence[float]) -> Vector:
+        world = camera.to_world(vector)
         return [math.fsum(axes[k][a] * world[k] for k in range(3)) / scale[a] for a in range(3)]
 
-    origin = to_unit([-p for p in point])
-
-    def sigma(px: float, py: float) -> float:
-        d = to_unit([(px - cx) / fx, (py - cy) / fy, 1.0])
+    def parts(dx: float, dy: float) -> tuple[float, float]:
+        """|o x d|^2 and |d|^2 of the ray at an offset from the mean's pixel."""
+        a, b = (u + dx - cx) / fx, (v + dy - cy) / fy
+        if camera.model == "ortho":
+            origin, d = to_unit([a - point[0], b - point[1], -point[2]]), to_unit([0.0, 0.0, 1.0])
+        else:
+            origin, d = to_unit([-p for p in point]), to_unit([a, b, 1.0])
         cross = (
             origin[1] * d[2] - origin[2] * d[1],
             origin[2] * d[0] - origin[0] * d[2],
             origin[0] * d[1] - origin[1] * d[0],
         )
-        return 0.5 * _dot(cross, cross) / _dot(d, d)
+        return dot(cross, cross), dot(d, d)
 
-    return sigma
+    def sigma(dx: float, dy: float) -> float:
+        top, bottom = parts(dx, dy)
+        return 0.5 * top / bottom
+
+    whole = parts(0.0, 0.0)[1]
+    corners = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
+    (n, d) = ({c: parts(float(c[0]), float(c[1]))[k] / whole for c in corners} for k in range(2))
+    mixed = [(t[1, 1] - t[1, -1] - t[-1, 1] + t[-1, -1]) / 8 for t in (n, d)]
+    conic = [(n[1, 0] + n[-1, 0]) / 2, mixed[0], (n[0, 1] + n[0, -1]) / 2]
+    conic += [(d[1, 0] - d[-1, 0]) / 4, (d[0, 1] - d[0, -1]) / 4]
+    return sigma, [*conic, (d[1, 0] + d[-1, 0]) / 2 - 1, mixed[1], (d[0, 1] + d[0, -1]) / 2 - 1]
 
 
-def _color(scene: Scene, color: Vector, mean: Vector, view: list[Vector]) -> tuple[Vector, bool]:
-    """Colours, from harmonics of degree 0 or 1 where there are any; and whether one is about to be clamped at 0."""
+def _ray_box(
+    point: Vector, axes: list[Vector], scale: Vector, camera: Camera, reach: float
+) -> list[tuple[float, float]]:
+    """The box of the ellipsoid |unit|^2 <= 2 reach on the image, by its dual conic; the whole image where the
+    ellipsoid reaches the camera's plane."""
+    view_axes = [[dot(row[:3], [axes[k][a] for k in range(3)]) * scale[a] for a in range(3)] for row in camera.view]
+    mean, box = camera.pixel(point), []
+    for axis in range(2):
+        own, z = dot(view_axes[axis], view_axes[axis]) * 2 * reach, dot(view_axes[2], view_axes[2]) * 2 * reach
+        f, c = camera.focal[axis], camera.center[axis]
+        if camera.model == "ortho":
+            box.append((-f * math.sqrt(own), f * math.sqrt(own)))
+            continue
+        dual_zz = z - point[2] ** 2
+        if dual_zz >= 0:
+            whole = abs(mean[axis]) + camera.size[axis] + 1
+            box.append((-whole, whole))
+            continue
+        dual_xx = own - point[axis] ** 2
+        dual_xz = dot(view_axes[axis], view_axes[2]) * 2 * reach - point[axis] * point[2]
+        root = math.sqrt(max(dual_xz**2 - dual_xx * dual_zz, 0.0))
+        ends = sorted(f * (dual_xz + sign * root) / dual_zz + c - mean[axis] for sign in (-1, 1))
+        box.append((ends[0], ends[1]))
+    return box
+
+
+# --- colours ----------------------------------------------------------------------------------------------
+def sh_color(
+    coefficients: Vector, channels: int, degree: int, mean: Sequence[float], position: Sequence[float]
+) -> tuple[Vector, bool]:
+    """max(SH + 0.5, 0) up to degree 2, and whether a channel is about to be clamped; what is not finite stays so."""
+    assert degree <= 2, "the oracle knows SH up to degree 2"
+    offset = [m - p for m, p in zip(mean, position, strict=True)]
+    length = math.sqrt(dot(offset, offset))
+    x, y, z = (o / length for o in offset)
+    pi = math.pi
+    c1, c2, c3 = math.sqrt(0.75 / pi), math.sqrt(15 / (4 * pi)), math.sqrt(5 / (16 * pi))
+    basis = [0.5 / math.sqrt(pi), -c1 * y, c1 * z, -c1 * x]
+    basis += [c2 * x * y, -c2 * y * z, c3 * (3 * z * z - 1), -c2 * x * z, 0.5 * c2 * (x * x - y * y)]
+    basis = basis[: (degree + 1) ** 2]
+    sums = [0.5 + sum(b * coefficients[k * channels + c] for k, b in enumerate(basis)) for c in range(channels)]
+    made = [s if not math.isfinite(s) else max(s, 0.0) for s in sums]
+    return made, any(abs(s) < MARGIN for s in sums)
+
+
+def color(scene: Scene, i: int) -> tuple[Vector, bool]:
+    """A Gaussian's colours: those given, or SH; and whether one is about to be clamped at 0."""
+    given = scene.row("colors", i, max(scene.coefficients, 1) * scene.channels)
     degree = scene.attrs["sh_degree"]
     if degree < 0:
-        return color, False
-    assert degree <= 1, "the oracle knows harmonics up to degree 1"
-    position = [-math.fsum(view[k][j] * view[k][3] for k in range(3)) for j in range(3)]
-    offset = [m - p for m, p in zip(mean, position, strict=True)]
-    length = math.sqrt(_dot(offset, offset))
-    x, y, z = (o / length for o in offset)
-    c0, c1 = 0.5 / math.sqrt(math.pi), math.sqrt(0.75 / math.pi)
-    basis = [c0, -c1 * y, c1 * z, -c1 * x][: (degree + 1) ** 2]
-    sums = [
-        0.5 + math.fsum(b * color[k * scene.channels + c] for k, b in enumerate(basis)) for c in range(scene.channels)
-    ]
-    return [max(s, 0.0) for s in sums], any(abs(s) < MARGIN for s in sums)
+        return given, False
+    position = Camera.of(scene.values, scene.attrs).position()
+    return sh_color(given, scene.channels, degree, scene.row("means", i, 3), position)
 
 
-# --- as ops -----------------------------------------------------------------------------------------------
-def compute(node: ir.Node, x: Sequence[Tensor], how: Precision) -> list[Tensor]:
-    """Results of splat_render or its backward."""
-    shapes = [tuple(v.shape) for v in node.outputs]
-    blur = max((_width(s) for t in x for s in t.spans), default=0.0)
-    sizes = {d.symbol: n for v, t in zip(node.inputs, x, strict=True) for d, n in zip(v.shape, t.shape, strict=True)}
-    concrete = [tuple(d.resolve({k: n for k, n in sizes.items() if k}) for d in shape) for shape in shapes]
-    dtype = x[0].dtype
-    if blur > 1e-4:
-        return [Tensor(s, dtype, [ANYTHING] * math.prod(s)) for s in concrete]
-    colors = x[4]
-    scene = Scene(
-        {name: [_middle(s) for s in t.spans] for name, t in zip(OPERANDS, x, strict=False)},
-        node.attrs,
-        colors.shape[1] if len(colors.shape) == 3 else 0,
-        colors.shape[-1],
-    )
-    error = (3e-4 if how.single else 1e-9) + 1e3 * blur
-    if node.op == "splat_render":
-        return _image_tensors(render(scene), concrete, dtype, scene, error)
-    return _gradients(node, scene, x, concrete, how, blur)
+# --- images -----------------------------------------------------------------------------------------------
+@dataclass
+class Layer:
+    """One Gaussian in the order of compositing: its index and mean, and what it adds."""
+
+    index: int
+    mean: tuple[float, float]
+    sigma: Sigma
+    opacity: float
+    reach: float
+    features: Vector
 
 
-def _middle(a: Span) -> float:
-    return math.nan if a[0] > a[1] else (a[0] if a[0] == a[1] else (a[0] + a[1]) / 2)
+@dataclass
+class Pixel:
+    """What a pixel shows; ``last`` is a position among the layers, and ``half`` says that the median is certain."""
+
+    image: Vector
+    light: float
+    last: int
+    median: int
+    count: int
+    safe: bool
+    half: bool
 
 
-def _width(a: Span) -> float:
-    if a[0] >= a[1]:
-        return 0.0
-    return math.inf if a[2] or math.isinf(a[0]) or math.isinf(a[1]) else (a[1] - a[0]) / (1 + abs(a[0]))
-
-
-def _image_tensors(
-    image: Image, shapes: Sequence[tuple[int, ...]], dtype: str, scene: Scene, error: float
-) -> list[Tensor]:
-    most = max([1.0, *(abs(v) for pixel in image.rgba for v in pixel)])
-    deepest = max([1.0, *image.depth])
-    rgba: list[Span] = []
-    depth: list[Span] = []
-    for pixel, z, safe in zip(image.rgba, image.depth, image.safe, strict=True):
-        rgba += [(v - error * most, v + error * most, False) if safe else ANYTHING for v in pixel]
-        depth.append((z - error * deepest, z + error * deepest, False) if safe else ANYTHING)
-    return [Tensor(shapes[0], dtype, rgba), Tensor(shapes[1], dtype, depth)]
-
-
-def _gradients(
-    node: ir.Node, scene: Scene, x: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], how: Precision, blur: float
-) -> list[Tensor]:
-    """Central differences of the image, weighted by what arrives."""
-    v_rgba, v_depth = ([_middle(s) for s in t.spans] for t in x[-2:])
-    dtype = x[0].dtype
-    channels = scene.channels + 1
-    image = render(scene)
-    weighed = [any(v_rgba[k * channels : (k + 1) * channels]) or v_depth[k] != 0 for k in range(len(v_depth))]
-    certain = not any(w and not s for w, s in zip(weighed, image.safe, strict=True))
-
-    def loss(scene: Scene, shifts: Mapping[int, tuple[float, float]] | None = None) -> float:
-        made = render(scene, shifts)
-        flat = [c for pixel in made.rgba for c in pixel]
-        return _dot(flat, v_rgba) + _dot(made.depth, v_depth)
-
-    made = []
-    names = [*OPERANDS[:7], "background", "means2d", "means2d_abs"]
-    for name, shape, used in zip(names, shapes, node.used(), strict=True):
-        size = math.prod(shape)
-        if not certain or not used or name == "means2d_abs":
-            made.append(Tensor(shape, dtype, [ANYTHING] * size))
+def composite(
+    layers: Sequence[Layer], at: tuple[float, float], background: Vector, attrs: Mapping[str, Any], shifts: Shifts
+) -> Pixel:
+    """One pixel, front to back."""
+    threshold, limit = attrs["transmittance_threshold"], attrs["max_splat_steps"] or math.inf
+    pixel = Pixel([0.0] * len(background), 1.0, -1, -1, 0, True, True)
+    for number, layer in enumerate(layers):
+        shift = shifts.get(layer.index, (0.0, 0.0))
+        sigma = layer.sigma(at[0] - layer.mean[0] - shift[0], at[1] - layer.mean[1] - shift[1])
+        if abs(sigma - layer.reach) < MARGIN * (1 + abs(layer.reach)):
+            pixel.safe = False
+        if sigma > layer.reach:
             continue
-        slopes = [_slope(scene, name, k, loss) for k in range(size)]
-        error = ((2e-3 if how.single else 1e-5) + 1e3 * blur) * max([1e-2, *(abs(s) for s in slopes)])
-        made.append(Tensor(shape, dtype, [(s - error, s + error, False) for s in slopes]))
-    return made
+        raw = layer.opacity * math.exp(-sigma)
+        alpha = min(raw, _MAX_ALPHA)
+        after = pixel.light * (1 - alpha)
+        if abs(raw - _MAX_ALPHA) < MARGIN or (threshold and abs(after / threshold - 1) < 0.02):
+            pixel.safe = False
+        if after <= threshold or pixel.count >= limit:
+            break
+        pixel.image = [v + pixel.light * alpha * f for v, f in zip(pixel.image, layer.features, strict=True)]
+        pixel.half = pixel.half and abs(after - 0.5) > MARGIN
+        if pixel.light > 0.5:
+            pixel.median = layer.index
+        pixel.light, pixel.last, pixel.count = after, number, pixel.count + 1
+    pixel.image = [v + pixel.light * b for v, b in zip(pixel.image, background, strict=True)]
+    return pixel
 
 
-def _slope(scene: Scene, name: str, k: int, loss: Callable[..., float]) -> float:
-    if name == "means2d":
-        shift = [0.0, 0.0]
-        shift[k % 2] = _STEP
-        above = loss(scene, {k // 2: (shift[0], shift[1])})
-        below = loss(scene, {k // 2: (-shift[0], -shift[1])})
-        return (above - below) / (2 * _STEP)
-    fixed = {"viewmat": range(12, 16), "intrinsics": (1, 3, 6, 7, 8)}
-    if k in fixed.get(name, ()):
-        return 0.0
-    values = scene.values[name]
-    kept = values[k]
-    if not math.isfinite(kept):
-        return 0.0
-    ends = []
-    for step in (_STEP, -_STEP):
-        values[k] = kept + step
-        ends.append(loss(scene))
-    values[k] = kept
-    return (ends[0] - ends[1]) / (2 * _STEP)
+@dataclass
+class View:
+    """All pixels, and each Gaussian's depth (0: culled); ``certain`` says that which are drawn, and in which order, is
+    beyond doubt."""
+
+    pixels: list[Pixel]
+    depths: Vector
+    certain: bool
+
+
+def pixel_centers(attrs: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return [(x + 0.5, y + 0.5) for y in range(attrs["height"]) for x in range(attrs["width"])]
+
+
+def view(scene: Scene, with_depth: bool, shifts: Shifts | None = None) -> View:
+    """The image of a scene, its depth as one more feature if wanted. ``shifts`` moves projected means."""
+    certain, depths = True, [0.0] * scene.count
+    found: list[tuple[float, int, Layer]] = []
+    for i in range(scene.count):
+        f, close = footprint(scene, i)
+        certain = certain and not close
+        if f is None:
+            continue
+        beyond = outside(f, scene.attrs)
+        if beyond is not False:
+            certain = certain and beyond is True
+            continue
+        features, close = color(scene, i)
+        certain = certain and not close
+        depths[i] = f.depth
+        if all(math.isfinite(c) for c in features):
+            features = [*features, f.depth] if with_depth else features
+            found.append((f.depth, i, Layer(i, f.mean, f.sigma, f.opacity, f.reach, features)))
+    found.sort(key=lambda item: item[:2])
+    certain = certain and all(b[0] - a[0] >= MARGIN for a, b in itertools.pairwise(found))
+    layers = [layer for _, _, layer in found]
+    background = scene.values["background"] + [0.0] * with_depth
+    pixels = [composite(layers, at, background, scene.attrs, shifts or {}) for at in pixel_centers(scene.attrs)]
+    return View(pixels, depths, certain)
+
+
+def radii(f: Footprint) -> list[float]:
+    """The larger of both sides of the box per axis, before it is rounded up."""
+    return [max(-low, high) for low, high in f.box]
+
+
+def outside(f: Footprint, attrs: Mapping[str, Any]) -> bool | None:
+    """Whether a footprint is culled because it reaches no pixel; None where a rounding error decides."""
+    sizes = (attrs["width"], attrs["height"])
+    found: list[bool | None] = []
+    for mean, radius, size in zip(f.mean, radii(f), sizes, strict=True):
+        whole = math.ceil(radius)
+        ends = (mean + whole, size - (mean - whole))
+        unsure = abs(radius - round(radius)) < MARGIN or min(abs(e) for e in ends) < MARGIN
+        found.append(None if unsure and abs(min(ends)) < 1.5 else min(ends) <= 0)
+    return True if True in found else None if None in found else False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +15,8 @@ from fuzz import check
 from fuzz.check import VARIANTS, Tally, Variant
 from fuzz.derivatives import compare
 from fuzz.oracle import KNOWN_OPS
-from fuzz.run import fuzz_one
-from fuzz.splats import ELSEWHERE
+from fuzz.run import SPLATS, fuzz_one
+from fuzz.splat_ops import ELSEWHERE
 from stipple import ir
 from stipple.backends.reference import ReferenceBackend
 from stipple.runtime import Kernel, Session
@@ -59,6 +60,7 @@ def test_gradients_are_differences() -> None:
 
 def test_the_oracle_knows_every_op() -> None:
     """Whoever adds an op writes it for the oracle too."""
+    importlib.import_module("stipple.compat.packing")  # whose ops exist once it is imported
     assert set(ir.REGISTRY) == KNOWN_OPS | ELSEWHERE
 
 
@@ -69,32 +71,60 @@ def test_one_number_is_one_graph() -> None:
 
 
 class _Off:
-    """A kernel whose results are off in the 5th digit."""
+    """A kernel one of whose results is off in the 5th digit, or by one."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: Kernel, result: int = 0, share: float = 1e-5) -> None:
+        self.kernel, self.result, self.share = kernel, result, share
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernel, name)
 
     def __call__(self, *operands: Any) -> Sequence[np.ndarray]:
-        made = self.kernel(*operands)
-        made[0][...] *= 1.00001
+        made = list(self.kernel(*operands))
+        array = made[self.result].copy()
+        if array.size:
+            array += array * self.share if array.dtype == np.float64 else np.ones_like(array)
+        made[self.result] = array
         return made
 
 
 class _Wrong(ReferenceBackend):
-    """The reference, but for its hyperbolic tangent."""
+    """The reference, but for one result of one op."""
+
+    def __init__(self, op: str, result: int = 0, share: float = 1e-5) -> None:
+        self.op, self.result, self.share = op, result, share
 
     def kernel(self, node: ir.Node) -> Kernel | None:
         kernel = super().kernel(node)
-        return _Off(kernel) if node.op == "tanh" and kernel is not None else kernel
+        return _Off(kernel, self.result, self.share) if node.op == self.op and kernel is not None else kernel
 
 
 def test_a_wrong_kernel_is_found_and_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Session(_Wrong())
+    wrong = Session(_Wrong("tanh"))
     monkeypatch.setattr(check, "session", lambda device: wrong)
     texts = (fuzz_one(seed, VARIANTS[:1], Tally()) for seed in range(100))
     text = next(text for text in texts if "tanh" in text)
     assert "expected" in text
     assert "(2 nodes)" in text, "a source and the wrong op are left"
+
+
+SPLAT_RESULTS = [
+    (op, result)
+    for op in (
+        "splat_project", "splat_project_backward", "splat_sh", "splat_sh_backward", "splat_bin", "splat_rasterize",
+        "splat_rasterize_backward",
+    )
+    for result in ir.REGISTRY[op].results
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["alone", "composite"])
+@pytest.mark.parametrize(("op", "result"), SPLAT_RESULTS)
+def test_a_wrong_splat_kernel_is_found(op: str, result: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every result of every small op: given out as it is, and where it is but a step of a render."""
+    number = ir.REGISTRY[op].results.index(result)
+    monkeypatch.setattr(check, "session", lambda device: wrong)
+    wrong = Session(_Wrong(op, number, 0.01))
+    first = SPLATS // 2 if kind == "alone" else SPLATS - 1
+    seeds = range(first, first + SPLATS * 150, SPLATS)
+    assert any(fuzz_one(seed, VARIANTS[:1], Tally(), shrinks=False) for seed in seeds)

@@ -21,14 +21,19 @@ class ExpandComposites:
         self._keep = keep
 
     def run(self, graph: Graph) -> PassResult:
+        """Expand until nothing is left to: a composite may stand for other composites."""
         expanded: list[str] = []
 
         def visit(rw: Rewriter, node: Node) -> Sequence[Value] | None:
             definition = node.definition
-            if definition.expand is None or node.op == "fused" or self._keep(node):
+            if definition.expand is None or not self._expands(node):
                 return None
             expanded.append(node.op)
             return definition.expand(rw.new, definition.named_operands(rw.operands(node)), rw.attrs(node))
 
-        made = rebuild(graph, visit)
-        return PassResult(made, len(expanded), f"expanded {tally(expanded)}") if expanded else PassResult(graph, 0)
+        while any(self._expands(node) for node in graph.nodes):
+            graph = rebuild(graph, visit)
+        return PassResult(graph, len(expanded), f"expanded {tally(expanded)}" if expanded else "")
+
+    def _expands(self, node: Node) -> bool:
+        return node.definition.expand is not None and node.op != "fused" and not self._keep(node)
