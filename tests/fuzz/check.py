@@ -156,7 +156,7 @@ def compiled(graph: ir.Graph, variant: Variant) -> Executable | None:
 
 def is_not_there_yet(graph: ir.Graph, rounds: Sequence[Round], device: str) -> bool:
     """Whether a graph needs what only the reference has so far: camera models other than the plain pinhole, the
-    rasterizer's median_ids and counts, Gaussians skipped because a feature is not finite."""
+    rasterizer's median_ids and counts, and features that are not finite: each stays what it is, and its Gaussian is skipped."""
     if device == "reference":
         return False
     for node in graph.nodes:
@@ -167,7 +167,7 @@ def is_not_there_yet(graph: ir.Graph, rounds: Sequence[Round], device: str) -> b
             return True
         if "counts" in node.definition.results and (node.used().median_ids or node.used().counts):
             return True
-    given = [arrays.get(n) for r in rounds for arrays in (r.params, r.feeds) for n in ("colors", "features")]
+    given = [arrays.get(n) for r in rounds for arrays in (r.params, r.feeds) for n in ("colors", "features", "sh")]
     return any(a is not None and not np.isfinite(a).all() for a in given)
 
 

@@ -228,11 +228,16 @@ def _bin(s: Sketch) -> Built:
             made[:, 3:] = uniform(s.rng, -0.01, 0.01, (count, 5))
         return made
 
+    def radii(count: int) -> np.ndarray:
+        """Both 0 where a Gaussian is culled."""
+        made = uniform(s.rng, 1, 9, (count, 2)).astype(np.int32)
+        return made * np.array([[s.rng.random() < 0.8] for _ in range(count)], np.int32).reshape(count, 1)
+
     values = [
         s.input("means2d", ["N", 2], lambda n: uniform(s.rng, -1, WIDTH + 1, (n, 2))),
         s.input("conics", ["N", conic], conics),
         s.rows("opacities", (), 0.1, 1.0),
-        s.input("radii", ["N", 2], lambda n: uniform(s.rng, -2, 9, (n, 2)).clip(0).astype(np.int32), "i32"),
+        s.input("radii", ["N", 2], radii, "i32"),
         s.input("depths", ["N"], lambda n: np.array([s.rng.choice((1.0, 1.5, 2.25)) for _ in range(n)], np.float32)),
     ]
     made = ir.splat_bin(
