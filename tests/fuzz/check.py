@@ -156,7 +156,7 @@ def compiled(graph: ir.Graph, variant: Variant) -> Executable | None:
 
 def is_not_there_yet(graph: ir.Graph, rounds: Sequence[Round], device: str) -> bool:
     """Whether a graph needs what only the reference has so far: camera models other than the plain pinhole, the
-    rasterizer's median_ids and counts, and features that are not finite: each stays what it is, and its Gaussian is skipped."""
+    rasterizer's median_ids and counts, and features that are not finite, whose Gaussians are skipped."""
     if device == "reference":
         return False
     for node in graph.nodes:

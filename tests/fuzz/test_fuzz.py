@@ -26,11 +26,11 @@ ON_HOST = [v for v in VARIANTS if v.device != "gpu"]
 ON_GPU = [v for v in VARIANTS if v.device == "gpu"]
 
 
-def fuzz(first: int, count: int, variants: Sequence[Variant]) -> Tally:
+def fuzz(first: int, count: int, variants: Sequence[Variant], step: int = 1) -> Tally:
     """Random graphs, or a failure with the smallest graph that is wrong, and how to see it again."""
     tally = Tally()
     devices = ",".join(dict.fromkeys(v.device for v in variants))
-    for seed in range(first, first + count):
+    for seed in range(first, first + count * step, step):
         text = fuzz_one(seed, variants, tally)
         if text:
             pytest.fail(
@@ -43,6 +43,14 @@ def fuzz(first: int, count: int, variants: Sequence[Variant]) -> Tally:
 def test_random_graphs(part: int) -> None:
     tally = fuzz(SEED + 25 * part, 25, ON_HOST)
     assert tally.sharp > 0.93 * tally.elements, f"spans are too wide to find anything: {tally}"
+
+
+@pytest.mark.parametrize(("kind", "count"), [(SPLATS - 1, 25), (SPLATS // 2, 80)])
+def test_random_splats(kind: int, count: int) -> None:
+    """Renders and what is learned from them; small ops alone."""
+    first = SEED + 100_000
+    tally = fuzz(first - first % SPLATS + kind, count, ON_HOST, SPLATS)
+    assert tally.clear > 0.85 * tally.rendered > 0, f"spans are too wide to find anything: {tally}"
 
 
 @pytest.mark.parametrize("part", range(4))
