@@ -74,18 +74,23 @@ def bin_tiles(values: Values, attrs: Mapping[str, Any]) -> tuple[list[tuple[int,
 
 
 def _touches(values: Values, i: int, tile: tuple[int, int], attrs: Mapping[str, Any]) -> bool:
-    """Whether sigma falls to a Gaussian's reach somewhere between the tile's first and last pixel centres."""
+    """Whether sigma falls to a Gaussian's reach somewhere between the tile's first and last pixel centres. Not decided
+    where that happens only in the part of a tile that sticks out of the image: an entry there draws nothing."""
     count, size = len(values["opacities"]), attrs["tile_size"]
     mean, radius = (_rows(values, n, count)[i] for n in ("means2d", "radii"))
-    bounds = []
-    for t, m, r, whole in zip(tile, mean, radius, (attrs["width"], attrs["height"]), strict=True):
+    drawn, whole = [], []
+    for t, m, r, length in zip(tile, mean, radius, (attrs["width"], attrs["height"]), strict=True):
         if (t + 1) * size <= m - r or t * size >= m + r:
             return False
-        bounds.append((t * size + 0.5 - m, min((t + 1) * size, whole) - 0.5 - m))
+        whole.append((t * size + 0.5 - m, (t + 1) * size - 0.5 - m))
+        drawn.append((whole[-1][0], min((t + 1) * size, length) - 0.5 - m))
     reach, close = reach_of(values["opacities"][i], attrs["alpha_cutoff"])
-    lowest = _lowest(sigma_of(_rows(values, "conics", count)[i]), bounds)
-    if close or abs(lowest - reach) < _TOUCH_MARGIN * (1 + abs(reach)):
+    sigma = sigma_of(_rows(values, "conics", count)[i])
+    lowest, beyond = _lowest(sigma, drawn), _lowest(sigma, whole)
+    if close or any(abs(v - reach) < _TOUCH_MARGIN * (1 + abs(reach)) for v in (lowest, beyond)):
         raise UndecidedError(f"splat_bin: whether Gaussian {i} touches tile {tile}")
+    if (lowest <= reach) != (beyond <= reach):
+        raise UndecidedError(f"splat_bin: Gaussian {i} touches tile {tile} outside of the image")
     return lowest <= reach
 
 
