@@ -2,61 +2,135 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from stipple.backends.cpu.compile import kernel
+from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.simd import LANES, first_lanes, load, load_lanes, sqrt, store, store_lanes
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
 from stipple.backends.host.tensor import adam_factors
 from stipple.ir.graph import Node
-from stipple.ir.ops.optim import AdamOperands, AdamVisibleOperands
+from stipple.ir.ops.optim import AdamOperands, AdamResults, AdamVisibleOperands
 
 Array = np.ndarray
 f4 = np.float32
 _BLOCK = 32768
 
 
-@kernel("void(i8,i8,f4[::1],f4[::1],f4[::1],f4[::1],f4[::1],f4,f4,f4,b1[::1],i8,f4[::1],f4[::1],f4[::1])")
-def update(start, end, param, grad, m, v, shares, rate, scale, eps, visible, width, o_param, o_m, o_v):
-    """Update elements start to end; with ``visible``, only those of rows (of ``width``) that it names.
+class Before(NamedTuple):
+    """Operands, flat."""
 
-    ``shares`` are beta1, 1 - beta1, beta2, 1 - beta2; ``rate`` is lr / (1 - beta1^step), ``scale`` is
-    1 / (1 - beta2^step).
-    """
-    old_m, new_m, old_v, new_v = shares[0], shares[1], shares[2], shares[3]
-    for i in range(start, end):
-        if len(visible) and not visible[i // width]:
-            o_param[i], o_m[i], o_v[i] = param[i], m[i], v[i]
-            continue
-        g = grad[i]
-        next_m = old_m * m[i] + new_m * g
-        next_v = old_v * v[i] + new_v * g * g
-        o_param[i] = param[i] - rate * next_m / (math.sqrt(next_v * scale) + eps)
-        o_m[i] = next_m
-        o_v[i] = next_v
+    param: Array
+    grad: Array
+    m: Array
+    v: Array
 
 
-@kernel(
-    "void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4,f4,b1[::1],f4[:,::1],f4[:,::1],f4[:,::1])"
+class After(NamedTuple):
+    """Results, flat; they may be the operands themselves."""
+
+    param: Array
+    m: Array
+    v: Array
+
+
+class Rule(NamedTuple):
+    """What an update takes from the moments and the gradient."""
+
+    keep_m: np.float32
+    take_m: np.float32
+    keep_v: np.float32
+    take_v: np.float32
+    scale: np.float32
+    """1 / (1 - beta2^step)."""
+    eps: np.float32
+    rates: Array
+    """lr / (1 - beta1^step) of each element of a row, over and over, for ``period`` elements and a vector."""
+    period: int
+    """At least LANES: after so many elements, rates begin again."""
+    width: int
+    """Elements of a row."""
+
+
+@inline
+def updated(rule, param, grad, m, v, rate):
+    """The next parameter and moments."""
+    m = rule.keep_m * m + rule.take_m * grad
+    v = rule.keep_v * v + rule.take_v * grad * grad
+    return param - rate * m / (sqrt(v * rule.scale) + rule.eps), m, v
+
+
+@inline
+def update_span(start, end, x, rule, out):
+    """Update elements start to end, where start is the first of a row."""
+    at = 0
+    whole = end - (end - start) % LANES
+    for i in range(start, whole, LANES):
+        param, m, v = updated(rule, load(x.param, i), load(x.grad, i), load(x.m, i), load(x.v, i), load(rule.rates, at))
+        store(out.param, i, param)
+        store(out.m, i, m)
+        store(out.v, i, v)
+        at += LANES
+        if at >= rule.period:
+            at -= rule.period
+    if whole < end:
+        lanes = first_lanes(end - whole)
+        param, m, v = updated(
+            rule,
+            load_lanes(x.param, whole, lanes),
+            load_lanes(x.grad, whole, lanes),
+            load_lanes(x.m, whole, lanes),
+            load_lanes(x.v, whole, lanes),
+            load(rule.rates, at),
+        )
+        store_lanes(out.param, whole, param, lanes)
+        store_lanes(out.m, whole, m, lanes)
+        store_lanes(out.v, whole, v, lanes)
+
+
+_SPAN, _VECTOR = (type_of("i8"), type_of("i8")), "f4[::1]"
+_TYPES = (
+    record_type(Before, *[_VECTOR] * 4),
+    record_type(Rule, *["f4"] * 6, _VECTOR, "i8", "i8"),
+    record_type(After, *[_VECTOR] * 3),
 )
-def update_rows(start, end, param, grad, m, v, shares, rates, scale, eps, visible, o_param, o_m, o_v):
-    """As ``update`` for rows start to end, each column with a rate of its own."""
-    old_m, new_m, old_v, new_v = shares[0], shares[1], shares[2], shares[3]
-    for i in range(start, end):
-        if len(visible) and not visible[i]:
-            o_param[i], o_m[i], o_v[i] = param[i], m[i], v[i]
-            continue
-        for k in range(param.shape[1]):
-            g = grad[i, k]
-            next_m = old_m * m[i, k] + new_m * g
-            next_v = old_v * v[i, k] + new_v * g * g
-            o_param[i, k] = param[i, k] - rates[k] * next_m / (math.sqrt(next_v * scale) + eps)
-            o_m[i, k] = next_m
-            o_v[i, k] = next_v
+
+
+@kernel((*_SPAN, *_TYPES))
+def update(first_row, last_row, x, rule, out):
+    """Update rows first to last."""
+    update_span(first_row * rule.width, last_row * rule.width, x, rule, out)
+
+
+@kernel((*_SPAN, type_of("b1[::1]"), *_TYPES))
+def update_visible(first_row, last_row, visible, x, rule, out):
+    """Of rows first to last, update those that are visible; the others stay as they are."""
+    row = first_row
+    while row < last_row:
+        end = row + 1
+        while end < last_row and visible[end] == visible[row]:
+            end += 1
+        if visible[row]:
+            update_span(row * rule.width, end * rule.width, x, rule, out)
+        else:
+            for i in range(row * rule.width, end * rule.width):
+                out.param[i], out.m[i], out.v[i] = x.param[i], x.m[i], x.v[i]
+        row = end
+
+
+def _rule(node: Node, x: AdamOperands | AdamVisibleOperands, width: int) -> Rule:
+    """The rule of a step, for rows of ``width`` elements."""
+    beta1, beta2 = node.attrs["beta1"], node.attrs["beta2"]
+    factor1, factor2 = adam_factors(node, x.step)
+    shares = [f4(share) for share in (beta1, 1 - beta1, beta2, 1 - beta2)]  # 1 - beta2 in float32 may be 20 % off
+    rates = np.asarray(np.asarray(x.lr, np.float64) / factor1, f4).reshape(-1)
+    period = width if width >= LANES else width * LANES
+    repeated = np.resize(rates, period + LANES)
+    return Rule._make([*shares, f4(1 / factor2), f4(node.attrs["eps"]), repeated, period, width])
 
 
 @dataclass(frozen=True)
@@ -76,25 +150,19 @@ class AdamKernel:
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
-    ) -> Sequence[Array]:
+    ) -> AdamResults:
         x: AdamOperands | AdamVisibleOperands = self.node.definition.named_operands(inputs)
-        param, lr, attrs = x.param, x.lr, self.node.attrs
-        factor1, factor2 = adam_factors(self.node, x.step)
-        visible = x.visible if isinstance(x, AdamVisibleOperands) else np.empty(0, np.bool_)
-        width = math.prod(param.shape[1:])
-        results = [np.empty_like(param) if o is None else o for o in outputs]
-        beta1, beta2 = attrs["beta1"], attrs["beta2"]
-        shares = np.array([beta1, 1 - beta1, beta2, 1 - beta2], np.float32)  # 1 - beta2 in float32 may be 20 % off
-        scale, eps = np.float32(1 / factor2), np.float32(attrs["eps"])
-        shape = (len(param), width) if lr.ndim else (-1,)
-        before = [a.reshape(shape) for a in (param, x.grad, x.m, x.v)]
-        after = [a.reshape(shape) for a in results]
-        if lr.ndim:
-            rates = np.asarray(lr.astype(np.float64) / factor1, np.float32).reshape(-1)
-            rest = (shares, rates, scale, eps, visible)
-            rows = max(1, _BLOCK // max(width, 1))
-            self.threads.blocks(len(param), rows, lambda s, e: update_rows(s, e, *before, *rest, *after))
+        results = AdamResults(*(np.empty_like(x.param) if o is None else o for o in outputs))
+        if not x.param.size:
+            return results
+        rows = len(x.param) if x.param.ndim else 1
+        width = x.param.size // rows
+        before = Before(*(a.reshape(-1) for a in (x.param, x.grad, x.m, x.v)))
+        after = After(*(a.reshape(-1) for a in results))
+        rule, block = _rule(self.node, x, width), max(1, _BLOCK // width)
+        if isinstance(x, AdamVisibleOperands):
+            visible = x.visible
+            self.threads.blocks(rows, block, lambda a, b: update_visible(a, b, visible, before, rule, after))
         else:
-            one = (shares, np.float32(float(lr) / factor1), scale, eps, visible)
-            self.threads.blocks(param.size, _BLOCK, lambda s, e: update(s, e, *before, *one, width, *after))
+            self.threads.blocks(rows, block, lambda a, b: update(a, b, before, rule, after))
         return results

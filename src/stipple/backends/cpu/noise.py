@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel
+from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
 from stipple.backends.cpu.quaternion import rotation
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
@@ -48,30 +49,67 @@ def uniform(word):
     return (f4(word >> TOP) + HALF) * STEP
 
 
-@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4,u4,u4,f4[:,::1])")
-def perturb(start, end, means, quats, scales, opacities, amount, seed, step, out):
-    """Move means start to end by the noise of (seed, step)."""
+@inline
+def normals(index, seed, step):
+    """Three standard normals of a Gaussian, by Box and Muller's transform."""
+    a, b, c, d = hash4(u4(index), seed, step, u4(0))
+    r, s = math.sqrt(-TWO * math.log(uniform(a))), math.sqrt(-TWO * math.log(uniform(c)))
+    return r * math.cos(TURN * uniform(b)), r * math.sin(TURN * uniform(b)), s * math.cos(TURN * uniform(d))
+
+
+@inline
+def shift(x, i, noise, amount):
+    """amount * gate(opacity) * covariance @ noise of Gaussian i."""
+    n0, n1, n2 = noise
+    w, a, b, c = x.quats[i, 0], x.quats[i, 1], x.quats[i, 2], x.quats[i, 3]
+    length = math.sqrt(w * w + a * a + b * b + c * c)
+    r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation(w / length, a / length, b / length, c / length)
+    gate = amount / (ONE + math.exp(STEEPNESS * (x.opacities[i] - MIDDLE)))
+    s0, s1, s2 = x.scales[i, 0], x.scales[i, 1], x.scales[i, 2]
+    l0 = gate * s0 * s0 * (r00 * n0 + r10 * n1 + r20 * n2)
+    l1 = gate * s1 * s1 * (r01 * n0 + r11 * n1 + r21 * n2)
+    l2 = gate * s2 * s2 * (r02 * n0 + r12 * n1 + r22 * n2)
+    return r00 * l0 + r01 * l1 + r02 * l2, r10 * l0 + r11 * l1 + r12 * l2, r20 * l0 + r21 * l1 + r22 * l2
+
+
+class Gaussians(NamedTuple):
+    """What the noise depends on."""
+
+    means: Array
+    quats: Array
+    scales: Array
+    opacities: Array
+
+
+class Noise(NamedTuple):
+    """How much, and of which (seed, step)."""
+
+    amount: np.float32
+    seed: np.uint32
+    step: np.uint32
+
+
+_ROWS = "f4[:,::1]"
+
+
+@kernel(
+    (
+        type_of("i8"),
+        type_of("i8"),
+        record_type(Gaussians, _ROWS, _ROWS, _ROWS, "f4[::1]"),
+        record_type(Noise, "f4", "u4", "u4"),
+        type_of(_ROWS),
+    )
+)
+def perturb(start, end, x, noise, out):
+    """Move means start to end; one that would not be finite stays."""
     for i in range(start, end):
-        a, b, c, d = hash4(u4(i), seed, step, u4(0))
-        r = math.sqrt(-TWO * math.log(uniform(a)))
-        s = math.sqrt(-TWO * math.log(uniform(c)))
-        n0, n1 = r * math.cos(TURN * uniform(b)), r * math.sin(TURN * uniform(b))
-        n2 = s * math.cos(TURN * uniform(d))
-        w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
-        length = math.sqrt(w * w + x * x + y * y + z * z)
-        r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation(w / length, x / length, y / length, z / length)
-        gate = amount / (ONE + math.exp(STEEPNESS * (opacities[i] - MIDDLE)))
-        s0, s1, s2 = scales[i, 0], scales[i, 1], scales[i, 2]
-        l0 = gate * s0 * s0 * (r00 * n0 + r10 * n1 + r20 * n2)
-        l1 = gate * s1 * s1 * (r01 * n0 + r11 * n1 + r21 * n2)
-        l2 = gate * s2 * s2 * (r02 * n0 + r12 * n1 + r22 * n2)
-        m0 = means[i, 0] + r00 * l0 + r01 * l1 + r02 * l2
-        m1 = means[i, 1] + r10 * l0 + r11 * l1 + r12 * l2
-        m2 = means[i, 2] + r20 * l0 + r21 * l1 + r22 * l2
+        d0, d1, d2 = shift(x, i, normals(i, noise.seed, noise.step), noise.amount)
+        m0, m1, m2 = x.means[i, 0] + d0, x.means[i, 1] + d1, x.means[i, 2] + d2
         if math.isfinite(m0) and math.isfinite(m1) and math.isfinite(m2):
             out[i, 0], out[i, 1], out[i, 2] = m0, m1, m2
         else:
-            out[i, 0], out[i, 1], out[i, 2] = means[i, 0], means[i, 1], means[i, 2]
+            out[i, 0], out[i, 1], out[i, 2] = x.means[i, 0], x.means[i, 1], x.means[i, 2]
 
 
 @dataclass(frozen=True)
@@ -89,11 +127,9 @@ class NoiseKernel:
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
-        means, quats, scales, opacities, amount, key = inputs
-        out = np.empty_like(means) if outputs[0] is None else outputs[0]
-        seed, step = (u4(int(k) & 0xFFFFFFFF) for k in key)
-        rate = f4(amount)
-        self.threads.blocks(
-            len(means), _BLOCK, lambda a, b: perturb(a, b, means, quats, scales, opacities, rate, seed, step, out)
-        )
+        x = self.node.definition.named_operands(inputs)
+        out = np.empty_like(x.means) if outputs[0] is None else outputs[0]
+        noise = Noise(f4(x.amount), *(u4(int(k) & 0xFFFFFFFF) for k in x.key))
+        gaussians = Gaussians(x.means, x.quats, x.scales, x.opacities)
+        self.threads.blocks(len(x.means), _BLOCK, lambda a, b: perturb(a, b, gaussians, noise, out))
         return [out]
