@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from stipple.backends.cpu import binning, image, noise, project, sh, splat, sums
 from stipple.backends.cpu import compile as compiling
-from stipple.backends.cpu import image, noise, splat, sums
 from stipple.backends.cpu.adam import AdamKernel
-from stipple.backends.cpu.binning import bin_tiles
 from stipple.backends.cpu.elementwise import ElementwiseKernel
-from stipple.backends.cpu.project import project, project_backward
-from stipple.backends.cpu.sh import sh, sh_backward
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera as look_at
 from stipple.backends.host import checks, tensor
@@ -41,11 +38,11 @@ _COMPILED: Mapping[str, Compiled] = {
     "image_ssim_backward": image.ssim_backward,
     "image_l1_ssim": image.l1_ssim,
     "image_l1_ssim_backward": image.l1_ssim_backward,
-    "splat_project": project,
-    "splat_project_backward": project_backward,
-    "splat_sh": sh,
-    "splat_sh_backward": sh_backward,
-    "splat_bin": bin_tiles,
+    "splat_project": project.project,
+    "splat_project_backward": project.project_backward,
+    "splat_sh": sh.sh,
+    "splat_sh_backward": sh.sh_backward,
+    "splat_bin": binning.bin_tiles,
     "splat_rasterize": splat.rasterize,
     "splat_rasterize_backward": splat.rasterize_backward,
 }

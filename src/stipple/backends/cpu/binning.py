@@ -158,10 +158,10 @@ def ray_shapes(start, end, x, grid, shapes):
             tip = slope * half_height * math.sqrt(a / c)
         slack = 1e-3 + 1e-6 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
         half_height += 1e-3 + 1e-6 * abs(v)
-        if not math.isfinite(u + v):
-            v = math.inf
+        finite = math.isfinite(float(x.means2d[i, 0]) + float(x.means2d[i, 1]))
         fields = (
-            u, v, u - half_width - slack, u + half_width + slack, v - half_height, v + half_height,
+            u, v, u - half_width - slack, u + half_width + slack,
+            v - half_height if finite else math.inf, v + half_height,
             slope, wide, narrowing, half_height, tip, slack,
         )  # fmt: skip
         for field in range(len(fields)):
@@ -171,14 +171,18 @@ def ray_shapes(start, end, x, grid, shapes):
 # --- tiles ------------------------------------------------------------------------------------------------
 @inline
 def _first_tile(grid, low, count):
-    """The first of ``count`` tiles that has pixel centres at ``low`` or beyond; ``count`` if none has."""
-    return np.intp(np.ceil(min(max((low + HALF) * grid.per_size - ONE, ZERO), f4(count))))
+    """The first of ``count`` tiles that has pixel centres at ``low`` or beyond; ``count`` if none has, 0 for NaN."""
+    tile = (low + HALF) * grid.per_size - ONE
+    tile = tile if tile > ZERO else ZERO
+    return np.intp(np.ceil(tile if tile < f4(count) else f4(count)))
 
 
 @inline
 def _last_tile(grid, high, count):
-    """The last of ``count`` tiles that has pixel centres at ``high`` or before; -1 if none has."""
-    return np.intp(np.floor(min(max((high - HALF) * grid.per_size, -ONE), f4(count - 1))))
+    """The last of ``count`` tiles that has pixel centres at ``high`` or before; -1 if none has, the last for NaN."""
+    tile = (high - HALF) * grid.per_size
+    tile = tile if tile < f4(count - 1) else f4(count - 1)
+    return np.intp(np.floor(tile if tile > -ONE else -ONE))
 
 
 @inline
