@@ -133,6 +133,8 @@ KINDS: dict[str, set[str]] = {
         "range", "five dimensions", "no columns", "one more dimension", "one dimension less", "one column less",
         "transposed", "full of 1e300",
     },
+    "coefficients": {"empty list", "empty tuple"},
+    "names": {"empty list", "empty tuple"},
     "indices": {"[3]", "one column less", "empty list", "empty tuple"},
     "passes": {"None", "empty list", "empty tuple"},
     "feed": set(),
@@ -178,7 +180,7 @@ target(
     "Camera", Camera, {},
     width=(12, "int >= 1"), height=(10, "int >= 1"), fx=(9.0, "number > 0"), fy=(9.0, "number > 0"),
     cx=(6.0, "number"), cy=(5.0, "number"), viewmat=(np.eye(4), "finite array"), near=(0.01, "number > 0"),
-    far=(1e25, "number > 0"),
+    far=(1e25, "number > 0"), model=("pinhole", "choice"), distortion=(np.zeros(8), "coefficients"),
 )  # fmt: skip
 target(
     "Camera.from_fov", Camera.from_fov, width=(12, "int >= 1"), height=(10, "int >= 1"),
@@ -236,7 +238,8 @@ _RASTERIZATION = {
     "sh_degree": (None, "choice?"), "packed": (False, "only False"), "tile_size": (16, "int >= 1"),
     "backgrounds": (np.zeros((3, 3)), "finite array?"), "render_mode": ("RGB", "choice"),
     "sparse_grad": (False, "only False"), "absgrad": (False, "flag"), "rasterize_mode": ("classic", "choice"),
-    "projection": ("ewa", "choice"), "device": ("cpu", "choice"),
+    "projection": ("ewa", "choice"), "device": ("cpu", "choice"), "camera_model": ("pinhole", "choice"),
+    "radial_coeffs": (np.zeros((3, 6)), "finite array?"), "tangential_coeffs": (np.zeros((3, 2)), "finite array?"),
 }  # fmt: skip
 target("rasterization", stipple.rasterization, {"colors": "colors|backgrounds"}, **_RASTERIZATION)
 target("rasterization_vjp", stipple.rasterization_vjp, {"colors": "colors|backgrounds"}, **_RASTERIZATION)
@@ -265,7 +268,13 @@ target(
     value=(_P, "feed"),
 )
 target("Executable.get_param", EXECUTABLE.get_param, {"name": "parameter"}, name=("p", "object"))
-target("Executable.run", EXECUTABLE.run, feeds=({"x": np.zeros(3, np.float32)}, "object"), timings=(False, "flag"))
+target(
+    "Executable.run",
+    EXECUTABLE.run,
+    feeds=({"x": np.zeros(3, np.float32)}, "object"),
+    timings=(False, "flag"),
+    keep=((), "names"),
+)
 
 
 def first_check(device: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,8 +138,10 @@ class Executable:
         if not isinstance(given, Mapping):
             raise FeedError(f"feeds: expected a dict of arrays by name, got {arguments.shown(feeds)}")
         timed = arguments.flag("timings", timings)
-        if isinstance(keep, str) or not set(keep) <= self.graph.outputs.keys():
-            raise FeedError(f"keep: expected names of outputs ({', '.join(self.graph.outputs)}), got {keep!r}")
+        several = isinstance(keep, (Sequence, Set)) and not isinstance(keep, (str, bytes))
+        if not several or not all(isinstance(name, str) and name in self.graph.outputs for name in keep):
+            outputs = ", ".join(self.graph.outputs)
+            raise FeedError(f"keep: expected names of outputs ({outputs}), got {arguments.shown(keep)}")
         results = None
         with self.backend.running():
             while results is None:
