@@ -26,13 +26,13 @@ COUNT, WIDTH, HEIGHT = 300, 90, 70
 
 
 @contextmanager
-def collected(session: Session, seen: Callable[[bool], None]) -> Iterator[None]:
+def collected(session: Session, report: Callable[[bool], None]) -> Iterator[None]:
     """Tells, for each run tried inside, whether it was right."""
     original = session.backend.collect
 
     def collect(wanted: Any) -> Any:
         arrays = original(wanted)
-        seen(arrays is not None)
+        report(arrays is not None)
         return arrays
 
     session.backend.collect = collect  # type: ignore[method-assign]
@@ -132,7 +132,7 @@ def test_parameters_wait_for_enough_capacity(gpu_session: Session, gpu: Gpu) -> 
     with collected(gpu_session, lambda right: tried.append((right, params(given)))):
         given.run(feeds)
     assert [right for right, _ in tried] == [False, True]
-    held, overwritten = (seen for _, seen in tried)
+    held, overwritten = (values for _, values in tried)
     for name, array in before.items():
         np.testing.assert_array_equal(held[name], array, err_msg=f"{name} after the run that overflowed")
         assert (array != started[name]).any(), f"{name} does change"

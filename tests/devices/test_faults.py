@@ -103,8 +103,8 @@ def drawing(name: str, place: tuple[int, ...], value: float) -> Graphs:
         rgba, _ = ir.splat_render(
             *(values[n] + change if n == name else values[n] for n in OPERANDS), width=20, height=14
         )
-        seen = graph.param("seen", rgba.shape, "f32", np.zeros((14, 20, 4), np.float32))
-        graph.update(seen, seen + rgba)
+        total = graph.param("total", rgba.shape, "f32", np.zeros((14, 20, 4), np.float32))
+        graph.update(total, total + rgba)
         good = np.zeros_like(scene.arrays[name], np.float32)
         bad = good.copy()
         bad[place] = value
@@ -221,15 +221,15 @@ def test_an_overflow_is_repeated_before_faults_are_believed(gpu_session: Session
     executable = gpu_session.compile(graph)
     executable.run(good)
     executable.run(good)
-    before = executable.get_param("seen")
+    before = executable.get_param("total")
     underestimate(gpu)
     tried: list[bool] = []
     with collected(gpu_session, tried.append), pytest.raises(InputError, match="background must be finite"):
         executable.run(bad)
     assert tried == [False], "the second time it raised"
-    np.testing.assert_array_equal(executable.get_param("seen"), before)
+    np.testing.assert_array_equal(executable.get_param("total"), before)
     executable.run(good)
-    assert (executable.get_param("seen") != before).any()
+    assert (executable.get_param("total") != before).any()
 
 
 def test_a_run_that_the_host_ends_leaves_no_fault_to_the_next(gpu_session: Session, gpu: Gpu) -> None:

@@ -85,21 +85,21 @@ def test_bytes_and_truth_values_come_back(gpu: Gpu, count: int) -> None:
         assert back.dtype == array.dtype
 
 
-def test_lists_where_most_are_not_seen(gpu_session: Session) -> None:
-    """The lists are the CPU's, and a Gaussian that is not seen has no gradient."""
+def test_lists_where_few_are_visible(gpu_session: Session) -> None:
+    """The lists are the CPU's, and a culled Gaussian has no gradient."""
     scene = rounded(random_scene(12, count=3000, width=60, height=40))
     away = np.random.default_rng(12).random(3000) < 0.7
     scene.arrays["means"][away] *= -1
     given, wanted = render_on(scene, gpu_session), render_on(scene, Session("cpu"))
-    seen = given["radii"][:, 0] > 0
-    assert 100 < seen.sum() < 1000
+    visible = given["radii"][:, 0] > 0
+    assert 100 < visible.sum() < 1000
     for name in ("sorted_ids", "tile_ranges", "last_ids"):
         np.testing.assert_array_equal(given[name], wanted[name])
     gradients = {n: a for n, a in run_all(scene, gpu_session).items() if n.startswith("v_") and len(a) == 3000}
     assert len(gradients) >= 5
     for name, array in gradients.items():
-        assert not array[~seen].any(), name
-        assert array[seen].any(), name
+        assert not array[~visible].any(), name
+        assert array[visible].any(), name
 
 
 def test_one_array_as_two_operands(gpu_session: Session) -> None:
@@ -271,9 +271,9 @@ def test_loops_are_not_counted_where_wgpu_can_leave_it_out(gpu: Gpu, monkeypatch
 
 
 def test_the_shipped_capture_trains(gpu_session: Session, tmp_path: Path) -> None:
-    room = Path(__file__).parents[2] / "examples" / "data" / "room"
+    capture = Path(__file__).parents[2] / "examples" / "data" / "room"
     small = ["--downscale", "8", "--steps", "40", "--set", "start.count=2000", "--set", "density.start=20"]
-    arguments = ["train", room, "-o", tmp_path / "out", *small, "--depth-weight", "0.1", "--device", "gpu"]
+    arguments = ["train", capture, "-o", tmp_path / "out", *small, "--depth-weight", "0.1", "--device", "gpu"]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "eval.json").read_text())["mean"]["test"]["psnr"] > 15

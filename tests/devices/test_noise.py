@@ -68,13 +68,13 @@ def test_normals_are_normal_and_independent() -> None:
 
 def test_noise_has_the_covariance_squared_of_its_gaussian() -> None:
     """Moves are covariance @ normal times the gate, so their own covariance is the square."""
-    turn = Rotation.from_rotvec([0.3, -0.5, 0.2])
-    x, y, z, w = turn.as_quat()
+    rotation = Rotation.from_rotvec([0.3, -0.5, 0.2])
+    x, y, z, w = rotation.as_quat()
     quats = np.tile([2 * w, 2 * x, 2 * y, 2 * z], (20_000, 1))
     scales = np.tile([0.3, 0.6, 1.0], (20_000, 1))
     still = np.zeros((20_000, 3))
     given = moved("reference", 0.5, means=still, quats=quats, scales=scales)
-    covariance = turn.as_matrix() @ np.diag([0.09, 0.36, 1.0]) @ turn.as_matrix().T
+    covariance = rotation.as_matrix() @ np.diag([0.09, 0.36, 1.0]) @ rotation.as_matrix().T
     gate = 1 / (1 + np.exp(-100 * ((1 - 0.005) - 0.995)))
     np.testing.assert_allclose(np.cov(given.T), (0.5 * gate) ** 2 * covariance @ covariance, atol=0.003)
     opaque = moved("reference", means=still, opacities=np.full(20_000, 0.5))

@@ -23,10 +23,10 @@ SCENES: dict[str, dict[str, Any]] = {
     "one channel": {"channels": 1},
     "seven channels": {"channels": 7},
     "seven channels, large tiles": {"channels": 7, "tile_size": 40},
-    "harmonics 0": {"sh_degree": 0},
-    "harmonics 2": {"sh_degree": 2},
-    "harmonics 4": {"sh_degree": 4},
-    "five-channel harmonics": {"sh_degree": 1, "channels": 5},
+    "SH 0": {"sh_degree": 0},
+    "SH 2": {"sh_degree": 2},
+    "SH 4": {"sh_degree": 4},
+    "five-channel SH": {"sh_degree": 1, "channels": 5},
     "opaque": {"opaque": True, "count": 120},
     "other cutoff": {"alpha_cutoff": 0.05},
     "no cutoff": {"alpha_cutoff": 0.0},
@@ -69,8 +69,8 @@ def test_clamped_jacobian(projection: str, session: Session) -> None:
 def test_needles(antialiased: bool, session: Session) -> None:
     """Footprints a thousand pixels long and half a pixel wide, against their covariance's axes: differences of its
     entries would be wrong by per cents in float32. Without blur too, where nothing but the width holds them up."""
-    turns, lengths, width = np.linspace(0.1, 3, 7), np.geomspace(3, 10, 7), 0.004
-    halves = 0.5 * turns
+    angles, lengths, width = np.linspace(0.1, 3, 7), np.geomspace(3, 10, 7), 0.004
+    halves = 0.5 * angles
     zero = np.zeros(7)
     for eps2d in (0.3, 0.0):
         scene = random_scene(107, count=7, width=60, height=60, antialiased=antialiased, eps2d=eps2d, off_center=False)
@@ -82,7 +82,7 @@ def test_needles(antialiased: bool, session: Session) -> None:
         )  # fmt: skip
         given = render_on(scene, session)
         along, across = (100 * lengths) ** 2 + eps2d, (100 * width) ** 2 + eps2d
-        c, s = np.cos(turns), np.sin(turns)
+        c, s = np.cos(angles), np.sin(angles)
         conics = [c * c / along + s * s / across, c * s * (1 / along - 1 / across), s * s / along + c * c / across]
         np.testing.assert_allclose(given["conics"], np.column_stack(conics), rtol=1e-4, atol=1e-6)
         sharpness = np.sqrt((100 * lengths * 100 * width) ** 2 / (along * across)) if antialiased else 1.0

@@ -29,7 +29,7 @@ def rendering(seed: int) -> Work:
         scene = random_scene(seed, count=40 + 10 * seed, width=30, height=20)
         executable = session.compile(forward_graph(scene, "f32"))
         made: Result = {}
-        for factor in (0.5, 4.0, 1.0):  # the second needs more room than was guessed
+        for factor in (0.5, 4.0, 1.0):  # the second overflows the estimated capacity
             feeds = {**scene.feeds(np.float32), "scales": (factor * scene.arrays["scales"]).astype(np.float32)}
             made |= {f"{n} {factor}": a for n, a in executable.run(feeds).items()}
         return made
@@ -110,13 +110,13 @@ def test_sessions_of_their_own(gpu_session: Session) -> None:
 
 def test_a_run_is_not_interrupted(gpu: Gpu) -> None:
     """Another thread waits until it has ended, also if it raises."""
-    seen: list[str] = []
+    order: list[str] = []
     inside, done = threading.Event(), threading.Event()
 
     def other() -> None:
         inside.wait(timeout=60)
         gpu.memory.wait()
-        seen.append("other")
+        order.append("other")
         done.set()
 
     thread = threading.Thread(target=other)
@@ -127,13 +127,13 @@ def test_a_run_is_not_interrupted(gpu: Gpu) -> None:
             inside.set()
             assert not done.wait(timeout=0.2)
             gpu.memory.wait()
-            seen.append("run")
+            order.append("run")
             raise InputError("ends")
 
     with pytest.raises(InputError, match="ends"):
         run()
     thread.join(timeout=60)
-    assert seen == ["run", "other"]
+    assert order == ["run", "other"]
 
 
 def test_memory_may_come_back_in_the_middle_of_anything() -> None:
