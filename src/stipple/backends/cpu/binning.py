@@ -131,7 +131,7 @@ def ewa_shapes(start, end, x, grid, shapes):
             transpose(fields, field * LANES, LANES, shapes, i * SHAPE + field, SHAPE)
 
 
-@kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, type_of("f4[::1]")))
+@kernel()
 def ray_shapes(start, end, x, grid, shapes):
     """The same with conics of eight numbers, in float64: differences of large numbers decide here."""
     for i in range(start, end):
