@@ -34,8 +34,11 @@ hold_across_forks(global_compiler_lock)
 
 
 def inline(function: Function) -> Function:
-    """Decorator for a function that is compiled into the kernels that call it."""
-    made: Function = njit(**OPTIONS)(function)
+    """Decorator for a function that is compiled into the kernels that call it.
+
+    Always into them, whatever its size: records of vectors would go through memory otherwise.
+    """
+    made: Function = njit(**OPTIONS, forceinline=True)(function)
     return made
 
 
