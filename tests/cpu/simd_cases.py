@@ -12,15 +12,19 @@ from stipple.backends.cpu.compile import OPTIONS
 from stipple.backends.cpu.simd import (
     LANES,
     absolute,
+    add_sums,
+    all_finite,
     all_lanes,
     any_lane,
     broadcast,
     ceil,
     copysign,
+    dot,
     exp2,
     first_lanes,
     floor,
     fma,
+    fma_each,
     gather,
     lane_columns,
     lane_numbers,
@@ -31,12 +35,14 @@ from stipple.backends.cpu.simd import (
     load_columns,
     load_columns_lanes,
     load_lanes,
+    load_planes,
     load_scalar,
     log2,
     maximum,
     minimum,
     prefetch,
     reciprocal,
+    repeat_scalars,
     rint,
     scatter,
     set_lanes,
@@ -47,10 +53,12 @@ from stipple.backends.cpu.simd import (
     store_columns,
     store_columns_lanes,
     store_lanes,
+    store_planes,
     store_scalar,
     store_sums,
     transpose,
     where,
+    zeros,
 )
 
 Array = np.ndarray
@@ -321,6 +329,12 @@ def lanes_and_sums(a, out, sums, totals):
     totals[0], totals[1] = lane_sum(x), lane_sum_double(y)
 
 
+@compiled
+def more_sums(a, sums):
+    x, y = load(a, 0), load(a, LANES)
+    add_sums(sums, 0, (x, y, x + y, x - y, x * x))
+
+
 def check_lanes_and_sums() -> None:
     a = np.random.default_rng(1).normal(size=2 * LANES).astype(np.float32)
     x, y = a[:LANES].astype(np.float64), a[LANES:].astype(np.float64)
@@ -331,11 +345,34 @@ def check_lanes_and_sums() -> None:
     same(out[3], a[1 : LANES + 1])
     same(out[4], a[LANES - 1 : 2 * LANES - 1])
     np.testing.assert_allclose(sums[:5], [x.sum(), y.sum(), (x + y).sum(), (x - y).sum(), (x * x).sum()], atol=1e-5)
-    written = -(-5 // LANES) * LANES
-    same(sums[5:written], 0)
-    same(sums[written:], -7)
+    same(sums[5:], -7)
+    once = sums.copy()
+    more_sums(a, sums)
+    same(sums[:5], 2 * once[:5])
+    same(sums[5:], -7)
     np.testing.assert_allclose(totals, [x.sum(), y.sum()], atol=1e-5)
     np.testing.assert_allclose(totals[1], y.sum(), rtol=1e-14)
+
+
+@compiled
+def planes(a, out, sums):
+    like = (0, 0, 0)
+    first = load_planes(a, 0, LANES, like)
+    store_planes(out, 0, LANES, fma_each(load(a, LANES), first, zeros(like)))
+    store(out, 3 * LANES, dot(first, repeat_scalars(a, 1, like)))
+    store(out, 4 * LANES, where(all_finite(first), 1, 0))
+
+
+def check_planes() -> None:
+    a = np.random.default_rng(1).normal(size=3 * LANES).astype(np.float32)
+    out = np.empty(5 * LANES, np.float32)
+    a[2], a[LANES + 1], a[2 * LANES + 3] = np.nan, np.inf, -np.inf
+    planes(a, out, np.empty(3, np.float32))
+    rows = a.reshape(3, LANES)
+    same(out[: 3 * LANES].reshape(3, LANES), rows * rows[1])
+    scalars = a[1:4].astype(np.float64)
+    np.testing.assert_allclose(out[3 * LANES : 4 * LANES], scalars @ rows.astype(np.float64), rtol=1e-5)
+    same(out[4 * LANES :], np.isfinite(rows).all(axis=0))
 
 
 @compiled

@@ -24,4 +24,4 @@ def test_vectors_beside_numpy(lanes: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "checked 10" in done.stdout
+    assert "checked 11" in done.stdout

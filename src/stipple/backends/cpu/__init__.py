@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stipple.backends.cpu import binning, image, noise, project, sh, splat, sums
+from stipple.backends.cpu import binning, image, noise, project, rasterize, sh, sums
 from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
@@ -43,14 +43,15 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_sh": sh.sh,
     "splat_sh_backward": sh.sh_backward,
     "splat_bin": binning.bin_tiles,
-    "splat_rasterize": splat.rasterize,
-    "splat_rasterize_backward": splat.rasterize_backward,
+    "splat_rasterize": rasterize.rasterize,
+    "splat_rasterize_backward": rasterize.rasterize_backward,
 }
 _USED = (
     "image_ssim_backward",
     "image_l1_ssim_backward",
     "splat_project_backward",
     "splat_sh_backward",
+    "splat_rasterize",
     "splat_rasterize_backward",
 )
 """Kernels that are told which of their results something uses: the others cost extra."""

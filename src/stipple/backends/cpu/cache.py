@@ -33,7 +33,7 @@ from stipple.files import atomic_write
 _MAGIC = b"stipple kernel 1"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST
-_NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "splat.py", "threads.py")
+_NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "rasterize.py", "threads.py")
 """Files of this folder with nothing in them that is compiled."""
 
 

@@ -1,7 +1,8 @@
 """How kernels are compiled: options, explicit signatures, and one progress bar on a machine's first run.
 
 Kernels release the GIL and are driven by a thread pool; they are compiled once and kept on disk (``cache.py``).
-Every kernel has explicit signatures, so all of them can be compiled ahead of their first use.
+What usual runs call has explicit signatures, and is compiled ahead of its first use. Rarer variants of a kernel are
+compiled, and kept, when they are first called.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numba import njit
+from numba import njit, typeof
 from numba.core import sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import overload
@@ -85,6 +86,11 @@ def kernel(*signatures: Any) -> Callable[[Function], Function]:
         return made
 
     return decorate
+
+
+def types_of(*arguments: Any) -> tuple[Any, ...]:
+    """The signature that a call with such arguments has."""
+    return tuple(typeof(argument) for argument in arguments)
 
 
 def _missing() -> list[tuple[Any, tuple[Any, ...]]]:

@@ -1,114 +1,123 @@
-"""From sums per tile entry to gradients per Gaussian.
+"""From sums for each tile entry to gradients for each Gaussian.
 
-Every task takes a few columns of the sums (and, with many threads, a range of Gaussians) and walks over all
-entries in order: no atomics, and the same order of additions for any number of threads.
+Every task has a range of Gaussians and walks over all entries in order: no atomics, and the same order of additions
+for any number of threads. Entries that no pixel walked have no sums, and are left out.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from stipple.backends.cpu.compile import kernel
-from stipple.backends.cpu.rasterization import (
-    LOG2E,
-    RGBD,
-    SUM_ABS_X,
-    SUM_ABS_Y,
-    SUM_V,
-    SUM_X,
-    SUM_XX,
-    SUM_XY,
-    SUM_Y,
-    SUM_YY,
-)
+from stipple.backends.cpu.compile import kernel, types_of
+from stipple.backends.cpu.composite_backward import Slots
+from stipple.backends.cpu.footprint import LOG2E, Variant, variant
+from stipple.backends.cpu.moments import first_feature
+from stipple.backends.cpu.simd import LANES, load, load_scalar, prefetch, store
 from stipple.backends.cpu.threads import Threads
 
 Array = np.ndarray
 f4 = np.float32
-ZERO, HALF, TWO = f4(0), f4(0.5), f4(2)
+
+ZERO, HALF, INFINITY = f4(0), f4(0.5), f4(np.inf)
+BATCH = 512
+"""Entries that are looked through at once."""
+AHEAD = 8
 
 
-COLUMNS = 4
-"""Sums are added up in groups of this many columns; a task takes one or more groups."""
+class GaussianGradients(NamedTuple):
+    """Results of ``finish``."""
+
+    means2d: Array
+    conics: Array
+    opacities: Array
+    features: Array
+    means2d_abs: Array
 
 
-@kernel("void(i8,i8,i8,i8,i4[::1],f4[:,::1],f4[:,::1])")
-def add_entries(first, last, start, end, ids, slots, sums):
-    """Add columns first to last of all entries to the sums of Gaussians start to end, in order."""
-    stride = slots.shape[1]
-    source, target = slots.reshape(-1), sums.reshape(-1)
-    everything = start == 0 and end == len(sums)
-    for e in range(len(ids)):
-        g = np.intp(ids[e])
-        if everything or start <= g < end:
-            for column in range(first, last, COLUMNS):
-                i, o = e * stride + column, g * stride + column
-                target[o] += source[i]
-                target[o + 1] += source[i + 1]
-                target[o + 2] += source[i + 2]
-                target[o + 3] += source[i + 3]
+_SLOTS = Slots(np.empty(1, np.float32), np.empty(1, np.int64), np.empty(1, np.int64), 0)
+_ADD = (0, 0, np.empty((1, 1), np.int32), np.empty(1, np.int32), _SLOTS, np.empty((1, 1), np.float32))
 
 
-@kernel("void(i8,i8,f4[:,::1],f4[:,::1],f4[::1],f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f4[::1],f4[:,::1])")
-def finish(start, end, sums, conics, opacities, v_means2d, v_conics, v_colors, v_opacities, v_depths, v_abs):
-    """Gradients of Gaussians start to end from their summed entries."""
-    channels = v_colors.shape[1]
-    ray = conics.shape[1] == 8
-    features, ratios = 8, 0
-    if ray:
-        fixed = channels + 1 == RGBD
-        features, ratios = (8, 16) if fixed else (14, 8)
+@kernel(types_of(*_ADD))
+def add_entries(start, end, ranges, ids, slots, sums):
+    """Add the sums of all entries of Gaussians start to end, in order, to their rows of ``sums`` (whole vectors)."""
+    width = sums.shape[1]
+    totals = sums.reshape(-1)
+    for i in range(start * width, end * width, LANES):
+        store(totals, i, ZERO)
+    mine = np.empty(BATCH + AHEAD, np.int64)
+    for tile in range(len(ranges)):
+        first, count = np.intp(ranges[tile, 0]), slots.walked[tile]
+        for batch in range(0, count, BATCH):
+            # found without a branch, for where the next one lies cannot be predicted
+            found = 0
+            for entry in range(batch, min(batch + BATCH, count)):
+                mine[found] = entry
+                gaussian = np.intp(load_scalar(ids, first + entry))
+                found += (gaussian >= start) & (gaussian < end)
+            mine[found : found + AHEAD] = mine[max(found - 1, 0)]
+            for j in range(found):
+                prefetch(totals, np.intp(load_scalar(ids, first + mine[j + AHEAD])) * width)
+                gaussian = np.intp(load_scalar(ids, first + mine[j]))
+                source = (slots.offsets[tile] + mine[j]) * slots.stride
+                for k in range(0, width, LANES):
+                    target = gaussian * width + k
+                    store(totals, target, load(totals, target) + load(slots.sums, source + k))
+
+
+def _finish_signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
+    plane = np.empty((1, 1), np.float32)
+    made = GaussianGradients(plane, plane, plane[0], plane, plane)
+    return types_of(variant(ray, features, extra), 0, 0, plane, plane, plane[0], made)
+
+
+@kernel(_finish_signature(False, 3, False), _finish_signature(False, 4, False))
+def finish(variant, start, end, sums, conics, opacities, made):
+    """Gradients of Gaussians start to end from their sums."""
+    features = first_feature(variant)
     for i in range(start, end):
-        s = sums[i]
+        total, x, y, xx, xy, yy = sums[i, 0], sums[i, 1], sums[i, 2], sums[i, 3], sums[i, 4], sums[i, 5]
         a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
-        v_opacities[i] = s[SUM_V] / opacities[i] if opacities[i] > ZERO else ZERO
-        v_conics[i, 0] = -HALF * s[SUM_XX]
-        v_conics[i, 1] = -s[SUM_XY]
-        v_conics[i, 2] = -HALF * s[SUM_YY]
-        vx, vy = a * s[SUM_X] + b * s[SUM_Y], b * s[SUM_X] + c * s[SUM_Y]
-        if ray:
-            # the denominator's sums carry a factor -log2(e): see the rasterizer
-            d1, dx, dy, dxx, dxy, dyy = (
-                s[ratios],
-                s[ratios + 1],
-                s[ratios + 2],
-                s[ratios + 3],
-                s[ratios + 4],
-                s[ratios + 5],
-            )
-            scale = TWO / LOG2E
-            vx += scale * (conics[i, 3] * d1 + conics[i, 5] * dx + conics[i, 6] * dy)
-            vy += scale * (conics[i, 4] * d1 + conics[i, 6] * dx + conics[i, 7] * dy)
-            v_conics[i, 3] = -scale * dx
-            v_conics[i, 4] = -scale * dy
-            v_conics[i, 5] = -HALF * scale * dxx
-            v_conics[i, 6] = -scale * dxy
-            v_conics[i, 7] = -HALF * scale * dyy
-        v_means2d[i, 0] = vx
-        v_means2d[i, 1] = vy
-        v_abs[i, 0] = s[SUM_ABS_X]
-        v_abs[i, 1] = s[SUM_ABS_Y]
-        for k in range(channels):
-            v_colors[i, k] = s[features + k]
-        v_depths[i] = s[features + channels]
+        made.opacities[i] = total / opacities[i] if opacities[i] > ZERO else ZERO
+        made.conics[i, 0] = -HALF * xx
+        made.conics[i, 1] = -xy
+        made.conics[i, 2] = -HALF * yy
+        v_x, v_y = a * x + b * y, b * x + c * y
+        if len(variant.ray):
+            # the exponent is in powers of two, and so are the denominator's sums
+            scale = f4(-2) / LOG2E
+            one, x, y = scale * sums[i, 6], scale * sums[i, 7], scale * sums[i, 8]
+            xx, xy, yy = scale * sums[i, 9], scale * sums[i, 10], scale * sums[i, 11]
+            p, q, e, f, g = conics[i, 3], conics[i, 4], conics[i, 5], conics[i, 6], conics[i, 7]
+            v_x -= p * one + e * x + f * y
+            v_y -= q * one + f * x + g * y
+            made.conics[i, 3] = x
+            made.conics[i, 4] = y
+            made.conics[i, 5] = HALF * xx
+            made.conics[i, 6] = xy
+            made.conics[i, 7] = HALF * yy
+        drawn = abs(v_x) + abs(v_y) < INFINITY  # 0 times what is not finite, where a footprint was skipped
+        made.means2d[i, 0] = v_x if drawn else ZERO
+        made.means2d[i, 1] = v_y if drawn else ZERO
+        if len(variant.extra):
+            made.means2d_abs[i, 0] = sums[i, features - 2]
+            made.means2d_abs[i, 1] = sums[i, features - 1]
+        for k in range(made.features.shape[1]):
+            made.features[i, k] = sums[i, features + k]
 
 
-def reduce_entries(
-    ids: Array, slots: Array, conics: Array, opacities: Array, made: list[Array], threads: Threads
+def add_up(ranges: Array, ids: Array, slots: Slots, count: int, threads: Threads) -> Array:
+    """Sums of each of ``count`` Gaussians; columns after those of the slots hold anything."""
+    sums = threads.scratch("sums", (count, -(-slots.stride // LANES) * LANES))
+    step = max(1, -(-count // threads.count))
+    threads.blocks(count, step, lambda start, end: add_entries(start, end, ranges, ids, slots, sums))
+    return sums
+
+
+def gradients(
+    kind: Variant, sums: Array, conics: Array, opacities: Array, made: GaussianGradients, threads: Threads
 ) -> None:
-    """Fill gradients of means2d, conics, colors, opacities, depths and the magnitudes of means2d's."""
-    count, stride = len(conics), slots.shape[1]
-    sums = np.zeros((count, stride), np.float32)
-    groups = min(stride // COLUMNS, threads.count)
-    cuts = [stride // COLUMNS * i // groups * COLUMNS for i in range(groups + 1)]
-    ranges = -(-threads.count // groups)
-    step = -(-max(count, 1) // ranges)
-
-    def add(start: int, end: int) -> None:
-        for task in range(start, end):
-            part, group = divmod(task, groups)
-            where = (part * step, min((part + 1) * step, count))
-            add_entries(cuts[group], cuts[group + 1], *where, ids, slots, sums)
-
-    threads.blocks(groups * ranges, 1, add)
-    threads.spread(count, lambda s, e: finish(s, e, sums, conics, opacities, *made))
+    """Fill the Gaussians' gradients from their sums."""
+    threads.spread(len(sums), lambda start, end: finish(kind, start, end, sums, conics, opacities, made))

@@ -1,4 +1,4 @@
-"""Loads, stores and the stack: between vectors and arrays of numbers.
+"""Loads and stores: between vectors and arrays of numbers.
 
 An array may be of float32, or of another number that is converted on the way (8-bit, 32-bit and 64-bit integers,
 booleans, float64; stores truncate towards zero). Arrays are C-contiguous, and counted in elements of the flattened
@@ -44,13 +44,14 @@ class Place:
             base, self.alignment = array, 4 * LANES
         self.address = builder.gep(base, [index])
 
-    def shifted(self, elements: Any) -> Place:
-        """The place so many elements further."""
+    def shifted(self, elements: Any, aligned: bool = False) -> Place:
+        """The place so many elements further; ``aligned`` if that is a multiple of LANES."""
         other = object.__new__(Place)
         other.__dict__.update(self.__dict__)
         distance = elements if isinstance(elements, ir.Value) else ir.Constant(_I64, elements)
         other.address = self.builder.gep(self.address, [distance])
-        other.alignment = min(self.alignment, 4)
+        if not aligned:
+            other.alignment = min(self.alignment, 4)
         return other
 
     def _vector(self) -> Any:
@@ -109,6 +110,8 @@ def _indexed(array: Any, i: Any) -> bool:
 
 
 def _columns(t: Any) -> int | None:
+    if isinstance(t, types.BaseTuple):
+        return len(t) or None
     return t.literal_value if isinstance(t, types.IntegerLiteral) else None
 
 
@@ -212,7 +215,10 @@ def _store_rows(builder: Any, place: Place, values: list[Any], lanes: Any = None
 
 @intrinsic(prefer_literal=True)
 def load_columns(typing: Any, array: Any, i: Any, columns: Any) -> Any:
-    """A tuple of the columns of LANES rows of ``columns`` (a literal) elements; i is the first row's first element."""
+    """A tuple of the columns of LANES rows; i is the first row's first element.
+
+    ``columns`` is a literal, or a tuple that is as long as there are columns.
+    """
     count = _columns(columns)
     if count is None or not _indexed(array, i):
         return None
@@ -357,22 +363,3 @@ def prefetch(typing: Any, array: Any, i: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
-
-
-@intrinsic(prefer_literal=True)
-def stack_floats(typing: Any, count: Any) -> Any:
-    """A buffer of a literal number of float32 values on the stack, aligned for vectors, uninitialised.
-
-    Whole vectors in it begin at multiples of LANES.
-    """
-    size = _columns(count)
-    if size is None:
-        return None
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        with builder.goto_entry_block():
-            buffer = builder.alloca(ir.ArrayType(F32, size))
-            buffer.align = 64
-        return builder.bitcast(buffer, F32.as_pointer())
-
-    return types.CPointer(types.float32)(count), generate

@@ -8,10 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from stipple.backends.cpu.simd.memory import Place
-from stipple.backends.cpu.simd.types import I32, INTS, LANES, constant, intrinsic, mask, vector
-
-SUMS = 16
-"""The longest tuple that ``store_sums`` takes."""
+from stipple.backends.cpu.simd.types import BITS, I32, INTS, LANES, constant, intrinsic, mask, vector
 
 
 def _fold(builder: Any, u: Any, v: Any, width: int) -> Any:
@@ -34,21 +31,42 @@ def _sum_all(builder: Any, values: list[Any]) -> list[Any]:
     return values
 
 
+def _sums_with_lanes(builder: Any, values: list[Any]) -> list[tuple[Any, Any]]:
+    """Vectors of sums, each with the mask of the lanes that hold one; None if all do."""
+    made = []
+    for block, sums in enumerate(_sum_all(builder, values)):
+        count = len(values) - block * LANES
+        lanes = None if count >= LANES else ir.Constant(BITS, [int(lane < count) for lane in range(LANES)])
+        made.append((sums, lanes))
+    return made
+
+
 @intrinsic
 def store_sums(typing: Any, array: Any, i: Any, values: Any) -> Any:
-    """Store the sums of the lanes of a tuple of vectors as consecutive float32 elements from i on.
-
-    Writes whole vectors: up to the next multiple of LANES elements, zeros beyond the sums, but never beyond
-    SUMS elements.
-    """
-    if not (isinstance(values, types.BaseTuple) and len(values) <= SUMS):
+    """Store the sums of the lanes of a tuple of vectors as consecutive elements from i on."""
+    if not isinstance(values, types.BaseTuple):
         return None
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        parts = cgutils.unpack_tuple(builder, args[2])
         place = Place(context, builder, array, args[0], args[1])
-        for block, sums in enumerate(_sum_all(builder, list(parts))):
-            place.shifted(block * LANES).store(sums)
+        for block, (sums, lanes) in enumerate(_sums_with_lanes(builder, cgutils.unpack_tuple(builder, args[2]))):
+            place.shifted(block * LANES).store(sums, lanes)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, values), generate
+
+
+@intrinsic
+def add_sums(typing: Any, array: Any, i: Any, values: Any) -> Any:
+    """Add the sums of the lanes of a tuple of vectors to consecutive elements from i on."""
+    if not isinstance(values, types.BaseTuple):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = Place(context, builder, array, args[0], args[1])
+        for block, (sums, lanes) in enumerate(_sums_with_lanes(builder, cgutils.unpack_tuple(builder, args[2]))):
+            part = place.shifted(block * LANES)
+            part.store(builder.fadd(part.load(lanes), sums), lanes)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, values), generate

@@ -7,7 +7,7 @@ LANES is chosen for the machine when this is imported: 16 with AVX-512, 8 with A
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -57,6 +57,8 @@ class MaskType(types.Type):
 
 
 vector, mask = VectorType(), MaskType()
+Vector: TypeAlias = Any
+"""A vector in the annotations of records; Python itself has none."""
 
 
 @register_model(VectorType)

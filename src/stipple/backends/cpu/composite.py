@@ -1,0 +1,373 @@
+"""Compositing: the Gaussians of each tile, front to back, into blocks of 16 x 16 pixels that stay in L1.
+
+A tile is one block, or several where it is larger. Vectors hold 8 x 2 pixels (8 x 1 or 4 x 1 where they are
+narrower), for footprints are round: those of a block lie in columns of vectors, column after column. A Gaussian meets
+the vectors that its bounding box reaches and that have pixels which still take light; nothing branches on a pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import overload
+
+from stipple import numerics as nx
+from stipple.backends.cpu.compile import inline, kernel, types_of
+from stipple.backends.cpu.footprint import (
+    CHUNK,
+    RECORD,
+    Records,
+    column,
+    footprint,
+    log2_alpha,
+    variant,
+)
+from stipple.backends.cpu.simd import (
+    LANES,
+    any_lane,
+    broadcast,
+    exp2,
+    fma,
+    fma_each,
+    lane_columns,
+    lane_rows,
+    load,
+    load_planes,
+    load_scalar,
+    minimum,
+    prefetch,
+    repeat_scalars,
+    stack_floats,
+    stack_integers,
+    store,
+    store_planes,
+    store_scalar,
+    where,
+)
+
+Array = np.ndarray
+f4 = np.float32
+
+SIDE = 16
+"""Rows and columns of a block."""
+PIXELS = SIDE * SIDE
+WIDTH = min(8, LANES)
+HEIGHT = LANES // WIDTH
+"""Pixels of a vector."""
+COLUMNS, ROWS = SIDE // WIDTH, SIDE // HEIGHT
+"""Vectors of a block."""
+AHEAD = 12
+"""Entries that records are fetched before they are needed."""
+CHECK = 16
+"""Entries after which the vectors that still take light are looked for."""
+
+MAX_ALPHA = f4(nx.MAX_ALPHA)
+HALF, ONE = f4(0.5), f4(1)
+
+# Planes of a block's state. Light is the transmittance, negative once a pixel has stopped; last and median are
+# positions in the tile's list, -1 if there is none.
+LIGHT, LAST, MEDIAN, COUNT, CUT = (k * PIXELS for k in range(5))
+
+
+class Tiles(NamedTuple):
+    """The tiles' lists, and their place in the image."""
+
+    ranges: Array
+    ids: Array
+    size: int
+    width: int
+    height: int
+
+
+class Limits(NamedTuple):
+    """Where a pixel stops."""
+
+    threshold: np.float32
+    """Transmittance that no pixel may fall to."""
+    max_steps: np.float32
+    """Gaussians that a pixel takes; infinite if there is no limit."""
+
+
+class Images(NamedTuple):
+    """Results of ``forward``."""
+
+    image: Array
+    alpha: Array
+    transmittance: Array
+    last_ids: Array
+    median_ids: Array
+    counts: Array
+
+
+class Block(NamedTuple):
+    """Pixels of a block that lie in the image and the tile, and the tile's entries."""
+
+    left: int
+    top: int
+    columns: int
+    rows: int
+    start: int
+    end: int
+
+
+class Planes(NamedTuple):
+    """A block's pixels, one plane for each number."""
+
+    state: Array
+    features: Array
+
+
+# --- blocks -----------------------------------------------------------------------------------------------
+@inline
+def tile_count_across(tiles):
+    return (tiles.width + tiles.size - 1) // tiles.size
+
+
+@inline
+def block_at(tiles, tile, down, across):
+    """Block (down, across) of a tile; without rows or columns if it is outside of the image."""
+    tile_row, tile_column = divmod(tile, tile_count_across(tiles))
+    top, left = tile_row * tiles.size + down * SIDE, tile_column * tiles.size + across * SIDE
+    bottom = min(top + SIDE, (tile_row + 1) * tiles.size, tiles.height)
+    right = min(left + SIDE, (tile_column + 1) * tiles.size, tiles.width)
+    start, end = np.intp(tiles.ranges[tile, 0]), np.intp(tiles.ranges[tile, 1])
+    return Block(left, top, right - left, bottom - top, start, end)
+
+
+@inline
+def segment(row, h):
+    """First element in a plane of the WIDTH pixels of a row in column h of vectors."""
+    return (h * ROWS + row // HEIGHT) * LANES + row % HEIGHT * WIDTH
+
+
+@inline
+def reached(low, high, origin, step):
+    """First and last vector, of ``step`` pixels each from ``origin`` on, that [low, high] reaches.
+
+    The last is less than the first if there is none.
+    """
+    # conversions truncate: pixels from the end are rounded down, so the first is rounded up
+    first = SIDE - np.intp(f4(SIDE) - min(max(low - origin, f4(0)), f4(SIDE)))
+    count = np.intp(min(max(high - origin + f4(1), f4(0)), f4(SIDE)))
+    return first // step, (count + step - 1) // step - 1
+
+
+def feature_planes(variant, count):
+    """A plane for each feature: on the stack where their number is compiled in."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(feature_planes, inline="always")
+def _feature_planes(variant, count):
+    if len(variant.types[1]):
+        return lambda variant, count: np.empty(count * PIXELS, np.float32)
+    return lambda variant, count: stack_floats(1024)
+
+
+@inline
+def chunk_count(variant, features):
+    """Chunks of features."""
+    return (features + CHUNK - 1) // CHUNK if len(variant.many) else 1
+
+
+@inline
+def fetch_ahead(variant, gaussians, ids, at, end):
+    """Ask for the record of an entry to come, and its features if they are elsewhere."""
+    coming = np.intp(load_scalar(ids, min(at + AHEAD, end - 1)))
+    prefetch(gaussians.records, coming * RECORD)
+    if len(variant.ray) or len(variant.many):
+        prefetch(gaussians.features, coming * gaussians.stride)
+
+
+# --- compositing ------------------------------------------------------------------------------------------
+@inline
+def clear(variant, planes, block, chunks):
+    """No light is taken yet; pixels outside of the image have stopped."""
+    none, zero = broadcast(-1), broadcast(0)
+    for i in range(0, PIXELS, LANES):
+        store(planes.state, LIGHT + i, ONE)
+        store(planes.state, LAST + i, none)
+        if len(variant.extra):
+            store(planes.state, MEDIAN + i, none)
+            store(planes.state, COUNT + i, zero)
+            store(planes.state, CUT + i, zero)
+        for k in range(chunks * len(variant.features)):
+            store(planes.features, k * PIXELS + i, zero)
+    if block.rows < SIDE or block.columns < SIDE:
+        for row in range(SIDE):
+            for x in range(SIDE):
+                if row >= block.rows or x >= block.columns:
+                    store_scalar(planes.state, LIGHT + segment(row, x // WIDTH) + x % WIDTH, -ONE)
+
+
+@inline
+def find_live(state, first, last):
+    """First and last vector of each column that has pixels which still take light; whether there is any."""
+    found = False
+    for h in range(COLUMNS):
+        low, high = ROWS, -1
+        for p in range(ROWS):
+            if any_lane(load(state, LIGHT + (h * ROWS + p) * LANES) > 0):
+                low, high = min(low, p), p
+        store_scalar(first, h, low)
+        store_scalar(last, h, high)
+        found |= high >= 0
+    return found
+
+
+@inline
+def take_light(variant, planes, i, alpha, hit, entry, limits):
+    """Let the pixels at i that a Gaussian hits take its alpha, or stop; their weights."""
+    state = planes.state
+    light = load(state, LIGHT + i)
+    hit = hit & (light > 0)
+    takes = hit & (fma(-alpha, light, light) > limits.threshold)
+    if len(variant.extra):
+        count = load(state, COUNT + i)
+        cut = takes & (count >= limits.max_steps)
+        takes = takes & ~cut
+        store(state, CUT + i, where(cut, 1, load(state, CUT + i)))
+        store(state, COUNT + i, where(takes, count + 1, count))
+        store(state, MEDIAN + i, where(takes & (light > HALF), entry, load(state, MEDIAN + i)))
+    # Whole vectors: a masked store would keep the next Gaussian's load waiting.
+    taken = where(takes, alpha, 0)
+    left = fma(-taken, light, light)
+    store(state, LIGHT + i, where(hit & ~takes, -left, left))
+    store(state, LAST + i, where(takes, entry, load(state, LAST + i)))
+    return taken * light
+
+
+@inline
+def add_features(variant, planes, i, weight, features):
+    """Add a Gaussian's features, or a chunk of them, to the pixels at i of their planes."""
+    sums = load_planes(planes.features, i, PIXELS, variant.features)
+    store_planes(planes.features, i, PIXELS, fma_each(weight, features, sums))
+
+
+@inline
+def composite(variant, gaussians, ids, block, limits, planes, chunks):
+    """Composite a block's entries into its planes."""
+    x0, y0 = f4(block.left) + HALF, f4(block.top) + HALF
+    live_first, live_last = stack_integers(4), stack_integers(4)
+    if not find_live(planes.state, live_first, live_last):
+        return
+    for at in range(block.start, block.end):
+        fetch_ahead(variant, gaussians, ids, at, block.end)
+        gaussian = np.intp(load_scalar(ids, at))
+        g = footprint(gaussians.records, gaussian)
+        source = gaussian * gaussians.stride + gaussians.offset
+        features = repeat_scalars(gaussians.features, source, variant.features)
+        entry = broadcast(f4(at - block.start))
+        first_row, last_row = reached(g.row_low, g.row_high, y0, HEIGHT)
+        first_column, last_column = reached(g.column_low, g.column_high, x0, WIDTH)
+        for h in range(first_column, last_column + 1):
+            along = column(variant, g, lane_columns(WIDTH) + (x0 + f4(h * WIDTH) - g.mean_x))
+            first, last = max(first_row, load_scalar(live_first, h)), min(last_row, load_scalar(live_last, h))
+            row = lane_rows(WIDTH) + f4(first * HEIGHT)
+            for p in range(first, last + 1):
+                i = (h * ROWS + p) * LANES
+                x = log2_alpha(variant, g, along, row + (y0 - g.mean_y)).x
+                row += HEIGHT
+                alpha = minimum(exp2(x), MAX_ALPHA)
+                weight = take_light(variant, planes, i, alpha, x >= g.threshold, entry, limits)
+                add_features(variant, planes, i, weight, features)
+                for k in range(CHUNK, chunks * CHUNK, CHUNK):
+                    more = repeat_scalars(gaussians.features, source + k, variant.features)
+                    add_features(variant, planes, k * PIXELS + i, weight, more)
+        if (at - block.start) % CHECK == CHECK - 1 and not find_live(planes.state, live_first, live_last):
+            break
+
+
+# --- results ----------------------------------------------------------------------------------------------
+@inline
+def write_empty(variant, block, background, images):
+    """A block that no Gaussian reaches."""
+    for y in range(block.top, block.top + block.rows):
+        for x in range(block.left, block.left + block.columns):
+            for k in range(images.image.shape[2]):
+                images.image[y, x, k] = background[k]
+            images.alpha[y, x] = f4(0)
+            images.transmittance[y, x] = ONE
+            images.last_ids[y, x] = -1
+            if len(variant.extra):
+                images.median_ids[y, x] = -1
+                images.counts[y, x] = 0
+
+
+@inline
+def write_features(variant, planes, block, background, image):
+    """A block's image, over the background."""
+    count = image.shape[2] if len(variant.many) else len(variant.features)
+    for row in range(block.rows):
+        for h in range(COLUMNS):
+            i, x = segment(row, h), block.left + h * WIDTH
+            for c in range(min(WIDTH, block.columns - h * WIDTH)):
+                rest = abs(load_scalar(planes.state, LIGHT + i + c))
+                for k in range(count):
+                    image[block.top + row, x + c, k] = (
+                        load_scalar(planes.features, k * PIXELS + i + c) + rest * background[k]
+                    )
+
+
+@inline
+def write_state(variant, state, block, ids, images):
+    """What a block's image goes with; the number of pixels that a limit has cut."""
+    cut = 0
+    for row in range(block.rows):
+        y = block.top + row
+        for h in range(COLUMNS):
+            i, x = segment(row, h), block.left + h * WIDTH
+            count = min(WIDTH, block.columns - h * WIDTH)
+            # one loop an array: so the compiler vectorises them
+            for c in range(count):
+                images.transmittance[y, x + c] = abs(load_scalar(state, LIGHT + i + c))
+            for c in range(count):
+                images.alpha[y, x + c] = ONE - abs(load_scalar(state, LIGHT + i + c))
+            for c in range(count):
+                last = np.int32(load_scalar(state, LAST + i + c))
+                images.last_ids[y, x + c] = last + np.int32(block.start) if last >= 0 else np.int32(-1)
+            if len(variant.extra):
+                for c in range(count):
+                    median = np.int32(load_scalar(state, MEDIAN + i + c))
+                    images.median_ids[y, x + c] = ids[block.start + median] if median >= 0 else np.int32(-1)
+                    images.counts[y, x + c] = np.int32(load_scalar(state, COUNT + i + c))
+                    cut += load_scalar(state, CUT + i + c) > 0
+    return cut
+
+
+def _signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
+    plane, ids = np.empty((1, 1), np.float32), np.empty((1, 1), np.int32)
+    return types_of(
+        variant(ray, features, extra),
+        0,
+        0,
+        Records(plane[0], plane[0], 0, 0),
+        Tiles(ids, ids[0], 0, 0, 0),
+        plane[0],
+        Limits(f4(0), f4(0)),
+        Images(np.empty((1, 1, 1), np.float32), plane, plane, ids, ids, ids),
+    )
+
+
+@kernel(_signature(False, 3, False), _signature(False, 4, False))
+def forward(variant, first_tile, last_tile, gaussians, tiles, background, limits, images):
+    """Composite tiles first to last; returns the number of pixels that the limit of steps has cut."""
+    chunks = chunk_count(variant, images.image.shape[2])
+    planes = Planes(stack_floats(1280), feature_planes(variant, chunks * CHUNK))
+    blocks = (tiles.size + SIDE - 1) // SIDE
+    cut = 0
+    for tile in range(first_tile, last_tile):
+        for down in range(blocks):
+            for across in range(blocks):
+                block = block_at(tiles, tile, down, across)
+                if block.rows <= 0 or block.columns <= 0:
+                    continue
+                if block.start == block.end:
+                    write_empty(variant, block, background, images)
+                    continue
+                clear(variant, planes, block, chunks)
+                composite(variant, gaussians, tiles.ids, block, limits, planes, chunks)
+                write_features(variant, planes, block, background, images.image)
+                cut += write_state(variant, planes.state, block, tiles.ids, images)
+    return cut

@@ -1,0 +1,275 @@
+"""Gradients of compositing: the tiles' lists front to back again, into sums for each entry.
+
+Light is taken as in the forward. What lies behind an entry comes from what the image says of all entries, less those
+up to this one. Sums over a tile's pixels are kept for each entry, and added up for each Gaussian in ``reduction.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stipple.backends.cpu.compile import inline, kernel, types_of
+from stipple.backends.cpu.composite import (
+    COLUMNS,
+    HALF,
+    HEIGHT,
+    MAX_ALPHA,
+    PIXELS,
+    ROWS,
+    SIDE,
+    WIDTH,
+    Block,
+    Planes,
+    Tiles,
+    block_at,
+    chunk_count,
+    feature_planes,
+    fetch_ahead,
+    reached,
+    segment,
+)
+from stipple.backends.cpu.footprint import (
+    CHUNK,
+    Records,
+    column,
+    footprint,
+    log2_alpha,
+    variant,
+)
+from stipple.backends.cpu.moments import (
+    EntrySums,
+    add_column,
+    add_row,
+    first_feature,
+    in_order,
+    mean_gradient,
+    no_moments,
+    no_rows,
+)
+from stipple.backends.cpu.simd import (
+    LANES,
+    absolute,
+    add_sums,
+    any_lane,
+    broadcast,
+    dot,
+    exp2,
+    fma,
+    fma_each,
+    lane_columns,
+    lane_rows,
+    load,
+    load_planes,
+    load_scalar,
+    minimum,
+    reciprocal,
+    repeat_scalars,
+    stack_floats,
+    store,
+    store_scalar,
+    store_sums,
+    where,
+    zeros,
+)
+
+Array = np.ndarray
+f4 = np.float32
+
+# Planes of a block's state: the transmittance, what lies behind (times the image's gradient), the position of the last
+# contributor in the tile's list, and the weights of the Gaussian at hand (for features in chunks).
+LIGHT, BEHIND, LAST, WEIGHT = (k * PIXELS for k in range(4))
+
+
+class Gradients(NamedTuple):
+    """What the forward has left, and the gradients of its results."""
+
+    image: Array
+    transmittance: Array
+    last_ids: Array
+    v_image: Array
+    v_alpha: Array
+
+
+class Slots(NamedTuple):
+    """Where the entries' sums go."""
+
+    sums: Array
+    """Flat; those of a tile's entry k are ``stride`` elements from (offsets[tile] + k) * stride on."""
+    offsets: Array
+    walked: Array
+    """[T]: how many entries of each tile have sums; no pixel walks those that follow."""
+    stride: int
+
+
+# --- blocks -----------------------------------------------------------------------------------------------
+@inline
+def read_block(variant, planes, block, given, chunks):
+    """Fill a block's planes; the block with those of its entries that any of its pixels walks."""
+    state, features = planes.state, planes.features
+    none, zero, one = broadcast(-1), broadcast(0), broadcast(1)
+    for i in range(0, PIXELS, LANES):
+        store(state, LIGHT + i, one)
+        store(state, BEHIND + i, zero)
+        store(state, LAST + i, none)
+        for k in range(chunks * len(variant.features)):
+            store(features, k * PIXELS + i, zero)
+    count = given.image.shape[2] if len(variant.many) else len(variant.features)
+    walked = 0
+    for row in range(block.rows):
+        y = block.top + row
+        for h in range(COLUMNS):
+            i = segment(row, h)
+            for c in range(min(WIDTH, block.columns - h * WIDTH)):
+                x = block.left + h * WIDTH + c
+                behind = -given.v_alpha[y, x] * given.transmittance[y, x]
+                for k in range(count):
+                    v = given.v_image[y, x, k]
+                    behind += v * given.image[y, x, k]
+                    store_scalar(features, k * PIXELS + i + c, v)
+                store_scalar(state, BEHIND + i + c, behind)
+                last = max(np.intp(given.last_ids[y, x]) - block.start, -1)
+                store_scalar(state, LAST + i + c, f4(last))
+                walked = max(walked, last + 1)
+    end = min(block.start + walked, block.end)
+    return Block(block.left, block.top, block.columns, block.rows, block.start, end)
+
+
+# --- entries ----------------------------------------------------------------------------------------------
+@inline
+def along_more_features(variant, gaussians, source, planes, i, chunks):
+    """The image's gradient times a Gaussian's features at pixels, after the first chunk."""
+    total = broadcast(0)
+    for k in range(CHUNK, chunks * CHUNK, CHUNK):
+        values = repeat_scalars(gaussians.features, source + k, variant.features)
+        total += dot(values, load_planes(planes.features, k * PIXELS + i, PIXELS, variant.features))
+    return total
+
+
+@inline
+def entry_sums(variant, gaussians, gaussian, entry, block, planes, chunks):
+    """Walk the pixels that an entry reaches."""
+    state = planes.state
+    g = footprint(gaussians.records, gaussian)
+    source = gaussian * gaussians.stride + gaussians.offset
+    features = repeat_scalars(gaussians.features, source, variant.features)
+    x0, y0 = f4(block.left) + HALF, f4(block.top) + HALF
+    first_row, last_row = reached(g.row_low, g.row_high, y0, HEIGHT)
+    first_column, last_column = reached(g.column_low, g.column_high, x0, WIDTH)
+    zero = broadcast(0)
+    total, magnitude_x, magnitude_y = zero, zero, zero
+    numerator, denominator, v_features = no_moments(), no_moments(), zeros(variant.features)
+    for h in range(first_column, last_column + 1):
+        along = column(variant, g, lane_columns(WIDTH) + (x0 + f4(h * WIDTH) - g.mean_x))
+        row = lane_rows(WIDTH) + f4(first_row * HEIGHT)
+        above, below = no_rows(), no_rows()
+        for p in range(first_row, last_row + 1):
+            i = (h * ROWS + p) * LANES
+            dy = row + (y0 - g.mean_y)
+            exponent = log2_alpha(variant, g, along, dy)
+            row += HEIGHT
+            hit = (exponent.x >= g.threshold) & (load(state, LAST + i) >= entry)
+            if len(variant.many):
+                store(state, WEIGHT + i, zero)
+            if any_lane(hit):
+                raw, light = exp2(exponent.x), load(state, LIGHT + i)
+                alpha = where(hit, minimum(raw, MAX_ALPHA), 0)
+                weight = alpha * light
+                store(state, LIGHT + i, fma(-alpha, light, light))
+                v_image = load_planes(planes.features, i, PIXELS, variant.features)
+                value = dot(features, v_image)
+                v_features = fma_each(weight, v_image, v_features)
+                if len(variant.many):
+                    store(state, WEIGHT + i, weight)
+                    value += along_more_features(variant, gaussians, source, planes, i, chunks)
+                behind = load(state, BEHIND + i) - weight * value
+                store(state, BEHIND + i, behind)
+                v_alpha = light * value - behind * reciprocal(1 - alpha)
+                v = where(hit & (raw < MAX_ALPHA), alpha * v_alpha, 0)  # in the alpha's logarithm
+                v_ratio = v
+                if len(variant.ray):
+                    total += v
+                    v = where(hit, v * exponent.inverse, 0)
+                    v_ratio = where(hit, v * exponent.power, 0)
+                    below = add_row(below, v_ratio, dy)
+                above = add_row(above, v, dy)
+                if len(variant.extra):
+                    v_x, v_y = mean_gradient(variant, g, along, dy, v, v_ratio)
+                    magnitude_x, magnitude_y = magnitude_x + absolute(v_x), magnitude_y + absolute(v_y)
+        numerator = add_column(numerator, above, along.dx)
+        denominator = add_column(denominator, below, along.dx)
+    if not len(variant.ray):
+        total = numerator.one
+    return EntrySums(total, numerator, denominator, magnitude_x, magnitude_y, v_features)
+
+
+@inline
+def chunk_sums(variant, g, block, planes, k):
+    """The gradients of a chunk of an entry's features, from the weights that its pixels have left."""
+    y0, x0 = f4(block.top) + HALF, f4(block.left) + HALF
+    first_row, last_row = reached(g.row_low, g.row_high, y0, HEIGHT)
+    first_column, last_column = reached(g.column_low, g.column_high, x0, WIDTH)
+    sums = zeros(variant.features)
+    for h in range(first_column, last_column + 1):
+        for p in range(first_row, last_row + 1):
+            i = (h * ROWS + p) * LANES
+            v_image = load_planes(planes.features, k * PIXELS + i, PIXELS, variant.features)
+            sums = fma_each(load(planes.state, WEIGHT + i), v_image, sums)
+    return sums
+
+
+@inline
+def keep(sums, at, fresh, values):
+    """Store sums, or add them to those of the tile's earlier blocks."""
+    if fresh:
+        store_sums(sums, at, values)
+    else:
+        add_sums(sums, at, values)
+
+
+@inline
+def walk(variant, gaussians, tiles, tile, block, planes, slots, chunks):
+    """Leave the sums of a block's entries."""
+    known = slots.walked[tile]
+    for at in range(block.start, block.end):
+        fetch_ahead(variant, gaussians, tiles.ids, at, block.end)
+        gaussian = np.intp(load_scalar(tiles.ids, at))
+        entry = at - block.start
+        place = (slots.offsets[tile] + entry) * slots.stride
+        sums = entry_sums(variant, gaussians, gaussian, broadcast(f4(entry)), block, planes, chunks)
+        keep(slots.sums, place, entry >= known, in_order(variant, sums))
+        for k in range(CHUNK, chunks * CHUNK, CHUNK):
+            more = chunk_sums(variant, footprint(gaussians.records, gaussian), block, planes, k)
+            keep(slots.sums, place + first_feature(variant) + k, entry >= known, more)
+    slots.walked[tile] = max(known, block.end - block.start)
+
+
+def _signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
+    plane, ids, image = np.empty((1, 1), np.float32), np.empty((1, 1), np.int32), np.empty((1, 1, 1), np.float32)
+    numbers = np.empty(1, np.int64)
+    return types_of(
+        variant(ray, features, extra),
+        0,
+        0,
+        Records(plane[0], plane[0], 0, 0),
+        Tiles(ids, ids[0], 0, 0, 0),
+        Gradients(image, plane, ids, image, plane),
+        Slots(plane[0], numbers, numbers, 0),
+    )
+
+
+@kernel(_signature(False, 3, False), _signature(False, 4, False))
+def backward(variant, first_tile, last_tile, gaussians, tiles, given, slots):
+    """Leave the sums of the entries of tiles first to last."""
+    chunks = chunk_count(variant, given.image.shape[2])
+    planes = Planes(stack_floats(1024), feature_planes(variant, chunks * CHUNK))
+    blocks = (tiles.size + SIDE - 1) // SIDE
+    for tile in range(first_tile, last_tile):
+        slots.walked[tile] = 0
+        for down in range(blocks):
+            for across in range(blocks):
+                block = block_at(tiles, tile, down, across)
+                if block.rows > 0 and block.columns > 0 and block.start < block.end:
+                    block = read_block(variant, planes, block, given, chunks)
+                    walk(variant, gaussians, tiles, tile, block, planes, slots, chunks)

@@ -1,0 +1,144 @@
+"""splat_rasterize and its gradient on the CPU: named operands in, kernels on all threads, named results out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from stipple.backends.cpu import composite, composite_backward, footprint, moments, reduction
+from stipple.backends.cpu.footprint import CHUNK, RECORD, Gaussians, Records, Variant
+from stipple.backends.cpu.simd import LANES
+from stipple.backends.cpu.threads import Threads
+from stipple.backends.host.checks import check_sorted_ids, check_tile_ranges
+from stipple.errors import LimitWarning
+from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.splat import (
+    RasterizeBackwardOperands,
+    RasterizeBackwardResults,
+    RasterizeOperands,
+    RasterizeResults,
+)
+
+Array = np.ndarray
+Attrs = Mapping[str, AttrValue]
+f4 = np.float32
+_BLOCK = 8192
+
+
+def _tiles(x: RasterizeOperands | RasterizeBackwardOperands, attrs: Attrs) -> composite.Tiles:
+    """The tiles' lists, checked: kernels read without checks."""
+    check_sorted_ids(x.sorted_ids, len(x.means2d))
+    check_tile_ranges(x.tile_ranges, len(x.sorted_ids))
+    return composite.Tiles(x.tile_ranges, x.sorted_ids, attrs["tile_size"], attrs["width"], attrs["height"])
+
+
+def _in_chunks(features: Array, threads: Threads) -> Array:
+    """Features in whole chunks, zeros after the last."""
+    count, width = features.shape
+    if width % CHUNK == 0:
+        return features
+    padded = threads.scratch("features", (count, -(-width // CHUNK) * CHUNK))
+    padded[:, :width] = features
+    padded[:, width:] = 0
+    return padded
+
+
+def _records(
+    kind: Variant, x: RasterizeOperands | RasterizeBackwardOperands, attrs: Attrs, threads: Threads
+) -> Records:
+    """Records of all Gaussians, and where the kernels find their features."""
+    count, cutoff = len(x.means2d), attrs["alpha_cutoff"]
+    log_cutoff = f4(math.log2(cutoff) if cutoff > 0 else -1e9)
+    records = threads.scratch("records", ((-(-count // LANES) * LANES) * RECORD,))
+    gaussians = Gaussians(x.means2d, x.conics, x.opacities, x.features)
+    threads.blocks(
+        count, _BLOCK, lambda start, end: footprint.describe(kind, start, end, gaussians, log_cutoff, records)
+    )
+    if kind.many:
+        features = _in_chunks(x.features, threads)
+        return Records(records, features.reshape(-1), features.shape[1], 0)
+    if kind.ray:
+        return Records(records, x.features.reshape(-1), len(kind.features), 0)
+    return Records(records, records, RECORD, footprint.RECORD_FEATURES)
+
+
+def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: RasterizeResults) -> RasterizeResults:
+    """Results of splat_rasterize; medians and counts hold anything where they are not used."""
+    tiles = _tiles(x, attrs)
+    height, width, count = attrs["height"], attrs["width"], x.features.shape[1]
+    steps = attrs["max_splat_steps"]
+    kind = footprint.variant(attrs["projection"] == "ray", count, used.median_ids or used.counts or steps > 0)
+    records = _records(kind, x, attrs, threads)
+    limits = composite.Limits(f4(attrs["transmittance_threshold"]), f4(steps if steps > 0 else math.inf))
+    images = composite.Images(
+        image=np.empty((height, width, count), np.float32),
+        alpha=np.empty((height, width), np.float32),
+        transmittance=np.empty((height, width), np.float32),
+        last_ids=np.empty((height, width), np.int32),
+        median_ids=np.empty((height, width), np.int32),
+        counts=np.empty((height, width), np.int32),
+    )
+    cuts: list[int] = []
+
+    def run(start: int, end: int) -> None:
+        cuts.append(composite.forward(kind, start, end, records, tiles, x.background, limits, images))
+
+    threads.spread(len(x.tile_ranges), run, per_thread=16)
+    if sum(cuts):
+        warnings.warn(
+            f"splat_rasterize: max_splat_steps = {steps} cut {sum(cuts)} of {height * width} pixels",
+            LimitWarning,
+            stacklevel=2,
+        )
+    return RasterizeResults(*images)
+
+
+def rasterize_backward(
+    x: RasterizeBackwardOperands, attrs: Attrs, threads: Threads, used: RasterizeBackwardResults
+) -> RasterizeBackwardResults:
+    """Results of splat_rasterize_backward; zeros for the background and the magnitudes where they are not used."""
+    tiles = _tiles(x, attrs)
+    kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], used.v_means2d_abs)
+    records = _records(kind, x, attrs, threads)
+    slots = _slots(kind, x, threads)
+    given = composite_backward.Gradients(x.image, x.transmittance, x.last_ids, x.v_image, x.v_alpha)
+    threads.spread(
+        len(x.tile_ranges),
+        lambda start, end: composite_backward.backward(kind, start, end, records, tiles, given, slots),
+        per_thread=16,
+    )
+    made = reduction.GaussianGradients(
+        means2d=np.empty_like(x.means2d),
+        conics=np.empty_like(x.conics),
+        opacities=np.empty_like(x.opacities),
+        features=np.empty_like(x.features),
+        means2d_abs=np.empty_like(x.means2d) if used.v_means2d_abs else np.zeros_like(x.means2d),
+    )
+    sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
+    reduction.gradients(kind, sums, x.conics, x.opacities, made, threads)
+    return RasterizeBackwardResults(
+        v_means2d=made.means2d,
+        v_conics=made.conics,
+        v_opacities=made.opacities,
+        v_features=made.features,
+        v_background=_background_gradient(x) if used.v_background else np.zeros_like(x.background),
+        v_means2d_abs=made.means2d_abs,
+    )
+
+
+def _slots(kind: Variant, x: RasterizeBackwardOperands, threads: Threads) -> composite_backward.Slots:
+    """Space for the sums of all tiles' entries, read in whole vectors."""
+    lengths = (x.tile_ranges[:, 1] - x.tile_ranges[:, 0]).astype(np.int64)
+    offsets = np.cumsum(lengths) - lengths
+    stride = moments.sum_count(kind, x.features.shape[1])
+    sums = threads.scratch("slots", (int(lengths.sum()) * stride + LANES,))
+    return composite_backward.Slots(sums, offsets, np.zeros(len(lengths), np.int64), stride)
+
+
+def _background_gradient(x: RasterizeBackwardOperands) -> Array:
+    """The image's gradient weighted by what light is left, summed row by row in float64."""
+    rows = np.matmul(x.transmittance[:, None, :], x.v_image)
+    return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64), np.float32)
