@@ -25,6 +25,7 @@ from stipple.backends.cpu.footprint import (
 )
 from stipple.backends.cpu.simd import (
     LANES,
+    absolute,
     any_lane,
     broadcast,
     exp2,
@@ -41,6 +42,8 @@ from stipple.backends.cpu.simd import (
     stack_floats,
     stack_integers,
     store,
+    store_columns_lanes,
+    store_lanes,
     store_planes,
     store_scalar,
     where,
@@ -296,43 +299,62 @@ def write_empty(variant, block, background, images):
 
 
 @inline
-def write_features(variant, planes, block, background, image):
-    """A block's image, over the background."""
-    count = image.shape[2] if len(variant.many) else len(variant.features)
-    for row in range(block.rows):
-        for h in range(COLUMNS):
-            i, x = segment(row, h), block.left + h * WIDTH
-            for c in range(min(WIDTH, block.columns - h * WIDTH)):
-                rest = abs(load_scalar(planes.state, LIGHT + i + c))
-                for k in range(count):
-                    image[block.top + row, x + c, k] = (
-                        load_scalar(planes.features, k * PIXELS + i + c) + rest * background[k]
-                    )
+def segment_lanes(row, count):
+    """The lanes of a vector that hold the first ``count`` pixels of a row of its block."""
+    return (lane_rows(WIDTH) == f4(row % HEIGHT)) & (lane_columns(WIDTH) < f4(count))
 
 
 @inline
-def write_state(variant, state, block, ids, images):
+def segment_pixel(block, row, h, width):
+    """Of the vector that holds the pixels of a row in column h: where lane 0 would be if all lanes were in that row."""
+    return (block.top + row) * width + block.left + h * WIDTH - row % HEIGHT * WIDTH
+
+
+@inline
+def write_images(variant, planes, block, background, images):
+    """A block's image over the background, its alpha and its transmittance."""
+    image, alpha, transmittance = images.image.reshape(-1), images.alpha.reshape(-1), images.transmittance.reshape(-1)
+    width, count = images.image.shape[1], images.image.shape[2]
+    for h in range(COLUMNS):
+        for row in range(block.rows):
+            i = (h * ROWS + row // HEIGHT) * LANES
+            lanes, pixel = segment_lanes(row, block.columns - h * WIDTH), segment_pixel(block, row, h, width)
+            rest = absolute(load(planes.state, LIGHT + i))
+            store_lanes(transmittance, pixel, rest, lanes)
+            store_lanes(alpha, pixel, 1 - rest, lanes)
+            if not len(variant.many):
+                behind = repeat_scalars(background, 0, variant.features)
+                sums = load_planes(planes.features, i, PIXELS, variant.features)
+                store_columns_lanes(image, pixel * count, fma_each(rest, behind, sums), lanes)
+
+
+@inline
+def write_many(planes, block, background, image):
+    """A block's image over the background, where features are in chunks."""
+    for row in range(block.rows):
+        for x in range(block.columns):
+            i = segment(row, x // WIDTH) + x % WIDTH
+            rest = abs(load_scalar(planes.state, LIGHT + i))
+            for k in range(image.shape[2]):
+                value = load_scalar(planes.features, k * PIXELS + i) + rest * background[k]
+                image[block.top + row, block.left + x, k] = value
+
+
+@inline
+def write_ids(variant, state, block, ids, images):
     """What a block's image goes with; the number of pixels that a limit has cut."""
     cut = 0
     for row in range(block.rows):
         y = block.top + row
-        for h in range(COLUMNS):
-            i, x = segment(row, h), block.left + h * WIDTH
-            count = min(WIDTH, block.columns - h * WIDTH)
-            # one loop an array: so the compiler vectorises them
-            for c in range(count):
-                images.transmittance[y, x + c] = abs(load_scalar(state, LIGHT + i + c))
-            for c in range(count):
-                images.alpha[y, x + c] = ONE - abs(load_scalar(state, LIGHT + i + c))
-            for c in range(count):
-                last = np.int32(load_scalar(state, LAST + i + c))
-                images.last_ids[y, x + c] = last + np.int32(block.start) if last >= 0 else np.int32(-1)
+        for x in range(block.columns):
+            i = segment(row, x // WIDTH) + x % WIDTH
+            last = np.int32(load_scalar(state, LAST + i))
+            images.last_ids[y, block.left + x] = last + np.int32(block.start) if last >= 0 else np.int32(-1)
             if len(variant.extra):
-                for c in range(count):
-                    median = np.int32(load_scalar(state, MEDIAN + i + c))
-                    images.median_ids[y, x + c] = ids[block.start + median] if median >= 0 else np.int32(-1)
-                    images.counts[y, x + c] = np.int32(load_scalar(state, COUNT + i + c))
-                    cut += load_scalar(state, CUT + i + c) > 0
+                median = np.int32(load_scalar(state, MEDIAN + i))
+                images.median_ids[y, block.left + x] = ids[block.start + median] if median >= 0 else np.int32(-1)
+                images.counts[y, block.left + x] = np.int32(load_scalar(state, COUNT + i))
+                cut += load_scalar(state, CUT + i) > 0
     return cut
 
 
@@ -368,6 +390,8 @@ def forward(variant, first_tile, last_tile, gaussians, tiles, background, limits
                     continue
                 clear(variant, planes, block, chunks)
                 composite(variant, gaussians, tiles.ids, block, limits, planes, chunks)
-                write_features(variant, planes, block, background, images.image)
-                cut += write_state(variant, planes.state, block, tiles.ids, images)
+                write_images(variant, planes, block, background, images)
+                if len(variant.many):
+                    write_many(planes, block, background, images.image)
+                cut += write_ids(variant, planes.state, block, tiles.ids, images)
     return cut

@@ -29,6 +29,8 @@ from stipple.backends.cpu.composite import (
     fetch_ahead,
     reached,
     segment,
+    segment_lanes,
+    segment_pixel,
 )
 from stipple.backends.cpu.footprint import (
     CHUNK,
@@ -61,6 +63,8 @@ from stipple.backends.cpu.simd import (
     lane_columns,
     lane_rows,
     load,
+    load_columns_lanes,
+    load_lanes,
     load_planes,
     load_scalar,
     minimum,
@@ -68,6 +72,7 @@ from stipple.backends.cpu.simd import (
     repeat_scalars,
     stack_floats,
     store,
+    store_planes,
     store_scalar,
     store_sums,
     where,
@@ -105,33 +110,60 @@ class Slots(NamedTuple):
 
 # --- blocks -----------------------------------------------------------------------------------------------
 @inline
-def read_block(variant, planes, block, given, chunks):
-    """Fill a block's planes; the block with those of its entries that any of its pixels walks."""
-    state, features = planes.state, planes.features
+def clear(variant, planes, chunks):
+    """All light, nothing behind, nothing walked."""
     none, zero, one = broadcast(-1), broadcast(0), broadcast(1)
     for i in range(0, PIXELS, LANES):
-        store(state, LIGHT + i, one)
-        store(state, BEHIND + i, zero)
-        store(state, LAST + i, none)
+        store(planes.state, LIGHT + i, one)
+        store(planes.state, BEHIND + i, zero)
+        store(planes.state, LAST + i, none)
         for k in range(chunks * len(variant.features)):
-            store(features, k * PIXELS + i, zero)
-    count = given.image.shape[2] if len(variant.many) else len(variant.features)
+            store(planes.features, k * PIXELS + i, zero)
+
+
+@inline
+def read_images(variant, planes, block, given):
+    """Fill a cleared block's gradients of the image, and what lies behind: the image's share and alpha's."""
+    image, v_image = given.image.reshape(-1), given.v_image.reshape(-1)
+    v_alpha, transmittance = given.v_alpha.reshape(-1), given.transmittance.reshape(-1)
+    width, count = given.image.shape[1], given.image.shape[2]
+    for h in range(COLUMNS):
+        for row in range(block.rows):
+            i = (h * ROWS + row // HEIGHT) * LANES
+            lanes, pixel = segment_lanes(row, block.columns - h * WIDTH), segment_pixel(block, row, h, width)
+            behind = load(planes.state, BEHIND + i)
+            behind -= load_lanes(v_alpha, pixel, lanes) * load_lanes(transmittance, pixel, lanes)
+            if not len(variant.many):
+                v = load_columns_lanes(v_image, pixel * count, variant.features, lanes)
+                behind += dot(v, load_columns_lanes(image, pixel * count, variant.features, lanes))
+                before = load_planes(planes.features, i, PIXELS, variant.features)
+                store_planes(planes.features, i, PIXELS, fma_each(1, v, before))
+            store(planes.state, BEHIND + i, behind)
+
+
+@inline
+def read_many(planes, block, given):
+    """The same of the image where features are in chunks."""
+    for row in range(block.rows):
+        for x in range(block.columns):
+            i = segment(row, x // WIDTH) + x % WIDTH
+            behind = load_scalar(planes.state, BEHIND + i)
+            for k in range(given.image.shape[2]):
+                v = given.v_image[block.top + row, block.left + x, k]
+                behind += v * given.image[block.top + row, block.left + x, k]
+                store_scalar(planes.features, k * PIXELS + i, v)
+            store_scalar(planes.state, BEHIND + i, behind)
+
+
+@inline
+def read_last(state, block, last_ids):
+    """Fill in the last contributors; the block with those of its entries that any of its pixels walks."""
     walked = 0
     for row in range(block.rows):
-        y = block.top + row
-        for h in range(COLUMNS):
-            i = segment(row, h)
-            for c in range(min(WIDTH, block.columns - h * WIDTH)):
-                x = block.left + h * WIDTH + c
-                behind = -given.v_alpha[y, x] * given.transmittance[y, x]
-                for k in range(count):
-                    v = given.v_image[y, x, k]
-                    behind += v * given.image[y, x, k]
-                    store_scalar(features, k * PIXELS + i + c, v)
-                store_scalar(state, BEHIND + i + c, behind)
-                last = max(np.intp(given.last_ids[y, x]) - block.start, -1)
-                store_scalar(state, LAST + i + c, f4(last))
-                walked = max(walked, last + 1)
+        for x in range(block.columns):
+            last = max(np.intp(last_ids[block.top + row, block.left + x]) - block.start, -1)
+            store_scalar(state, LAST + segment(row, x // WIDTH) + x % WIDTH, f4(last))
+            walked = max(walked, last + 1)
     end = min(block.start + walked, block.end)
     return Block(block.left, block.top, block.columns, block.rows, block.start, end)
 
@@ -271,5 +303,9 @@ def backward(variant, first_tile, last_tile, gaussians, tiles, given, slots):
             for across in range(blocks):
                 block = block_at(tiles, tile, down, across)
                 if block.rows > 0 and block.columns > 0 and block.start < block.end:
-                    block = read_block(variant, planes, block, given, chunks)
+                    clear(variant, planes, chunks)
+                    read_images(variant, planes, block, given)
+                    if len(variant.many):
+                        read_many(planes, block, given)
+                    block = read_last(planes.state, block, given.last_ids)
                     walk(variant, gaussians, tiles, tile, block, planes, slots, chunks)
