@@ -37,7 +37,7 @@ def trefoil(count: int) -> dict[str, np.ndarray]:
 
 
 def build() -> ir.Graph:
-    """A graph from Gaussians (any number of them) to an image, seen by a look-at camera."""
+    """A graph from Gaussians (any number of them) to the image that a look-at camera renders."""
     graph = rlx.Graph("first_picture")
     means = graph.input("means", ["N", 3])
     quats = graph.input("quats", ["N", 4])
@@ -77,9 +77,9 @@ def build() -> ir.Graph:
 
 def picture(rgba: np.ndarray, depth: np.ndarray) -> Image.Image:
     """Colour beside depth: near is bright, empty is black."""
-    seen = rgba[..., 3] > 0.5
+    covered = rgba[..., 3] > 0.5
     shade = np.zeros_like(depth)
-    shade[seen] = 1 - 0.85 * (depth[seen] - depth[seen].min()) / np.ptp(depth[seen])
+    shade[covered] = 1 - 0.85 * (depth[covered] - depth[covered].min()) / np.ptp(depth[covered])
     both = np.concatenate([rgba[..., :3], np.repeat(shade[..., None], 3, axis=2)], axis=1)
     return Image.fromarray((both.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
