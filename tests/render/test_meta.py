@@ -58,8 +58,11 @@ def test_what_it_holds(device: str) -> None:
         for name in ARRAYS:
             assert len(meta[name]) == 2
             np.testing.assert_allclose(meta[name][c], wanted[names.get(name, name)], rtol=1e-4, atol=1e-4, err_msg=name)
-        np.testing.assert_array_equal(meta["flatten_ids"][c], wanted["sorted_ids"])
-        np.testing.assert_array_equal(meta["isect_offsets"][c].ravel(), wanted["tile_ranges"][:, 0])
+        starts = [*meta["isect_offsets"][c].ravel(), len(meta["flatten_ids"][c])]
+        for tile, (first, last) in enumerate(wanted["tile_ranges"]):
+            listed = iter(meta["flatten_ids"][c][starts[tile] : starts[tile + 1]])
+            assert all(i in listed for i in wanted["sorted_ids"][first:last]), "in order; a device may list a few more"
+        assert len(meta["flatten_ids"][c]) <= 1.1 * len(wanted["sorted_ids"])
     assert meta["isect_offsets"].shape == (2, 2, 3)
     assert meta["radii"].dtype == np.int32
     assert meta["means2d"].dtype == np.float32
