@@ -1,8 +1,9 @@
 """More than colours: normals, median depth and how crowded each pixel is, from one graph of the small splat ops.
 
-A fisheye looks at a garden. Colours and normals are features of the Gaussians and are composited together; the median
-depth and the number of contributors are further results of the rasterizer, computed because they are asked for here.
-Writes ``out/features.png``: colour, normals, depth, contributors.
+A fisheye looks at a garden of flat Gaussians, each turned the way the points around it lie. Colours and normals are
+features of the Gaussians and are composited together; the median depth and the number of contributors are further
+results of the rasterizer, computed because they are asked for here. Writes ``out/features.png``: colour, normals, depth,
+contributors.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from garden import DATA, points_to_gaussians
 from PIL import Image
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from stipple import ir
 from stipple.runtime import Session
@@ -46,6 +49,16 @@ def build() -> ir.Graph:
     return graph
 
 
+def flat(means: np.ndarray) -> np.ndarray:
+    """Quaternions wxyz that turn the third axis to where points vary least around each point."""
+    _, near = cKDTree(means).query(means, k=9, workers=-1)
+    around = means[near] - means[near].mean(axis=1, keepdims=True)
+    _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", around, around))
+    normal, side = axes[:, :, 0], axes[:, :, 2]
+    matrices = np.stack([side, np.cross(normal, side), normal], axis=2)
+    return Rotation.from_matrix(matrices).as_quat()[:, [3, 0, 1, 2]].astype(np.float32)
+
+
 def main() -> None:
     """Render and save."""
     with np.load(DATA) as file:
@@ -54,8 +67,8 @@ def main() -> None:
     focal = 0.32 * WIDTH
     feeds = {
         "means": scene.means,
-        "quats": scene.quats,
-        "scales": scene.scales * np.float32([1, 1, 0.3]),  # flat, so that they have a normal
+        "quats": flat(scene.means),
+        "scales": scene.scales * np.float32([1.3, 1.3, 0.3]),
         "opacities": scene.opacities,
         "sh": scene.sh[:, :1],
         "viewmat": viewmat,
