@@ -2,8 +2,8 @@
 
 A fisheye looks at a garden of flat Gaussians, each turned the way the points around it lie. Colours and normals are
 features of the Gaussians and are composited together; the median depth and the number of contributors are further
-results of the rasterizer, computed because they are asked for here. Writes ``out/features.png``: colour, normals, depth,
-contributors.
+results of the rasterizer, computed because they are asked for here. Writes ``out/features.png``: colour, normals,
+depth, contributors.
 """
 
 from __future__ import annotations
