@@ -77,9 +77,8 @@ def main() -> None:
     out = Session().compile(build()).run(feeds)
 
     normals = 0.5 - 0.5 * out["image"][..., 3:]  # towards the camera is bright
-    depth = np.where(out["depth"] > 0, 1 / np.maximum(out["depth"], 1e-6), 0)
-    counts = out["counts"] / max(1, out["counts"].max())
-    grey = [np.repeat((x / x.max())[..., None], 3, axis=2) for x in (depth, counts)]
+    nearness = np.where(out["depth"] > 0, 1 / np.maximum(out["depth"], 1e-6), 0)
+    grey = [np.repeat((x / np.percentile(x, 99))[..., None], 3, axis=2) for x in (nearness, out["counts"])]
     rows = [np.hstack([out["image"][..., :3], normals]), np.hstack(grey)]
     Path("out").mkdir(exist_ok=True)
     Image.fromarray((np.vstack(rows).clip(0, 1) * 255).astype(np.uint8)).save("out/features.png")

@@ -117,9 +117,6 @@ def check(graph: ir.Graph, rounds: Sequence[Round], variants: Sequence[Variant],
         tally.ops[node.op] = tally.ops.get(node.op, 0) + 1
     expected: dict[str, list[Run]] = {}
     for variant in variants:
-        if is_not_there_yet(graph, rounds, variant.device):
-            tally.unsupported += 1
-            continue
         executable = compiled(graph, variant)
         if executable is None:
             tally.unsupported += 1
@@ -152,23 +149,6 @@ def compiled(graph: ir.Graph, variant: Variant) -> Executable | None:
         return None
     except Exception as error:
         raise MismatchError(f"{variant.name}: compile raised {type(error).__name__}: {error}") from error
-
-
-def is_not_there_yet(graph: ir.Graph, rounds: Sequence[Round], device: str) -> bool:
-    """Whether a graph needs what only the reference has so far: camera models other than the plain pinhole, the
-    rasterizer's median_ids and counts, and features that are not finite, whose Gaussians are skipped."""
-    if device == "reference":
-        return False
-    for node in graph.nodes:
-        lens = node.inputs[node.definition.operand_record._fields.index("distortion")].shape.size if (
-            "distortion" in node.definition.operand_record._fields
-        ) else 0  # fmt: skip
-        if lens != 0 or node.attrs.get("camera_model", "pinhole") != "pinhole":
-            return True
-        if "counts" in node.definition.results and (node.used().median_ids or node.used().counts):
-            return True
-    given = [arrays.get(n) for r in rounds for arrays in (r.params, r.feeds) for n in ("colors", "features", "sh")]
-    return any(a is not None and not np.isfinite(a).all() for a in given)
 
 
 def may_be_unsupported(graph: ir.Graph, device: str) -> bool:
