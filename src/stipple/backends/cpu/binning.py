@@ -21,12 +21,15 @@ from stipple.backends.cpu.simd import (
     absolute,
     any_lane,
     broadcast,
+    ceil,
     first_lanes,
+    floor,
     fma,
     load_columns_lanes,
     load_lanes,
     load_scalar,
     log2,
+    maximum,
     minimum,
     prefetch,
     sqrt,
@@ -56,10 +59,13 @@ _MAX_BLOCKS = 64
 _AHEAD = 24
 """Gaussians whose shapes are fetched before they are needed."""
 
-# About the mean (x, y), the ellipse at height dy lies between x - slope dy -+ sqrt(wide - narrowing dy^2); it is
-# half_height high and has its rightmost point at dy = -tip. Columns and rows are those of the tiles that its box
-# touches; slack covers rounding in x.
-Shape = namedtuple("Shape", "x y left right top bottom slope wide narrowing half_height tip slack")
+# The ellipse about (x, y) lies at height dy between x - slope dy -+ sqrt(wide - narrowing dy^2), is half_height high
+# and has its rightmost point at dy = -tip; its box reaches from left to right and from top to bottom, infinitely far
+# where it is no ellipse, and slack covers rounding in x. Columns and rows are those of the tiles that the radii reach.
+Shape = namedtuple(
+    "Shape",
+    "x y left right top bottom slope wide narrowing half_height tip slack first_column last_column first_row last_row",
+)
 SHAPE = 16
 """Floats from one shape to the next: a cache line."""
 _SHAPE_FLOATS = SHAPE * LANES
@@ -90,14 +96,23 @@ def _stage(fields, shape):
     store(fields, 9 * LANES, shape.half_height)
     store(fields, 10 * LANES, shape.tip)
     store(fields, 11 * LANES, shape.slack)
+    store(fields, 12 * LANES, shape.first_column)
+    store(fields, 13 * LANES, shape.last_column)
+    store(fields, 14 * LANES, shape.first_row)
+    store(fields, 15 * LANES, shape.last_row)
+
+
+@inline
+def _reached(grid, mean, radius, count):
+    """The first and last of ``count`` tiles that a radius reaches, as floats."""
+    first, last = floor((mean - radius) / grid.size), ceil((mean + radius) / grid.size) - ONE
+    return minimum(maximum(first, ZERO), f4(count)), maximum(minimum(last, f4(count - 1)), -ONE)
 
 
 @kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, type_of("f4[::1]")))
 def ewa_shapes(start, end, x, grid, shapes):
     """Shapes of Gaussians start to end with conics of three numbers, LANES at once; others' hold anything."""
     fields = stack_floats(_SHAPE_FLOATS)
-    for field in range(SHAPE):
-        store(fields, field * LANES, ZERO)
     for i in range(start, end, LANES):
         lanes = first_lanes(end - i)
         rx, ry = load_columns_lanes(x.radii, 2 * i, 2, lanes)
@@ -114,31 +129,44 @@ def ewa_shapes(start, end, x, grid, shapes):
         det = fma(a, c, -bb) + fma(-b, b, bb)
         ellipse = (a > ZERO) & (det > ZERO) & (absolute(a + c) < INFINITY)
         half_width, half_height = sqrt(c * (k / det)), sqrt(a * (k / det))
-        half_width = where(ellipse, minimum(half_width, rx), rx)  # no ellipse: all of the box
-        slope = where(ellipse, b / a, ZERO)
-        reached = where(ellipse, half_height, INFINITY)
-        slack = f4(1e-3) + f4(1e-6) * (absolute(u) + half_width + absolute(slope) * (absolute(v) + ry))
-        half_height = minimum(reached, ry) + f4(1e-3) + f4(1e-6) * absolute(v)
-        finite = absolute(u) + absolute(v) < INFINITY
+        slope = b / a
+        tip = slope * half_height * sqrt(a / c)
+        slack = f4(1e-3) + f4(1e-6) * (absolute(u) + half_width + absolute(slope) * (absolute(v) + half_height))
+        half_height += f4(1e-3) + f4(1e-6) * absolute(v)
+        first_column, last_column = _reached(grid, u, rx, grid.columns)
+        first_row, last_row = _reached(grid, v, ry, grid.rows)
+        somewhere = (absolute(u) + absolute(v) < INFINITY) & ((k >= ZERO) | ~ellipse)
         shape = Shape(
-            u, v, u - half_width - slack, u + half_width + slack,
-            where(finite, v - half_height, INFINITY), v + half_height,
-            slope, where(ellipse, k / a, INFINITY), where(ellipse, det / a / a, ZERO),
-            half_height, where(ellipse, slope * half_height * sqrt(a / c), ZERO), slack,
+            u, v,
+            where(ellipse, u - half_width - slack, -INFINITY), where(ellipse, u + half_width + slack, INFINITY),
+            where(ellipse, v - half_height, -INFINITY), where(ellipse, v + half_height, INFINITY),
+            where(ellipse, slope, ZERO), where(ellipse, k / a, INFINITY), where(ellipse, det / a / a, ZERO),
+            where(ellipse, half_height, INFINITY), where(ellipse, tip, ZERO), where(ellipse, slack, ZERO),
+            first_column, last_column, first_row, where(somewhere, last_row, -ONE),
         )  # fmt: skip
         _stage(fields, shape)
         for field in range(0, SHAPE, LANES):
             transpose(fields, field * LANES, LANES, shapes, i * SHAPE + field, SHAPE)
 
 
+@inline
+def _reached_by_one(grid, mean, radius, count):
+    """The same for one Gaussian in float64."""
+    first, last = np.floor((mean - radius) / grid.size), np.ceil((mean + radius) / grid.size) - 1.0
+    return min(max(first, 0.0), float(count)), max(min(last, count - 1.0), -1.0)
+
+
 @kernel()
 def ray_shapes(start, end, x, grid, shapes):
     """The same with conics of eight numbers, in float64: differences of large numbers decide here."""
     for i in range(start, end):
+        u, v = float(x.means2d[i, 0]), float(x.means2d[i, 1])
         if not (x.radii[i, 0] > 0 and x.radii[i, 1] > 0):
             continue
-        u, v = float(x.means2d[i, 0]), float(x.means2d[i, 1])
-        half_width, half_height = float(x.radii[i, 0]), float(x.radii[i, 1])
+        first_column, last_column = _reached_by_one(grid, u, float(x.radii[i, 0]), grid.columns)
+        first_row, last_row = _reached_by_one(grid, v, float(x.radii[i, 1]), grid.rows)
+        if not math.isfinite(u + v):
+            first_row, last_row = 0.0, -1.0
         reach = float(EXTENT)
         if grid.cutoff > ZERO:
             reach = min(reach, math.log(float(x.opacities[i]) / float(grid.cutoff)))
@@ -148,21 +176,21 @@ def ray_shapes(start, end, x, grid, shapes):
         c = float(x.conics[i, 2]) - k * float(x.conics[i, 7])
         p, r = -k * float(x.conics[i, 3]), -k * float(x.conics[i, 4])
         det = a * c - b * b
-        slope, wide, narrowing, tip = 0.0, math.inf, 0.0, 0.0
-        if a > 0.0 and det > 0.0:  # else all of the box
+        half_width, half_height, slope, wide, narrowing, tip, slack = math.inf, math.inf, 0.0, math.inf, 0.0, 0.0, 0.0
+        if a > 0.0 and det > 0.0:
             cx, cy = (b * r - c * p) / det, (b * p - a * r) / det
-            top = max(k - (p * cx + r * cy), 0.0)
+            top = k - (p * cx + r * cy)
+            if not top >= 0.0:
+                last_row = -1.0
             u, v = u + cx, v + cy
             half_width, half_height = math.sqrt(c * top / det), math.sqrt(a * top / det)
             slope, wide, narrowing = b / a, top / a, det / a / a
             tip = slope * half_height * math.sqrt(a / c)
-        slack = 1e-3 + 1e-6 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
-        half_height += 1e-3 + 1e-6 * abs(v)
-        finite = math.isfinite(float(x.means2d[i, 0]) + float(x.means2d[i, 1]))
+            slack = 1e-3 + 1e-6 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
+            half_height += 1e-3 + 1e-6 * abs(v)
         fields = (
-            u, v, u - half_width - slack, u + half_width + slack,
-            v - half_height if finite else math.inf, v + half_height,
-            slope, wide, narrowing, half_height, tip, slack,
+            u, v, u - half_width - slack, u + half_width + slack, v - half_height, v + half_height,
+            slope, wide, narrowing, half_height, tip, slack, first_column, last_column, first_row, last_row,
         )  # fmt: skip
         for field in range(len(fields)):
             store_scalar(shapes, i * SHAPE + field, f4(fields[field]))
@@ -170,19 +198,18 @@ def ray_shapes(start, end, x, grid, shapes):
 
 # --- tiles ------------------------------------------------------------------------------------------------
 @inline
-def _first_tile(grid, low, count):
-    """The first of ``count`` tiles that has pixel centres at ``low`` or beyond; ``count`` if none has, 0 for NaN."""
-    tile = (low + HALF) * grid.per_size - ONE
-    tile = tile if tile > ZERO else ZERO
-    return np.intp(np.ceil(tile if tile < f4(count) else f4(count)))
+def _tiles(grid, low, high):
+    """The first and last tile that have pixel centres between two places, as floats."""
+    return np.ceil((low + HALF) * grid.per_size - ONE), np.floor((high - HALF) * grid.per_size)
 
 
 @inline
-def _last_tile(grid, high, count):
-    """The last of ``count`` tiles that has pixel centres at ``high`` or before; -1 if none has, the last for NaN."""
-    tile = (high - HALF) * grid.per_size
-    tile = tile if tile < f4(count - 1) else f4(count - 1)
-    return np.intp(np.floor(tile if tile > -ONE else -ONE))
+def _within(tiles, first, last):
+    """Those of the tiles from one to another that are neither before ``first`` nor after ``last``; NaN reaches as far
+    as it may. 0 and -1 if there are none."""
+    low, high = tiles
+    low, high = low if low > first else first, high if high < last else last
+    return (np.intp(low), np.intp(high)) if low <= high else (np.intp(0), np.intp(-1))
 
 
 @inline
@@ -205,6 +232,8 @@ def _load_shape(shapes, i):
         load_scalar(shapes, at + 3), load_scalar(shapes, at + 4), load_scalar(shapes, at + 5),
         load_scalar(shapes, at + 6), load_scalar(shapes, at + 7), load_scalar(shapes, at + 8),
         load_scalar(shapes, at + 9), load_scalar(shapes, at + 10), load_scalar(shapes, at + 11),
+        load_scalar(shapes, at + 12), load_scalar(shapes, at + 13), load_scalar(shapes, at + 14),
+        load_scalar(shapes, at + 15),
     )  # fmt: skip
 
 
@@ -217,14 +246,14 @@ def walk_tiles(start, end, x, grid, limit, entries):
         prefetch(x.shapes, np.intp(load_scalar(x.order, min(rank + _AHEAD, end - 1))) * SHAPE)
         i = load_scalar(x.order, rank)
         shape = _load_shape(x.shapes, np.intp(i))
-        first_row, last_row = _first_tile(grid, shape.top, grid.rows), _last_tile(grid, shape.bottom, grid.rows)
-        first, last = _first_tile(grid, shape.left, grid.columns), _last_tile(grid, shape.right, grid.columns)
+        rows, columns = _tiles(grid, shape.top, shape.bottom), _tiles(grid, shape.left, shape.right)
+        straight = rows[0] == rows[1] or columns[0] == columns[1]  # such an ellipse touches all of its box
+        first_row, last_row = _within(rows, shape.first_row, shape.last_row)
         for row in range(first_row, last_row + 1):
-            from_column, to_column = first, last
-            if first_row != last_row and first != last:  # else it touches all of its box
+            if not straight:
                 left, right = _slab(grid, shape, row)
-                from_column = max(first, _first_tile(grid, left, grid.columns))
-                to_column = min(last, _last_tile(grid, right, grid.columns))
+                columns = _tiles(grid, left, right)
+            from_column, to_column = _within(columns, shape.first_column, shape.last_column)
             for column in range(from_column, to_column + 1):
                 if n == limit:
                     return n
