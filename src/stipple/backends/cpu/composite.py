@@ -2,7 +2,8 @@
 
 A tile is one block, or several where it is larger. Vectors hold 8 x 2 pixels (8 x 1 or 4 x 1 where they are
 narrower), for footprints are round: those of a block lie in columns of vectors, column after column. A Gaussian meets
-the vectors that its bounding box reaches and that have pixels which still take light; nothing branches on a pixel.
+the vectors that its bounding box reaches and that have pixels which still take light; in ewa nothing branches on a
+pixel.
 """
 
 from __future__ import annotations
@@ -272,12 +273,15 @@ def composite(variant, gaussians, ids, block, limits, planes, chunks):
                 i = (h * ROWS + p) * LANES
                 x = log2_alpha(variant, g, along, row + (y0 - g.mean_y)).x
                 row += HEIGHT
-                alpha = minimum(exp2(x), MAX_ALPHA)
-                weight = take_light(variant, planes, i, alpha, x >= g.threshold, entry, limits)
-                add_features(variant, planes, i, weight, features)
-                for k in range(CHUNK, chunks * CHUNK, CHUNK):
-                    more = repeat_scalars(gaussians.features, source + k, variant.features)
-                    add_features(variant, planes, k * PIXELS + i, weight, more)
+                hit = x >= g.threshold
+                # bounding boxes are tight in ewa, and a branch costs more than it saves; in ray they may not be
+                if not len(variant.ray) or any_lane(hit):
+                    alpha = minimum(exp2(x), MAX_ALPHA)
+                    weight = take_light(variant, planes, i, alpha, hit, entry, limits)
+                    add_features(variant, planes, i, weight, features)
+                    for k in range(CHUNK, chunks * CHUNK, CHUNK):
+                        more = repeat_scalars(gaussians.features, source + k, variant.features)
+                        add_features(variant, planes, k * PIXELS + i, weight, more)
         if (at - block.start) % CHECK == CHECK - 1 and not find_live(planes.state, live_first, live_last):
             break
 
