@@ -1,4 +1,4 @@
-"""Every constant of the rendering contract, in one place, and the spherical-harmonic basis.
+"""Every constant of the rendering contract, in one place, and the basis of the spherical harmonics (SH).
 
 All backends take their numbers from here. The conventions are those of gsplat (Ye et al., "gsplat: An
 open-source library for Gaussian splatting", 2024), which follows Kerbl et al., "3D Gaussian Splatting for
@@ -62,10 +62,10 @@ PCG_FACTOR: Final = 1664525
 PCG_TERM: Final = 1013904223
 """Of pcg4d, the hash that noise comes from: Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020."""
 
-# --- spherical harmonics ----------------------------------------------------------------------------------
+# --- SH ---------------------------------------------------------------------------------------------------
 MAX_SH_DEGREE: Final = 4
 SH_OFFSET: Final = 0.5
-"""Added to the evaluated harmonics: a zero coefficient is mid-grey."""
+"""Added to the evaluated SH: a zero coefficient is mid-grey."""
 
 Monomial = tuple[float, int, int, int]
 """coefficient, power of x, power of y, power of z"""
@@ -132,7 +132,7 @@ SH_C0: Final = SH_BASIS[0][0][0]
 
 
 def sh_coeff_count(degree: int) -> int:
-    """Number of coefficients per channel of harmonics up to ``degree``."""
+    """Number of coefficients per channel of SH up to ``degree``."""
     return (degree + 1) ** 2
 
 

@@ -39,7 +39,7 @@ ELSEWHERE = frozenset(
         "splat_unpack_prepared",
     }
 )
-"""Splat ops that the oracle does not define. Prepare is part of the expanded render; tests/reference and tests/devices
+"""Splat ops that the oracle does not define. Prepare is part of the expanded render; tests/backends
 hold the others."""
 _STEP = 1e-5
 _LARGEST_RADIUS = 1 << 30

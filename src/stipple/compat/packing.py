@@ -292,7 +292,7 @@ register(
 def pack_gradients(parts: list[Value], sh: Value | None, count: Dim) -> Value:
     """Gradients of positions, scales, rotations, opacities, colors and sh as one vector.
 
-    Without SH the vector still has room for one coefficient per channel, zero.
+    Without SH the vector still holds one coefficient per channel, zero.
     """
     graph, dtype = parts[0].graph, parts[0].dtype
     last = full(graph, [count * 3], 0.0, dtype) if sh is None or sh.shape[1] == 0 else sh

@@ -5,13 +5,13 @@ name says, in forward and in backward:
 
 * ``radius_scale`` multiplies every sigma.
 * ``max_anisotropy`` lifts a Gaussian's short axes to its longest divided by this (0: no limit).
-* ``sh_band`` is the highest band of the harmonics that is evaluated.
+* ``sh_band`` is the highest SH band that is evaluated.
 * ``alpha_cutoff``, ``max_splat_steps``, ``transmittance_threshold``, ``max_list_entries`` are the attributes
   of the same names of ``splat_prepare`` and ``splat_rasterize``.
 * ``loss_grad_clip`` clamps each element of the incoming image gradient to +-this (0: no clipping).
 
-The colour of a Gaussian is ``colors`` where there are no harmonics; with them it is ``colors`` plus the
-harmonics (without a further offset), clamped at 0. Scales are linear, rotations wxyz: put an ``exp`` before
+The colour of a Gaussian is ``colors`` where there are no SH coefficients; with them it is ``colors`` plus the
+SH (without a further offset), clamped at 0. Scales are linear, rotations wxyz: put an ``exp`` before
 them for log scales. Gaussians are evaluated along each pixel's ray (``projection="ray"``).
 """
 
@@ -190,7 +190,7 @@ def _scene(inputs: GaussianSplatInputs, params: GaussianSplatBackwardParams) -> 
 
 
 def _colors(s: GaussianSplatInputs, band: int) -> tuple[Value, int]:
-    """Colours for splat_prepare: harmonics whose band 0 carries ``colors`` instead of the usual offset."""
+    """Colours for splat_prepare: SH whose band 0 carries ``colors`` instead of the usual offset."""
     given = cast(int, s.sh_coeffs.shape[1].value)
     if given == 0:
         return s.colors, splat.PASS_THROUGH

@@ -117,7 +117,7 @@ class DiffSplatRenderer:
     def _records(meta: Mapping[str, Any]) -> list[SplatRecord]:
         size, across, down = meta["tile_size"], meta["tile_width"], meta["tile_height"]
         means2d, conics, depths = meta["means2d"][0], meta["conics"][0].astype(float), meta["depths"][0]
-        radii, opacities, seen = meta["radii"][0], meta["opacities"][0], meta["visible_colors"][0]
+        radii, opacities, colors = meta["radii"][0], meta["opacities"][0], meta["visible_colors"][0]
         visible = np.flatnonzero(radii[:, 0] > 0)
         made = []
         for i in visible[np.argsort(depths[visible], kind="stable")]:
@@ -134,7 +134,7 @@ class DiffSplatRenderer:
                     covariance,
                     float(depths[i]),
                     float(opacities[i]),
-                    seen[i],
+                    colors[i],
                     box,
                 )
             )

@@ -127,8 +127,8 @@ class Backend(Protocol):
         """Fresh arrays with a run's results, or None: the run must be made again. Raises InputError for what only the
         device could check.
 
-        A device whose kernels guess sizes that only data tell finds out here, waiting once for all results, and makes
-        more room. Called at the end of every run.
+        A device whose kernels estimate sizes that only data decide finds out here, waiting once for all results, and
+        raises its capacity. Called at the end of every run.
         """
         ...
 

@@ -149,7 +149,7 @@ class Executable:
         return {name: results[name] for name in self.graph.outputs}
 
     def _try(self, feeds: Mapping[str, Any], timed: bool, keep: Collection[str]) -> dict[str, Any] | None:
-        """Run once: the outputs, or None if the device must make more room and try again.
+        """Run once: the outputs, or None if the device had too little capacity and must try again.
 
         Whatever can fail comes before the first kernel that overwrites a parameter.
         """
@@ -345,7 +345,7 @@ def _enough_memory(backend: Backend, what: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        told = f" ({str(error).rstrip('.')})" if str(error) else ""
+        reported = f" ({str(error).rstrip('.')})" if str(error) else ""
         raise MemoryError(
-            f"{backend.name}: out of memory in {what}{told}; use fewer Gaussians or a smaller image, or free memory"
+            f"{backend.name}: out of memory in {what}{reported}; use fewer Gaussians or a smaller image, or free memory"
         ) from None

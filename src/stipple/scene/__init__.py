@@ -1,4 +1,4 @@
-"""The scene: trainable Gaussians, cameras, spherical harmonics."""
+"""The scene: trainable Gaussians, cameras, spherical harmonics (SH)."""
 
 from stipple.scene.camera import Camera
 from stipple.scene.gaussians import Gaussians

@@ -54,7 +54,7 @@ _USED = (
     "splat_rasterize",
     "splat_rasterize_backward",
 )
-"""Kernels that are told which of their results something uses: the others cost extra."""
+"""Kernels that are given which of their results something uses: the others cost extra."""
 _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 

@@ -122,7 +122,7 @@ def blur_moments(start, end, channels, image, target, out, differences):
 
 @kernel("void(i8,i8,i8,i8,f4[:,:,::1],f8[::1],f4,f4[:,:,::1])")
 def ssim_rows(start, end, channels, margin, moments, sums, scale, slopes):
-    """Blur columns, sum SSIM over windows at least ``margin`` inside, and (if there is room) its slopes.
+    """Blur columns, sum SSIM over windows at least ``margin`` inside, and (if an array is given for them) its slopes.
 
     ``slopes`` are the gradients, times ``scale``, in the mean of a, the mean of a a and the mean of a b.
     """

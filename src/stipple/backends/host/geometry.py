@@ -47,7 +47,7 @@ def normalise_backward(vectors: Array, v_unit: Array) -> Array:
     return np.asarray(across / length)
 
 
-# --- harmonics --------------------------------------------------------------------------------------------
+# --- SH ---------------------------------------------------------------------------------------------------
 def sh_basis(directions: Array, degree: int) -> Array:
     """Basis values [n, K] for unit directions [n, 3]."""
     x, y, z = directions.T

@@ -1,4 +1,4 @@
-"""Colours from spherical harmonics, as ``splat_sh`` and its backward."""
+"""Colours from spherical harmonics (SH), as ``splat_sh`` and its backward."""
 
 from __future__ import annotations
 

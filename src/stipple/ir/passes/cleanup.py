@@ -39,17 +39,17 @@ class MergeCommonSubexpressions:
     name = "merge-common-subexpressions"
 
     def run(self, graph: Graph) -> PassResult:
-        seen: dict[Any, Sequence[Value]] = {}
+        known: dict[Any, Sequence[Value]] = {}
         merged: list[str] = []
 
         def visit(rw: Rewriter, node: Node) -> Sequence[Value]:
             operands = tuple((v.node.id, v.index) for v in rw.operands(node))
             key = (node.op, operands, tuple((k, attr_key(v)) for k, v in sorted(rw.attrs(node).items())))
-            if key in seen:
+            if key in known:
                 merged.append(node.op)
             else:
-                seen[key] = rw.copy(node)
-            return seen[key]
+                known[key] = rw.copy(node)
+            return known[key]
 
         made = rebuild(graph, visit)
         return PassResult(made, len(merged), f"merged {tally(merged)}") if merged else PassResult(graph, 0)

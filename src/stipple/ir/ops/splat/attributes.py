@@ -11,7 +11,7 @@ from stipple.ir.op import InferContext, Operand
 from stipple.ir.shape import Dim
 
 PASS_THROUGH = -1
-"""``sh_degree`` of colours that are not spherical harmonics but go to the image as they are."""
+"""``sh_degree`` of colours that are not SH but go to the image as they are."""
 
 CONIC_LENGTH: Mapping[str, int] = {"ewa": 3, "ray": 8}
 """Numbers that describe a footprint, by ``projection``."""

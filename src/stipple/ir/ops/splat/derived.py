@@ -38,7 +38,7 @@ def splat_normals(means: Value, quats: Value, scales: Value, viewmat: Value) -> 
     is_first, is_second = (narrow(scales, 1, i, 1) <= smallest for i in (0, 1))
     normals = where(is_first, first, where(is_second, second, third))
     rotation, translation = narrow(narrow(viewmat, 0, 0, 3), 1, 0, 3), narrow(narrow(viewmat, 0, 0, 3), 1, 3, 1)
-    turned = matmul(normals, transpose(rotation))
+    in_camera = matmul(normals, transpose(rotation))
     positions = matmul(means, transpose(rotation)) + reshape(translation, [1, 3])
-    away = total(turned * positions, 1, keepdims=True) > 0.0
-    return turned * reshape(1.0 - 2.0 * cast(away, means.dtype), [count, 1])
+    away = total(in_camera * positions, 1, keepdims=True) > 0.0
+    return in_camera * reshape(1.0 - 2.0 * cast(away, means.dtype), [count, 1])

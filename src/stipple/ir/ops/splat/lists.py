@@ -84,7 +84,7 @@ register(
         ),
         RasterizeBackwardResults._fields,
         _BACKWARD.infer,
-        "splat_rasterize_backward, told where each Gaussian's entries are.",
+        "splat_rasterize_backward, given where each Gaussian's entries are.",
         attrs=_BACKWARD.attrs,
         operand_record=RasterizeBackwardListedOperands,
         result_record=RasterizeBackwardResults,

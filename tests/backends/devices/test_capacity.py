@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.stepping import stepper_on
+from backends.devices.stepping import stepper_on
 from scenes import Scene, random_scene
 from stipple import ir
 from stipple.backends.gpu.capacity import Capacity

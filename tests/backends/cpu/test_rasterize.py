@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cpu.rasterize_cases import (
+from backends.cpu.rasterize_cases import (
     EVERYTHING,
     GRADIENTS,
     SIGNED,
@@ -69,7 +69,7 @@ def test_any_size_of_images(width: int, height: int) -> None:
 
 @pytest.mark.parametrize("lanes", ["4", "8", "16"])
 def test_every_width_of_vectors(lanes: str) -> None:
-    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, str(HERE / "rasterize_cases.py"), lanes],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.stepping import stepper_on
+from backends.devices.stepping import stepper_on
 from scenes import forward_graph, random_scene
 from stipple import ir
 from stipple.backends.gpu.device import Gpu

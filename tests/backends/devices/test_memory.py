@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.stepping import stepper_on
+from backends.devices.stepping import stepper_on
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.pace import Pace
 from stipple.backends.gpu.pool import Pool, rounded

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.held_to_reference import run_all
-from devices.stepping import losses_on, stepper_on
-from devices.test_small_ops import CASES, results
+from backends.devices.held_to_reference import run_all
+from backends.devices.stepping import losses_on, stepper_on
+from backends.devices.test_small_ops import CASES, results
 from scenes import random_scene
 from stipple.backends.gpu import GpuBackend
 from stipple.runtime import Session

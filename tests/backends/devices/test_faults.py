@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.test_capacity import collected, underestimate
+from backends.devices.test_capacity import collected, underestimate
 from scenes import OPERANDS, random_scene
 from stipple import ir
 from stipple.backends.gpu.buffers import GpuBuffer

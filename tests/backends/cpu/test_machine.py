@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.held_to_reference import run_all
+from backends.devices.held_to_reference import run_all
 from scenes import random_scene
 from stipple.backends.cpu import CpuBackend
 from stipple.backends.cpu.threads import Threads
@@ -72,7 +72,7 @@ def test_other_vector_widths(lanes: str, tmp_path: Path) -> None:
     """Narrower machines' kernels, in a process of their own."""
     code = """
 import sys
-from devices.held_to_reference import check
+from backends.devices.held_to_reference import check
 from scenes import random_scene
 from stipple.backends.cpu import CpuBackend, simd
 from stipple.runtime import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices.held_to_reference import compare
+from backends.devices.held_to_reference import compare
 from ir_cases import CASES, signed
 from stipple import ir
 from stipple.errors import GraphError, InputError, UnsupportedOpError

@@ -14,7 +14,7 @@ from stipple import ir
 from stipple import numerics as nx
 from stipple.runtime import Session
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def on_axis(projection: str = "ewa", **changes: object) -> Scene:

@@ -184,7 +184,7 @@ def test_every_width(lanes: int) -> None:
     """The tests above with vectors of another width, in a process of their own."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not every_width"],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "STIPPLE_SIMD_WIDTH": str(lanes)},
         timeout=900,
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.held_to_reference import check, compare, gradients, render_on, rounded, run_all
+from backends.devices.held_to_reference import check, compare, gradients, render_on, rounded, run_all
 from scenes import OPERANDS, Scene, declare, random_scene, render, split_attrs
 from stipple import ir
 from stipple.errors import InputError, LimitWarning

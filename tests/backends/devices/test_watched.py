@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices.held_to_reference import gradients, rounded
-from devices.stepping import stepper_on
-from devices.test_other_ops import build_f32
+from backends.devices.held_to_reference import gradients, rounded
+from backends.devices.stepping import stepper_on
+from backends.devices.test_other_ops import build_f32
 from ir_cases import CASES
 from scenes import loss_weights, random_scene
 from stipple import ir

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 import stipple
+from backends.devices.held_to_reference import render_on, rounded, run_all
+from backends.devices.stepping import losses_on
 from captures import truth, write_colmap
 from conftest import session_on
-from devices.held_to_reference import render_on, rounded, run_all
-from devices.stepping import losses_on
 from scenes import random_scene
 from stipple import ir
 from stipple.backends.cpu import CpuBackend

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from devices.held_to_reference import gradients, render_on, rounded
+from backends.devices.held_to_reference import gradients, render_on, rounded
 from scenes import loss_weights, random_scene, render
 from stipple import ir
 from stipple.errors import DeviceError
