@@ -18,7 +18,7 @@ from stipple.backends.cpu.threads import Threads
 from stipple.errors import DeviceError
 from stipple.runtime import Session
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
@@ -83,7 +83,7 @@ for projection in ("ewa", "ray"):
         check(random_scene(120, count=60, width=50, height=37, projection=projection, **options), session)
 print("checked")
 """
-    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code, lanes], env=environment, timeout=300, capture_output=True, text=True, check=False
     )

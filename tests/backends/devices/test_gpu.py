@@ -271,7 +271,7 @@ def test_loops_are_not_counted_where_wgpu_can_leave_it_out(gpu: Gpu, monkeypatch
 
 
 def test_the_shipped_capture_trains(gpu_session: Session, tmp_path: Path) -> None:
-    capture = Path(__file__).parents[2] / "examples" / "data" / "room"
+    capture = Path(__file__).parents[3] / "examples" / "data" / "room"
     small = ["--downscale", "8", "--steps", "40", "--set", "start.count=2000", "--set", "density.start=20"]
     arguments = ["train", capture, "-o", tmp_path / "out", *small, "--depth-weight", "0.1", "--device", "gpu"]
     result = CliRunner().invoke(main, [str(a) for a in arguments])

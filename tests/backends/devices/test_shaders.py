@@ -28,7 +28,7 @@ LIMITS = {"workgroup bytes": 16_384, "arrays": 8, "Metal's buffers": 31}
 """What WebGPU promises of every device (its table of limits), and Metal's buffers (Apple's feature set tables), which
 hold the parameters and the arrays' lengths too."""
 
-TRANSLATOR = Path(__file__).parents[2] / "tools" / "shaders"
+TRANSLATOR = Path(__file__).parents[3] / "tools" / "shaders"
 
 
 def compiled(session: Session) -> tuple[dict[str, str], int]:

@@ -264,7 +264,7 @@ def test_wild_footprints_given_straight_to_the_rasterizer(projection: str, sessi
 
 def test_garden(session: Session) -> None:
     """The garden's points at full size against the reference, on a part of the view."""
-    data = Path(__file__).parents[2] / "examples" / "data" / "garden_points.npz"
+    data = Path(__file__).parents[3] / "examples" / "data" / "garden_points.npz"
     with np.load(data) as file:
         means, colors = file["means3d"], file["colors"] / 255.0
         viewmat, intrinsics = file["viewmats"][0], file["Ks"][0]
