@@ -70,8 +70,9 @@ SHAPE = 16
 """Floats from one shape to the next: a cache line."""
 _SHAPE_FLOATS = SHAPE * LANES
 
-Grid = namedtuple("Grid", "columns rows size per_size cutoff log2_cutoff")
-_GRID_TYPE = record_type(Grid, "i8", "i8", "f4", "f4", "f4", "f4")
+# Of tiles: how many, how large, and the last pixel centres of the image.
+Grid = namedtuple("Grid", "columns rows size per_size last_x last_y cutoff log2_cutoff")
+_GRID_TYPE = record_type(Grid, "i8", "i8", "f4", "f4", "f4", "f4", "f4", "f4")
 _SPAN = type_of("i8"), type_of("i8")
 Footprints = namedtuple("Footprints", "means2d conics opacities radii")
 _FOOTPRINTS_TYPE = record_type(Footprints, "f4[:,::1]", "f4[:,::1]", "f4[::1]", "i4[:,::1]")
@@ -131,11 +132,12 @@ def ewa_shapes(start, end, x, grid, shapes):
         half_width, half_height = sqrt(c * (k / det)), sqrt(a * (k / det))
         slope = b / a
         tip = slope * half_height * sqrt(a / c)
-        slack = f4(1e-3) + f4(1e-6) * (absolute(u) + half_width + absolute(slope) * (absolute(v) + half_height))
-        half_height += f4(1e-3) + f4(1e-6) * absolute(v)
+        slack = f4(1e-4) + f4(5e-7) * (absolute(u) + half_width + absolute(slope) * (absolute(v) + half_height))
+        half_height += f4(1e-4) + f4(5e-7) * absolute(v)
         first_column, last_column = _reached(grid, u, rx, grid.columns)
         first_row, last_row = _reached(grid, v, ry, grid.rows)
-        somewhere = (absolute(u) + absolute(v) < INFINITY) & ((k >= ZERO) | ~ellipse)
+        inside = (k >= ZERO) & (u - half_width <= grid.last_x + slack) & (v - half_height <= grid.last_y)
+        somewhere = (absolute(u) + absolute(v) < INFINITY) & (inside | ~ellipse)
         shape = Shape(
             u, v,
             where(ellipse, u - half_width - slack, -INFINITY), where(ellipse, u + half_width + slack, INFINITY),
@@ -186,8 +188,10 @@ def ray_shapes(start, end, x, grid, shapes):
             half_width, half_height = math.sqrt(c * top / det), math.sqrt(a * top / det)
             slope, wide, narrowing = b / a, top / a, det / a / a
             tip = slope * half_height * math.sqrt(a / c)
-            slack = 1e-3 + 1e-6 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
-            half_height += 1e-3 + 1e-6 * abs(v)
+            slack = 1e-4 + 5e-7 * (abs(u) + half_width + abs(slope) * (abs(v) + half_height))
+            half_height += 1e-4 + 5e-7 * abs(v)
+            if u - half_width > grid.last_x + slack or v - half_height > grid.last_y:
+                last_row = -1.0
         fields = (
             u, v, u - half_width - slack, u + half_width + slack, v - half_height, v + half_height,
             slope, wide, narrowing, half_height, tip, slack, first_column, last_column, first_row, last_row,
@@ -216,7 +220,8 @@ def _within(tiles, first, last):
 def _slab(grid, shape, row):
     """The smallest and largest x at which an ellipse meets the pixel centres of a row of tiles."""
     top = f4(row) * grid.size + HALF - shape.y
-    low, high = max(top, -shape.half_height), min(top + grid.size - ONE, shape.half_height)
+    low = max(top, -shape.half_height)
+    high = max(low, min(min(top + grid.size - ONE, grid.last_y - shape.y), shape.half_height))
     y = min(max(-shape.tip, low), high)
     right = math.sqrt(max(shape.wide - shape.narrowing * y * y, ZERO)) - shape.slope * y
     y = min(max(shape.tip, low), high)
@@ -309,7 +314,8 @@ _NO_LIMIT = np.iinfo(np.int64).max
 def _grid(attrs: Attrs) -> Grid:
     size, cutoff = attrs["tile_size"], attrs["alpha_cutoff"]
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
-    return Grid(columns, rows, f4(size), f4(1 / size), f4(cutoff), f4(math.log2(cutoff) if cutoff > 0 else 0))
+    last = f4(attrs["width"]) - HALF, f4(attrs["height"]) - HALF
+    return Grid(columns, rows, f4(size), f4(1 / size), *last, f4(cutoff), f4(math.log2(cutoff) if cutoff > 0 else 0))
 
 
 def _shapes(x: BinOperands, projection: str, grid: Grid, threads: Threads) -> Array:
