@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numba import njit
@@ -26,7 +28,7 @@ from stipple.backends.cpu.simd import LANES, broadcast, fma, load, stack_floats,
 from stipple.bench import cpu
 from stipple.bench.cases import Case, scene_case, slam_case, usual_cases
 from stipple.bench.timing import best_of
-from stipple.runtime import Session
+from stipple.runtime import Executable, Session
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = 36
@@ -154,6 +156,46 @@ def memory(case: Case) -> dict[str, Any]:
     return {"scene": case.name, "peak_mb": total / 1e6, "base_mb": base / 1e6, "peak_over_base": total / base}
 
 
+def inside_kernels(call: Callable[[], object]) -> float:
+    """Milliseconds that a call spends in kernels."""
+    run, seconds = Executable.run, [0.0]
+
+    def timed(executable: Executable, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        results = run(executable, *args, **{**kwargs, "timings": True})
+        seconds[0] += sum(t.seconds for t in executable.timings)
+        return results
+
+    with mock.patch.object(Executable, "run", timed):
+        call()
+    return 1e3 * seconds[0]
+
+
+def front(case: Case) -> dict[str, Any]:
+    """Whole public calls over the time inside their kernels, without and with gradients; medians of calls in turn."""
+    x, size = case.operands, (case.attrs["width"], case.attrs["height"])
+    given = (x.means, x.quats, x.scales, x.opacities, x.colors, x.viewmat[None], x.intrinsics[None], *size)
+    degree = None if case.attrs["sh_degree"] < 0 else case.attrs["sh_degree"]
+    v_colors = np.ones((1, size[1], size[0], 3), np.float32)
+
+    def forward() -> None:
+        stipple.rasterization(*given, sh_degree=degree, device="cpu")
+
+    def both() -> None:
+        *_, vjp = stipple.rasterization_vjp(*given, sh_degree=degree, device="cpu")
+        vjp(v_colors)
+
+    row: dict[str, Any] = {"scene": case.name}
+    for name, call in (("forward", forward), ("both", both)):
+        whole, inside = [], []
+        for _ in range(12):
+            begin = time.perf_counter()
+            call()
+            whole.append(1e3 * (time.perf_counter() - begin))
+            inside.append(inside_kernels(call))
+        row[name] = {"call_ms": float(np.median(whole[2:])), "kernels_ms": float(np.median(inside[2:]))}
+    return row
+
+
 def start() -> dict[str, float]:
     """Seconds from starting Python until a picture is rendered: with an empty kernel cache, then again."""
     code = (
@@ -219,6 +261,18 @@ def markdown(r: dict[str, Any], command: str) -> str:
     ]
     for c in r["memory"]:
         lines.append(f"| {c['scene']} | {c['peak_mb']:.1f} | {c['base_mb']:.1f} | {c['peak_over_base']:.2f} |")
+    lines += [
+        "",
+        "## The public call",
+        "",
+        "`rasterization`, and `rasterization_vjp` with its gradients, over the time ",
+    ]
+    lines[-1] += "time inside their kernels; all threads, medians."
+    lines += ["", "| scene | call | kernels | ratio | with gradients | kernels | ratio |"]
+    lines.append("| --- |" + " ---: |" * 6)
+    for f in r["front"]:
+        cells = [(f[n]["call_ms"], f[n]["kernels_ms"]) for n in ("forward", "both")]
+        lines.append(f"| {f['scene']} | " + " | ".join(f"{a:.1f} | {b:.1f} | {a / b:.2f}" for a, b in cells) + " |")
     s = r["start"]
     lines += ["", "## Start", ""]
     lines.append(
@@ -248,6 +302,7 @@ def main() -> None:
     CONSOLE.print("measuring ceiling, memory and start ...")
     r["ceiling"] = [ceiling(c) for c in studied]
     r["memory"] = [memory(c) for c in studied]
+    r["front"] = [front(c) for c in studied]
     r["start"] = start()
     if arguments.torch:
         r["torch"] = torch_dense()

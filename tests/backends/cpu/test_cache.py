@@ -56,6 +56,16 @@ def test_a_kernel_is_compiled_once(folder: Path) -> None:
     assert [p.suffix for p in folder.iterdir()] == [".kernel"]
 
 
+def test_a_variant_that_is_compiled_late_is_named_once(folder: Path) -> None:
+    names: list[str] = []
+    for _ in range(2):
+        dispatcher = njit(**compiling.OPTIONS)(_square)
+        dispatcher._cache = cache.KernelCache(_square, names.append)
+        assert dispatcher(12) == 144
+    assert len(names) == 1
+    assert names[0].endswith("_square")
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "in its beginning": lambda data: data[:20],

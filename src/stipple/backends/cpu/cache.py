@@ -14,6 +14,7 @@ import pickle
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -38,10 +39,11 @@ _NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "rasterize.py", "t
 
 
 class KernelCache(NullCache):
-    """Numba's interface to what is kept of one kernel."""
+    """Numba's interface to what is kept of one kernel. ``missed`` hears the name of one that is to be compiled."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, missed: Callable[[str], None] = lambda name: None) -> None:
         self._name = f"{function.__module__}.{function.__qualname__}"
+        self._missed = missed
 
     def holds(self, arguments: tuple[Any, ...], target: Any) -> bool:
         """Whether there is a file for these types, as far as its beginning tells."""
@@ -51,7 +53,10 @@ class KernelCache(NullCache):
         """The kernel for these types, or None where there is none that is whole."""
         target_context.refresh()
         data = STORE.read(*self._place(sig, target_context.codegen()))
-        return None if data is None else CompileResult._rebuild(target_context, *pickle.loads(data))
+        if data is None:
+            self._missed(self._name.removeprefix("stipple.backends.cpu."))  # it is compiled next
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(data))
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled kernel, if any folder can be written."""

@@ -7,6 +7,7 @@ compiled, and kept, when they are first called.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,13 +80,23 @@ def kernel(*signatures: Any) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         dispatcher = njit(**OPTIONS)(function)
-        dispatcher._cache = cache = KernelCache(function)
+        dispatcher._cache = cache = KernelCache(function, _say_that_it_compiles)
         _KERNELS.append((dispatcher, cache, signatures))
 
         made: Function = dispatcher
         return made
 
     return decorate
+
+
+_warming_up = False
+"""Whether a progress bar, or a caller who wants none, knows already that kernels are compiled."""
+
+
+def _say_that_it_compiles(name: str) -> None:
+    """One line on a terminal for a variant that is compiled when it is first called: it takes a few seconds."""
+    if not _warming_up and sys.stderr.isatty():
+        print(f"Compiling the CPU kernel {name} for this use, once per machine", file=sys.stderr)
 
 
 def types_of(*arguments: Any) -> tuple[Any, ...]:
@@ -113,11 +124,21 @@ def warm_up(quiet: bool = False) -> int:
     if not missing:
         return 0
     STORE.open()
-    if quiet:
-        for dispatcher, arguments in missing:
-            dispatcher.compile(arguments)
-        return len(missing)
-    from rich.console import Console
+    global _warming_up  # noqa: PLW0603 - one process compiles for all
+    _warming_up = True
+    try:
+        if quiet:
+            for dispatcher, arguments in missing:
+                dispatcher.compile(arguments)
+        else:
+            _compile_with_a_bar(missing)
+    finally:
+        _warming_up = False
+    return len(missing)
+
+
+def _compile_with_a_bar(missing: list[tuple[Any, tuple[Any, ...]]]) -> None:
+    from rich.console import Console  # here: nothing else of the backend needs it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -131,4 +152,3 @@ def warm_up(quiet: bool = False) -> int:
         for dispatcher, arguments in missing:
             dispatcher.compile(arguments)
             progress.advance(task)
-    return len(missing)
