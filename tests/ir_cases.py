@@ -58,6 +58,7 @@ CASES: dict[str, tuple[Build, Sequence[np.ndarray]]] = {
     "narrow": (lambda x: ir.narrow(x, 1, 1, 2), [signed(3, 4)]),
     "pad": (lambda x: ir.pad(x, 1, 2, 1), [signed(3, 4)]),
     "concat": (lambda a, b: ir.concat([a, b, a], 1), [signed(3, 4), signed(3, 2)]),
+    "split": (lambda x: ir.split(x, 1, 2)[0] * 2.0 + ir.split(x, 1, 2)[1], [signed(3, 4)]),
     "gather": (lambda x: ir.gather(x, ids(x.graph)), [signed(4, 3)]),
     "scatter_add": (lambda a, b: ir.scatter_add(a, ids(a.graph), b), [signed(4, 3), signed(2, 2, 3)]),
     "stop_gradient": (lambda a: ir.stop_gradient(a) + a * 0.0 + a - a, [signed(3)]),

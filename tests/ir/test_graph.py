@@ -119,6 +119,14 @@ def test_builders_refuse_and_say_why(case: str) -> None:
     ir.verify(graph)  # what was refused left nothing behind
 
 
+def test_split_refuses_and_says_why() -> None:
+    _, (a,) = graph_with([3, 4])
+    for axis, at, message in ((2, 1, "axis: expected an axis of"), (1, 5, "at: expected 0 to 4"), (0, -1, "at: ")):
+        with pytest.raises(GraphError, match=f"split: {message}"):
+            ir.split(a, axis, at)
+    assert [v.shape.static for v in ir.split(a, 1, 4)] == [(3, 4), (3, 0)]
+
+
 SPLAT_REFUSALS = {
     "unequal N": (
         {"quats": ["M", 4]},

@@ -48,6 +48,7 @@ from stipple.ir.ops.splat import (
     splat_sh,
     tile_count,
 )
+from stipple.ir.ops.split import split
 from stipple.ir.ops.structure import (
     broadcast_to,
     concat,
@@ -122,6 +123,7 @@ __all__ = [
     "splat_rasterize",
     "splat_render",
     "splat_sh",
+    "split",
     "stop_gradient",
     "sum",
     "tile_count",

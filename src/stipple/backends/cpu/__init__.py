@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stipple.backends.cpu import binning, image, noise, project, rasterize, sh, sums
+from stipple.backends.cpu import binning, copies, image, noise, project, rasterize, sh, sums
 from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
@@ -104,6 +104,8 @@ class CpuBackend:
             return CpuKernel(node, lambda x: run(x, node.attrs, self.threads))
         if node.op == "splat_noise":
             return noise.NoiseKernel(node, self.threads)
+        if node.op in copies.OPS:
+            return copies.CopyKernel(node, self.threads)
         if node.op == "scatter_add":
             return ScatterKernel(node)
         if node.op in ("sum", "mean"):

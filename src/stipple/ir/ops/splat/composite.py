@@ -17,7 +17,8 @@ from stipple.ir.ops.splat.binning import splat_bin
 from stipple.ir.ops.splat.project import clip_planes, no_distortion, splat_project
 from stipple.ir.ops.splat.rasterize import splat_rasterize
 from stipple.ir.ops.splat.sh import splat_sh
-from stipple.ir.ops.structure import concat, full, narrow, reshape
+from stipple.ir.ops.split import split
+from stipple.ir.ops.structure import concat, full, reshape
 from stipple.ir.shape import Dim, Shape
 
 _SH_DEGREE = Attr(
@@ -171,9 +172,9 @@ def composite(prepared: PrepareResults, background: Value, attrs: Mapping[str, A
         **at.select_attrs(rasterize.ATTRS, attrs),
     )  # fmt: skip
     height, width = r.alpha.shape
-    rgba = concat([narrow(r.image, 2, 0, channels), reshape(r.alpha, [height, width, 1])], axis=2)
-    depth = reshape(narrow(r.image, 2, channels, 1), [height, width])
-    return RenderResults(rgba, depth)
+    color, depth = split(r.image, 2, channels)
+    rgba = concat([color, reshape(r.alpha, [height, width, 1])], axis=2)
+    return RenderResults(rgba, reshape(depth, [height, width]))
 
 
 register(
