@@ -124,14 +124,9 @@ class Planes(NamedTuple):
 
 # --- blocks -----------------------------------------------------------------------------------------------
 @inline
-def tile_count_across(tiles):
-    return (tiles.width + tiles.size - 1) // tiles.size
-
-
-@inline
 def block_at(tiles, tile, down, across):
     """Block (down, across) of a tile; without rows or columns if it is outside of the image."""
-    tile_row, tile_column = divmod(tile, tile_count_across(tiles))
+    tile_row, tile_column = divmod(tile, (tiles.width + tiles.size - 1) // tiles.size)
     top, left = tile_row * tiles.size + down * SIDE, tile_column * tiles.size + across * SIDE
     bottom = min(top + SIDE, (tile_row + 1) * tiles.size, tiles.height)
     right = min(left + SIDE, (tile_column + 1) * tiles.size, tiles.width)
