@@ -6,7 +6,6 @@ Results are the same bits for any number of threads. Kernels are compiled once p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from stipple.ir.dtype import DType
 from stipple.ir.graph import Node
 from stipple.ir.passes import Pass
 from stipple.runtime.backend import Kernel
-from stipple.runtime.memory import MemoryUse, lent_array, pool_of
 
 Array = np.ndarray
 Compiled = Callable[..., Sequence[Array]]
@@ -58,10 +56,6 @@ _USED = (
 )
 """Kernels that are given which of their results something uses: the others cost extra."""
 _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
-
-
-_KEPT_BYTES = 1 << 20
-"""Results smaller than this are left to the allocator, which keeps such pages itself."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +88,7 @@ class CpuBackend:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = Threads(threads)
-        self.threads.allocate = self._result
         compiling.warm_up()
-
-    def _result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Memory for a kernel's result. Large arrays come back when nobody holds them any more, and are used again:
-        fresh pages cost more than filling them."""
-        if math.prod(shape) * dtype.itemsize < _KEPT_BYTES:
-            return np.empty(shape, dtype)
-        pool, key, use = pool_of(self), (shape, DType.of(dtype)), MemoryUse()
-        buffer: Array = pool.take(self, key, use)
-        return lent_array(buffer, pool.lend(key, buffer, use))
 
     def kernel(self, node: Node) -> Kernel | None:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):

@@ -86,7 +86,7 @@ def l1_backward(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Thr
     """Results of image_l1_backward."""
     image, target, v_out = x
     scale = np.float32(float(v_out) / max(image.size, 1))
-    made = [threads.result_like(image), threads.result_like(image)]
+    made = [np.empty_like(image), np.empty_like(image)]
     rows = [_rows(a) for a in (image, target, *made)]
     threads.blocks(len(image), _ROWS, lambda s, e: l1_rows_backward(s, e, rows[0], rows[1], scale, rows[2], rows[3]))
     return made
@@ -232,14 +232,14 @@ def ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> l
 
 def l1_ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> L1SsimResults:
     """Results of image_l1_ssim."""
-    slopes = threads.result((3, *x.image.shape))
+    slopes = np.empty((3, *x.image.shape), np.float32)
     value, difference = _ssim(x.image, x.target, attrs["padding"], _slope_rows(slopes), threads)
     return L1SsimResults(l1=np.asarray(difference, np.float32), ssim=np.asarray(value, np.float32), slopes=slopes)
 
 
 def _gradient(image: Array, other: Array, slopes: Array, v_ssim: Array, v_l1: float, threads: Threads) -> Array:
     """The gradient in ``image`` of v_ssim times SSIM plus v_l1 times the mean absolute difference."""
-    gradient = threads.result_like(image)
+    gradient = np.empty_like(image)
     rows, channels = len(image), image.shape[2]
     blurred = threads.scratch("blurred", slopes.shape)
     a, b, out = _rows(image), _rows(other), _rows(gradient)

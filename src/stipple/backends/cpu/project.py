@@ -172,11 +172,11 @@ def project(x: ProjectOperands, attrs: Attrs, threads: Threads) -> ProjectResult
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
     count = len(x.means)
     result = ProjectResults(
-        means2d=threads.result((count, 2)),
-        conics=threads.result((count, CONIC_LENGTH[attrs["projection"]])),
-        depths=threads.result((count,)),
-        radii=threads.result((count, 2), np.int32),
-        compensation=threads.result((count,)),
+        means2d=np.empty((count, 2), np.float32),
+        conics=np.empty((count, CONIC_LENGTH[attrs["projection"]]), np.float32),
+        depths=np.empty(count, np.float32),
+        radii=np.empty((count, 2), np.int32),
+        compensation=np.empty(count, np.float32),
     )
     cutoff = attrs["alpha_cutoff"]
     size = attrs["width"], attrs["height"]
@@ -269,7 +269,7 @@ def project_backward(
     """Gradients of splat_project; the camera's are zeros where ``used`` says that nothing asks for them."""
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
     count = len(x.means)
-    v_means, v_quats, v_scales = (threads.result_like(a) for a in (x.means, x.quats, x.scales))
+    v_means, v_quats, v_scales = np.empty_like(x.means), np.empty_like(x.quats), np.empty_like(x.scales)
     camera_used = bool(used.v_viewmat or used.v_intrinsics or used.v_distortion)
     sums = np.zeros((max(1, -(-count // _BLOCK)), _SUMS))
     arguments = (

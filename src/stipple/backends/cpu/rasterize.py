@@ -74,12 +74,12 @@ def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: Raster
     records = _records(kind, x, attrs, threads)
     limits = composite.Limits(f4(attrs["transmittance_threshold"]), f4(steps if steps > 0 else math.inf))
     images = composite.Images(
-        image=threads.result((height, width, count)),
-        alpha=threads.result((height, width)),
-        transmittance=threads.result((height, width)),
-        last_ids=threads.result((height, width), np.int32),
-        median_ids=threads.result((height, width), np.int32),
-        counts=threads.result((height, width), np.int32),
+        image=np.empty((height, width, count), np.float32),
+        alpha=np.empty((height, width), np.float32),
+        transmittance=np.empty((height, width), np.float32),
+        last_ids=np.empty((height, width), np.int32),
+        median_ids=np.empty((height, width), np.int32),
+        counts=np.empty((height, width), np.int32),
     )
     cuts: list[int] = []
 
@@ -111,11 +111,11 @@ def rasterize_backward(
         per_thread=16,
     )
     made = reduction.GaussianGradients(
-        means2d=threads.result_like(x.means2d),
-        conics=threads.result_like(x.conics),
-        opacities=threads.result_like(x.opacities),
-        features=threads.result_like(x.features),
-        means2d_abs=threads.result_like(x.means2d) if used.v_means2d_abs else np.zeros_like(x.means2d),
+        means2d=np.empty_like(x.means2d),
+        conics=np.empty_like(x.conics),
+        opacities=np.empty_like(x.opacities),
+        features=np.empty_like(x.features),
+        means2d_abs=np.empty_like(x.means2d) if used.v_means2d_abs else np.zeros_like(x.means2d),
     )
     sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
     reduction.gradients(kind, sums, x.conics, x.opacities, made, threads)

@@ -222,7 +222,7 @@ def sh_backward_block(start, end, x, v):
 # --- ops --------------------------------------------------------------------------------------------------
 def sh(x: ShOperands, attrs: Attrs, threads: Threads) -> ShResults:
     """Results of splat_sh."""
-    colors = threads.result((len(x.means), x.sh.shape[2]))
+    colors = np.empty((len(x.means), x.sh.shape[2]), np.float32)
     position = _position(x.viewmat)
 
     def run(start: int, end: int, means: Array, coefficients: Array, radii: Array, out: Array) -> None:
@@ -234,7 +234,7 @@ def sh(x: ShOperands, attrs: Attrs, threads: Threads) -> ShResults:
 
 def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads, used: ShBackwardResults) -> ShBackwardResults:
     """Gradients of splat_sh."""
-    v_means, v_sh = threads.result_like(x.means), threads.result_like(x.sh)
+    v_means, v_sh = np.empty_like(x.means), np.empty_like(x.sh)
     position = _position(x.viewmat)
     sums = np.zeros((len(x.means) // _BLOCK + 2, 3))  # of each block, and last of what is left over
 

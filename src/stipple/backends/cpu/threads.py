@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import numpy as np
 
@@ -39,21 +38,12 @@ class Threads:
         self.count = default_threads() if count is None else count
         if self.count < 1:
             raise DeviceError(f"threads: expected a number >= 1, got {count}")
-        self.allocate: Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray] = np.empty
         self._start()
         in_forked_children(self, Threads._start)
 
     def _start(self) -> None:
         self._pool = ThreadPoolExecutor(self.count - 1, "stipple") if self.count > 1 else None
         self._local = threading.local()
-
-    def result(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
-        """An uninitialised array for a kernel's result; ``allocate`` of the backend decides where it lies."""
-        return self.allocate(shape, np.dtype(dtype))
-
-    def result_like(self, array: np.ndarray) -> np.ndarray:
-        """An uninitialised array of an operand's shape and dtype."""
-        return self.allocate(array.shape, array.dtype)
 
     def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """An uninitialised float32 array that the next call with this name, on this thread, may reuse.
