@@ -191,6 +191,9 @@ def _node(
         return [_elementwise(op, attrs, x, dtype, how)]
     if op in _STRUCTURE:
         return [_STRUCTURE[op](node, x, dims)]
+    if op == "split":
+        axis, at = attrs["axis"], attrs["at"].resolve(dims)
+        return [tensors.narrow(x[0], axis, 0, at), tensors.narrow(x[0], axis, at, x[0].shape[axis] - at)]
     if op in ("adam", "adam_visible"):
         return adam(x, attrs, how)
     if op in splat_ops.OPS:
@@ -271,6 +274,7 @@ KNOWN_OPS = frozenset(
         "param",
         "constant",
         "fused",
+        "split",
         "adam",
         "adam_visible",
         "scatter_add",
