@@ -190,10 +190,8 @@ def _node(
     if op in elementwise.OPS:
         return [_elementwise(op, attrs, x, dtype, how)]
     if op in _STRUCTURE:
-        return [_STRUCTURE[op](node, x, dims)]
-    if op == "split":
-        axis, at = attrs["axis"], attrs["at"].resolve(dims)
-        return [tensors.narrow(x[0], axis, 0, at), tensors.narrow(x[0], axis, at, x[0].shape[axis] - at)]
+        made = _STRUCTURE[op](node, x, dims)
+        return made if isinstance(made, list) else [made]
     if op in ("adam", "adam_visible"):
         return adam(x, attrs, how)
     if op in splat_ops.OPS:
@@ -249,7 +247,7 @@ def _full(node: ir.Node, x: Sequence[Tensor], dims: Dims) -> Tensor:
     return Tensor(shape, dtype, [span] * count)
 
 
-_STRUCTURE: dict[str, Callable[[ir.Node, Sequence[Tensor], Dims], Tensor]] = {
+_STRUCTURE: dict[str, Callable[[ir.Node, Sequence[Tensor], Dims], Tensor | list[Tensor]]] = {
     "full": _full,
     "reshape": lambda node, x, dims: Tensor(node.attrs["shape"].resolve(dims), x[0].dtype, x[0].spans),
     "stop_gradient": lambda node, x, dims: x[0],
@@ -258,6 +256,15 @@ _STRUCTURE: dict[str, Callable[[ir.Node, Sequence[Tensor], Dims], Tensor]] = {
     "narrow": lambda node, x, dims: tensors.narrow(
         x[0], node.attrs["axis"], node.attrs["start"].resolve(dims), node.attrs["length"].resolve(dims)
     ),
+    "split": lambda node, x, dims: [
+        tensors.narrow(x[0], node.attrs["axis"], 0, node.attrs["at"].resolve(dims)),
+        tensors.narrow(
+            x[0],
+            node.attrs["axis"],
+            node.attrs["at"].resolve(dims),
+            x[0].shape[node.attrs["axis"]] - node.attrs["at"].resolve(dims),
+        ),
+    ],
     "pad": lambda node, x, dims: tensors.pad(
         x[0], node.attrs["axis"], (node.attrs["before"].resolve(dims), node.attrs["after"].resolve(dims))
     ),
@@ -274,7 +281,6 @@ KNOWN_OPS = frozenset(
         "param",
         "constant",
         "fused",
-        "split",
         "adam",
         "adam_visible",
         "scatter_add",
