@@ -265,7 +265,7 @@ def markdown(r: dict[str, Any], command: str) -> str:
         "",
         "## The public call",
         "",
-        "`rasterization`, and `rasterization_vjp` with its gradients, over the time ",
+        "`rasterization`, and `rasterization_vjp` with its gradients, over the ",
     ]
     lines[-1] += "time inside their kernels; all threads, medians."
     lines += ["", "| scene | call | kernels | ratio | with gradients | kernels | ratio |"]
