@@ -265,9 +265,8 @@ def markdown(r: dict[str, Any], command: str) -> str:
         "",
         "## The public call",
         "",
-        "`rasterization`, and `rasterization_vjp` with its gradients, over the ",
+        "`rasterization`, and `rasterization_vjp` with its gradients, over their kernels' time; all threads, medians.",
     ]
-    lines[-1] += "time inside their kernels; all threads, medians."
     lines += ["", "| scene | call | kernels | ratio | with gradients | kernels | ratio |"]
     lines.append("| --- |" + " ---: |" * 6)
     for f in r["front"]:
