@@ -24,7 +24,7 @@ from stipple.backends.cpu.pose import (
     rows_times,
     times,
 )
-from stipple.backends.cpu.simd import absolute, broadcast, maximum, sqrt, where
+from stipple.backends.cpu.simd import absolute, all_finite, broadcast, maximum, sqrt, where
 
 f4 = np.float32
 ZERO, ONE, TWO, INFINITY = f4(0), f4(1), f4(2), f4(np.inf)
@@ -131,8 +131,8 @@ def ray_footprint(mode, pose, camera, point, axes, scales):
     p, q, e, f, g = _denominator(camera, direction, cx, cy)
     a, b, c = norm * dot(mx, mx), norm * dot(mx, my), norm * dot(my, my)
     p, q, e, f, g = norm * p, norm * q, norm * e, norm * f, norm * g
-    # a flat one has no frame to measure in
-    exists = (scales[0] > ZERO) & (scales[1] > ZERO) & (scales[2] > ZERO)
+    # a flat one has no frame to measure in, and one over an infinite scale is a finite number
+    exists = (scales[0] > ZERO) & (scales[1] > ZERO) & (scales[2] > ZERO) & all_finite(scales)
     exists = exists & (absolute(a + b + c + p + q + e + f + g) < INFINITY)
     return (a, b, c, p, q, e, f, g), broadcast(ONE), (), exists
 
