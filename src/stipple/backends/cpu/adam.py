@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.simd import LANES, first_lanes, load, load_lanes, sqrt, store, store_lanes
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
@@ -92,7 +92,7 @@ def update_span(start, end, x, rule, out):
         store_lanes(out.v, whole, v, lanes)
 
 
-_SPAN, _VECTOR = (type_of("i8"), type_of("i8")), "f4[::1]"
+_SPAN, _VECTOR = ("i8", "i8"), "f4[::1]"
 _TYPES = (
     record_type(Before, *[_VECTOR] * 4),
     record_type(Rule, *["f4"] * 6, _VECTOR, "i8", "i8"),
@@ -106,7 +106,7 @@ def update(first_row, last_row, x, rule, out):
     update_span(first_row * rule.width, last_row * rule.width, x, rule, out)
 
 
-@kernel((*_SPAN, type_of("b1[::1]"), *_TYPES))
+@kernel((*_SPAN, "b1[::1]", *_TYPES))
 def update_visible(first_row, last_row, visible, x, rule, out):
     """Of rows first to last, update those that are visible; the others stay as they are."""
     row = first_row

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.simd import (
     LANES,
     absolute,
@@ -73,7 +73,7 @@ _SHAPE_FLOATS = SHAPE * LANES
 # Of tiles: how many, how large, and the last pixel centres of the image.
 Grid = namedtuple("Grid", "columns rows size per_size last_x last_y cutoff log2_cutoff")
 _GRID_TYPE = record_type(Grid, "i8", "i8", "f4", "f4", "f4", "f4", "f4", "f4")
-_SPAN = type_of("i8"), type_of("i8")
+_SPAN = ("i8", "i8")
 Footprints = namedtuple("Footprints", "means2d conics opacities radii")
 _FOOTPRINTS_TYPE = record_type(Footprints, "f4[:,::1]", "f4[:,::1]", "f4[::1]", "i4[:,::1]")
 Sorted = namedtuple("Sorted", "order shapes")
@@ -110,7 +110,7 @@ def _reached(grid, mean, radius, count):
     return minimum(maximum(first, ZERO), f4(count)), maximum(minimum(last, f4(count - 1)), -ONE)
 
 
-@kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, type_of("f4[::1]")))
+@kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, "f4[::1]"))
 def ewa_shapes(start, end, x, grid, shapes):
     """Shapes of Gaussians start to end with conics of three numbers, LANES at once; others' hold anything."""
     fields = stack_floats(_SHAPE_FLOATS)
@@ -242,7 +242,7 @@ def _load_shape(shapes, i):
     )  # fmt: skip
 
 
-@kernel((*_SPAN, _SORTED_TYPE, _GRID_TYPE, type_of("i8"), _ENTRIES_TYPE))
+@kernel((*_SPAN, _SORTED_TYPE, _GRID_TYPE, "i8", _ENTRIES_TYPE))
 def walk_tiles(start, end, x, grid, limit, entries):
     """Count up the cursor of every tile that Gaussians of ranks start to end touch, and where ``entries`` are being
     placed, store the Gaussian there first; returns the number of entries, which ends at ``limit``."""

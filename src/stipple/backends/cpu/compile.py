@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numba import njit, typeof
+from numba import njit
 from numba.core import sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import overload
@@ -44,15 +44,17 @@ def inline(function: Function) -> Function:
     return made
 
 
-def type_of(text: str) -> Any:
-    """The type that a signature's text names, such as ``f4[:,::1]``."""
-    (kind,), _ = sigutils.normalize_signature(f"({text},)")
-    return kind
-
-
 def record_type(record: type, *fields: Any) -> Any:
     """The type of a kernel's argument that is a NamedTuple with fields of these types (or texts that name them)."""
-    return types.BaseTuple.from_types([type_of(f) if isinstance(f, str) else f for f in fields], record)
+    return types.BaseTuple.from_types([_type_of(field) for field in fields], record)
+
+
+def _type_of(named: Any) -> Any:
+    """A type, or the one that a text such as ``f4[:,::1]`` names."""
+    if not isinstance(named, str):
+        return named
+    (kind,), _ = sigutils.normalize_signature(f"({named},)")
+    return kind
 
 
 def chosen_by_type(functions: Mapping[type, Function]) -> Any:
@@ -74,14 +76,15 @@ def chosen_by_type(functions: Mapping[type, Function]) -> Any:
 def kernel(*signatures: Any) -> Callable[[Function], Function]:
     """Decorator for a kernel with explicit signatures, each compiled when it is first needed.
 
-    A signature is a text, or a tuple of the arguments' types where some are records (``record_type``). Types of
-    arguments beyond the signatures are compiled, and kept, when a call has them.
+    A signature is a text, or, where some arguments are records, a tuple of the arguments' types: each a text or a
+    ``record_type``. Types of arguments beyond the signatures are compiled, and kept, when a call has them.
     """
 
     def decorate(function: Function) -> Function:
         dispatcher = njit(**OPTIONS)(function)
         dispatcher._cache = cache = KernelCache(function, _say_that_it_compiles)
-        _KERNELS.append((dispatcher, cache, signatures))
+        typed = [s if isinstance(s, str) else tuple(map(_type_of, s)) for s in signatures]
+        _KERNELS.append((dispatcher, cache, tuple(typed)))
 
         made: Function = dispatcher
         return made
@@ -97,11 +100,6 @@ def _say_that_it_compiles(name: str) -> None:
     """One line on a terminal for a variant that is compiled when it is first called: it takes a few seconds."""
     if not _warming_up and sys.stderr.isatty():
         print(f"Compiling the CPU kernel {name} for this use, once per machine", file=sys.stderr)
-
-
-def types_of(*arguments: Any) -> tuple[Any, ...]:
-    """The signature that a call with such arguments has."""
-    return tuple(typeof(argument) for argument in arguments)
 
 
 def _missing() -> list[tuple[Any, tuple[Any, ...]]]:

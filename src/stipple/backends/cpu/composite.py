@@ -8,21 +8,21 @@ pixel.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba.extending import overload
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, types_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.footprint import (
     CHUNK,
     RECORD,
-    Records,
+    RECORDS_TYPE,
+    USUAL_VARIANTS,
     column,
     footprint,
     log2_alpha,
-    variant,
 )
 from stipple.backends.cpu.simd import (
     LANES,
@@ -82,6 +82,9 @@ class Tiles(NamedTuple):
     size: int
     width: int
     height: int
+
+
+TILES_TYPE = record_type(Tiles, "i4[:,::1]", "i4[::1]", "i8", "i8", "i8")
 
 
 class Limits(NamedTuple):
@@ -357,21 +360,11 @@ def write_ids(variant, state, block, ids, images):
     return cut
 
 
-def _signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
-    plane, ids = np.empty((1, 1), np.float32), np.empty((1, 1), np.int32)
-    return types_of(
-        variant(ray, features, extra),
-        0,
-        0,
-        Records(plane[0], plane[0], 0, 0),
-        Tiles(ids, ids[0], 0, 0, 0),
-        plane[0],
-        Limits(f4(0), f4(0)),
-        Images(np.empty((1, 1, 1), np.float32), plane, plane, ids, ids, ids),
-    )
+_IMAGES_TYPE = record_type(Images, "f4[:,:,::1]", "f4[:,::1]", "f4[:,::1]", *["i4[:,::1]"] * 3)
+_TYPES = ("i8", "i8", RECORDS_TYPE, TILES_TYPE, "f4[::1]", record_type(Limits, "f4", "f4"), _IMAGES_TYPE)
 
 
-@kernel(_signature(False, 3, False), _signature(False, 4, False))
+@kernel(*((usual, *_TYPES) for usual in USUAL_VARIANTS))
 def forward(variant, first_tile, last_tile, gaussians, tiles, background, limits, images):
     """Composite tiles first to last; returns the number of pixels that the limit of steps has cut."""
     chunks = chunk_count(variant, images.image.shape[2])

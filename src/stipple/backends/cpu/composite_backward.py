@@ -6,11 +6,11 @@ up to this one. Sums over a tile's pixels are kept for each entry, and added up 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from stipple.backends.cpu.compile import inline, kernel, types_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.composite import (
     COLUMNS,
     HALF,
@@ -19,10 +19,10 @@ from stipple.backends.cpu.composite import (
     PIXELS,
     ROWS,
     SIDE,
+    TILES_TYPE,
     WIDTH,
     Block,
     Planes,
-    Tiles,
     block_at,
     chunk_count,
     feature_planes,
@@ -34,11 +34,11 @@ from stipple.backends.cpu.composite import (
 )
 from stipple.backends.cpu.footprint import (
     CHUNK,
-    Records,
+    RECORDS_TYPE,
+    USUAL_VARIANTS,
     column,
     footprint,
     log2_alpha,
-    variant,
 )
 from stipple.backends.cpu.moments import (
     EntrySums,
@@ -106,6 +106,10 @@ class Slots(NamedTuple):
     walked: Array
     """[T]: how many entries of each tile have sums; no pixel walks those that follow."""
     stride: int
+
+
+_GRADIENTS_TYPE = record_type(Gradients, "f4[:,:,::1]", "f4[:,::1]", "i4[:,::1]", "f4[:,:,::1]", "f4[:,::1]")
+SLOTS_TYPE = record_type(Slots, "f4[::1]", "i8[::1]", "i8[::1]", "i8")
 
 
 # --- blocks -----------------------------------------------------------------------------------------------
@@ -277,21 +281,10 @@ def walk(variant, gaussians, tiles, tile, block, planes, slots, chunks):
     slots.walked[tile] = max(known, block.end - block.start)
 
 
-def _signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
-    plane, ids, image = np.empty((1, 1), np.float32), np.empty((1, 1), np.int32), np.empty((1, 1, 1), np.float32)
-    numbers = np.empty(1, np.int64)
-    return types_of(
-        variant(ray, features, extra),
-        0,
-        0,
-        Records(plane[0], plane[0], 0, 0),
-        Tiles(ids, ids[0], 0, 0, 0),
-        Gradients(image, plane, ids, image, plane),
-        Slots(plane[0], numbers, numbers, 0),
-    )
+_TYPES = ("i8", "i8", RECORDS_TYPE, TILES_TYPE, _GRADIENTS_TYPE, SLOTS_TYPE)
 
 
-@kernel(_signature(False, 3, False), _signature(False, 4, False))
+@kernel(*((usual, *_TYPES) for usual in USUAL_VARIANTS))
 def backward(variant, first_tile, last_tile, gaussians, tiles, given, slots):
     """Leave the sums of the entries of tiles first to last."""
     chunks = chunk_count(variant, given.image.shape[2])

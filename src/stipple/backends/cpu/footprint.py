@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 from numba.extending import overload
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, types_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.simd import (
     LANES,
     Vector,
@@ -80,6 +81,14 @@ def variant(ray: bool, features: int, extra: bool) -> Variant:
     return Variant(flags[0], flags[1], (0,) * min(features, CHUNK), flags[2])
 
 
+def _variant_type(ray: bool, features: int, extra: bool) -> Any:
+    return record_type(Variant, *(types.Tuple([types.int64] * len(part)) for part in variant(ray, features, extra)))
+
+
+USUAL_VARIANTS = (_variant_type(False, 3, False), _variant_type(False, 4, False))
+"""What kernels are compiled for ahead of use: ewa, with colours alone and with depth."""
+
+
 class Gaussians(NamedTuple):
     """Operands of ``describe``."""
 
@@ -98,6 +107,10 @@ class Records(NamedTuple):
     """Flat; feature k of Gaussian g is element g * stride + offset + k."""
     stride: int
     offset: int
+
+
+_GAUSSIANS_TYPE = record_type(Gaussians, "f4[:,::1]", "f4[:,::1]", "f4[::1]", "f4[:,::1]")
+RECORDS_TYPE = record_type(Records, "f4[::1]", "f4[::1]", "i8", "i8")
 
 
 class Footprint(NamedTuple):
@@ -192,13 +205,7 @@ def finite_features(start, count, features):
     return load(flags, 0) > 0
 
 
-def _describe_signature(ray: bool, features: int) -> tuple[Any, ...]:
-    plane = np.empty((1, 1), np.float32)
-    gaussians = Gaussians(plane, plane, plane[0], plane)
-    return types_of(variant(ray, features, False), 0, 0, gaussians, f4(0), plane[0])
-
-
-@kernel(_describe_signature(False, 3), _describe_signature(False, 4))
+@kernel(*((usual, "i8", "i8", _GAUSSIANS_TYPE, "f4", "f4[::1]") for usual in USUAL_VARIANTS))
 def describe(variant, start, end, gaussians, log_cutoff, records):
     """Records of Gaussians start to end; those that are not finite or no ellipses reach no row.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.quaternion import rotation
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import checks
@@ -90,17 +90,10 @@ class Noise(NamedTuple):
 
 
 _ROWS = "f4[:,::1]"
+_GAUSSIANS_TYPE = record_type(Gaussians, _ROWS, _ROWS, _ROWS, "f4[::1]")
 
 
-@kernel(
-    (
-        type_of("i8"),
-        type_of("i8"),
-        record_type(Gaussians, _ROWS, _ROWS, _ROWS, "f4[::1]"),
-        record_type(Noise, "f4", "u4", "u4"),
-        type_of(_ROWS),
-    )
-)
+@kernel(("i8", "i8", _GAUSSIANS_TYPE, record_type(Noise, "f4", "u4", "u4"), _ROWS))
 def perturb(start, end, x, noise, out):
     """Move means start to end; one that would not be finite stays."""
     for i in range(start, end):

@@ -18,7 +18,7 @@ from stipple.backends.cpu.camera import (
     pixel,
     pixel_backward,
 )
-from stipple.backends.cpu.compile import chosen_by_type, inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import chosen_by_type, inline, kernel, record_type
 from stipple.backends.cpu.ewa import EWA_TYPE, Ewa, ewa_backward, ewa_footprint
 from stipple.backends.cpu.pose import (
     POSE_LENGTH,
@@ -86,14 +86,13 @@ Visible = namedtuple("Visible", "means quats scales radii")
 Arriving = namedtuple("Arriving", "means2d conics depths compensation")
 Leaving = namedtuple("Leaving", "means quats scales sums camera_used")
 
-_ROWS, _COLUMN = type_of("f4[:,::1]"), type_of("f4[::1]")
+_SPAN, _ROWS, _COLUMN = ("i8", "i8"), "f4[:,::1]", "f4[::1]"
 _GAUSSIANS_TYPE = record_type(Gaussians, _ROWS, _ROWS, _ROWS, _COLUMN)
 _FRAME_TYPE = record_type(Frame, *["f4"] * len(Frame._fields))
 _FOOTPRINTS_TYPE = record_type(Footprints, _ROWS, _ROWS, _COLUMN, "i4[:,::1]", _COLUMN)
 _VISIBLE_TYPE = record_type(Visible, _ROWS, _ROWS, _ROWS, "i4[:,::1]")
 _ARRIVING_TYPE = record_type(Arriving, _ROWS, _ROWS, _COLUMN, _COLUMN)
 _LEAVING_TYPE = record_type(Leaving, _ROWS, _ROWS, _ROWS, "f8[::1]", "b1")
-_SPAN = (type_of("i8"), type_of("i8"))
 
 
 # --- what the way of projecting decides -------------------------------------------------------------------

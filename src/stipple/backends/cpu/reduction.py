@@ -6,13 +6,13 @@ for any number of threads. Entries that no pixel walked have no sums, and are le
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from stipple.backends.cpu.compile import kernel, types_of
-from stipple.backends.cpu.composite_backward import Slots
-from stipple.backends.cpu.footprint import LOG2E, Variant, variant
+from stipple.backends.cpu.compile import kernel, record_type
+from stipple.backends.cpu.composite_backward import SLOTS_TYPE, Slots
+from stipple.backends.cpu.footprint import LOG2E, USUAL_VARIANTS, Variant
 from stipple.backends.cpu.moments import first_feature
 from stipple.backends.cpu.simd import LANES, load, load_scalar, prefetch, store
 from stipple.backends.cpu.threads import Threads
@@ -36,11 +36,11 @@ class GaussianGradients(NamedTuple):
     means2d_abs: Array
 
 
-_SLOTS = Slots(np.empty(1, np.float32), np.empty(1, np.int64), np.empty(1, np.int64), 0)
-_ADD = (0, 0, np.empty((1, 1), np.int32), np.empty(1, np.int32), _SLOTS, np.empty((1, 1), np.float32))
+_SPAN, _ROWS, _COLUMN = ("i8", "i8"), "f4[:,::1]", "f4[::1]"
+_GRADIENTS_TYPE = record_type(GaussianGradients, _ROWS, _ROWS, _COLUMN, _ROWS, _ROWS)
 
 
-@kernel(types_of(*_ADD))
+@kernel((*_SPAN, "i4[:,::1]", "i4[::1]", SLOTS_TYPE, _ROWS))
 def add_entries(start, end, ranges, ids, slots, sums):
     """Add the sums of all entries of Gaussians start to end, in order, to their rows of ``sums`` (whole vectors)."""
     width = sums.shape[1]
@@ -67,13 +67,7 @@ def add_entries(start, end, ranges, ids, slots, sums):
                     store(totals, target, load(totals, target) + load(slots.sums, source + k))
 
 
-def _finish_signature(ray: bool, features: int, extra: bool) -> tuple[Any, ...]:
-    plane = np.empty((1, 1), np.float32)
-    made = GaussianGradients(plane, plane, plane[0], plane, plane)
-    return types_of(variant(ray, features, extra), 0, 0, plane, plane, plane[0], made)
-
-
-@kernel(_finish_signature(False, 3, False), _finish_signature(False, 4, False))
+@kernel(*((usual, *_SPAN, _ROWS, _ROWS, _COLUMN, _GRADIENTS_TYPE) for usual in USUAL_VARIANTS))
 def finish(variant, start, end, sums, conics, opacities, made):
     """Gradients of Gaussians start to end from their sums."""
     features = first_feature(variant)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.sh_basis import basis, basis_gradient
 from stipple.backends.cpu.simd import (
     LANES,
@@ -53,7 +53,7 @@ Gradients = namedtuple("Gradients", "colors means sh sums")
 _COLORED_TYPE = record_type(Colored, "f4[:,::1]", "f4[:,:,::1]", "i4[:,::1]", "f4[::1]", "i8")
 _GRADIENTS_TYPE = record_type(Gradients, "f4[:,::1]", "f4[:,::1]", "f4[:,:,::1]", "f8[::1]")
 
-_SPAN = type_of("i8"), type_of("i8")
+_SPAN = ("i8", "i8")
 
 
 @inline
@@ -130,7 +130,7 @@ def _unclamped(x, weights, coefficients, count, c):
     return value
 
 
-@kernel((*_SPAN, _COLORED_TYPE, type_of("f4[:,::1]")))
+@kernel((*_SPAN, _COLORED_TYPE, "f4[:,::1]"))
 def sh_block(start, end, x, out):
     """Colours of Gaussians start to end, which are whole vectors."""
     channels = x.sh.shape[2]
