@@ -150,6 +150,9 @@ def array(
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(given, dtype).reshape(given.shape)
         held = result.astype(np.float32, copy=False) if single else result
+    may_overflow = given.dtype.kind == "f" and given.dtype.itemsize > held.itemsize
+    if not (finite or may_overflow):
+        return result
     bad = ~np.isfinite(held) if finite else np.isinf(held) & np.isfinite(given)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -76,8 +76,7 @@ class CopyKernel:
         out = outputs[0]
         if out is None:
             out = np.empty(self._shape(inputs, dims), inputs[0].dtype)
-        for move in self._moves(inputs, out, dims):
-            self._copy(move, out)
+        self._copy([m for m in self._moves(inputs, out, dims) if m.width], out)
         return [out]
 
     def _span(self, dims: Mapping[str, int]) -> tuple[int, int]:
@@ -109,32 +108,52 @@ class CopyKernel:
         end = before + sizes[0]
         return [Move(None, 0, 0, before), Move(inputs[0], 0, before, sizes[0]), Move(None, 0, end, after)]
 
-    def _copy(self, move: Move, out: Array) -> None:
-        axis, count = self.node.attrs["axis"], move.width
-        if not count or not out.size:
+    def _copy(self, moves: Sequence[Move], out: Array) -> None:
+        """Make all moves, block by block: a block of the result is written while it lies in the cache."""
+        axis = self.node.attrs["axis"]
+        if not out.size:
             return
         if out.dtype == np.float32 and axis == out.ndim - 1 > 0:
-            rows = out.reshape(-1, out.shape[-1])
-            if move.source is None:
-                self._blocks(len(rows), count, lambda a, b: clear_columns(a, b, rows, move.target, count))
-            else:
-                source = move.source.reshape(-1, move.source.shape[-1])
-                self._blocks(
-                    len(rows), count, lambda a, b: move_columns(a, b, source, move.start, rows, move.target, count)
-                )
+            rows, width = out.reshape(-1, out.shape[-1]), out.shape[-1]
+            copies = [_columns(move, rows) for move in moves]
+        elif axis == 0:
+            for move in moves:
+                self._blocks(move.width, out.size // len(out), _parts(move, out, axis))
             return
-        target = _part(out, axis, move.target, count)
-        source_part = None if move.source is None else _part(move.source, axis, move.start, count)
+        else:
+            rows, width = out, out.size // len(out)
+            copies = [_parts(move, out, axis) for move in moves]
 
         def run(start: int, end: int) -> None:
-            target[start:end] = 0 if source_part is None else source_part[start:end]
+            for copy in copies:
+                copy(start, end)
 
-        self._blocks(len(target), target.size // len(target), run)
+        self._blocks(len(rows), width, run)
 
     def _blocks(self, rows: int, width: int, run: Callable[[int, int], None]) -> None:
         self.threads.blocks(rows, max(1, _BLOCK // max(width, 1)), run)
 
 
+def _columns(move: Move, out: Array) -> Callable[[int, int], None]:
+    """A move between the columns of float32 matrices, for the rows from one to another."""
+    if move.source is None:
+        return lambda start, end: clear_columns(start, end, out, move.target, move.width)
+    source = move.source.reshape(len(out), -1)
+    return lambda start, end: move_columns(start, end, source, move.start, out, move.target, move.width)
+
+
+def _parts(move: Move, out: Array, axis: int) -> Callable[[int, int], None]:
+    """A move between any arrays; from one to another of the first axis of the places moved."""
+    target = _part(out, axis, move.target, move.width)
+    source = None if move.source is None else _part(move.source, axis, move.start, move.width)
+
+    def run(start: int, end: int) -> None:
+        target[start:end] = 0 if source is None else source[start:end]
+
+    return run
+
+
 def _part(array: Array, axis: int, start: int, width: int) -> Array:
     """``width`` places of an axis."""
-    return np.moveaxis(np.moveaxis(array, axis, 0)[start : start + width], 0, axis)
+    places = (slice(None),) * axis + (slice(start, start + width),)
+    return array[places]
