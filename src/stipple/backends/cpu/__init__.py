@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stipple.backends.cpu import binning, copies, image, noise, project, rasterize, sh, sums
+from stipple.backends.cpu import binning, copies, image, noise, project, rasterize, sh, ssim, sums
 from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
@@ -34,10 +34,10 @@ Compiled = Callable[..., Sequence[Array]]
 _COMPILED: Mapping[str, Compiled] = {
     "image_l1": image.l1,
     "image_l1_backward": image.l1_backward,
-    "image_ssim": image.ssim,
-    "image_ssim_backward": image.ssim_backward,
-    "image_l1_ssim": image.l1_ssim,
-    "image_l1_ssim_backward": image.l1_ssim_backward,
+    "image_ssim": ssim.ssim,
+    "image_ssim_backward": ssim.ssim_backward,
+    "image_l1_ssim": ssim.l1_ssim,
+    "image_l1_ssim_backward": ssim.l1_ssim_backward,
     "splat_project": project.project,
     "splat_project_backward": project.project_backward,
     "splat_sh": sh.sh,
