@@ -21,7 +21,7 @@ STAMP = ENV / "stipple-installed"
 COMMANDS = {
     "demo": "train a scene from the photos that ship, about two minutes; writes out/room/report.html",
     "garden": "render points of a real garden to out/garden.png",
-    "test": "run the tests (further arguments go to pytest)",
+    "test": "run the tests, on all cores (further arguments go to pytest; -n 0: in one process)",
     "lint": "run ruff and mypy",
     "setup": "only set up the environment",
 }
@@ -73,7 +73,7 @@ def main() -> None:
     elif arguments.command == "garden":
         run(python(), "examples/garden.py")
     elif arguments.command == "test":
-        run(python(), "-m", "pytest", *more)
+        run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *more)
     elif arguments.command == "lint":
         run(python(), "-m", "ruff", "check", ".")
         run(python(), "-m", "ruff", "format", "--check", ".")

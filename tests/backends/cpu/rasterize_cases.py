@@ -1,9 +1,7 @@
-"""Footprints and their lists, rasterized on the CPU and by the reference: for tests, and for other vector widths as a
-program with STIPPLE_SIMD_WIDTH set."""
+"""Footprints and their lists, rasterized on the CPU and by the reference."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -103,15 +101,3 @@ def check(x: RasterizeOperands, attrs: Attrs, used: RasterizeResults = USUAL, ma
     back = reference.rasterize_backward(exactly(operands), attrs)
     for name in RasterizeBackwardResults._fields[: 6 if magnitudes else 5]:
         near(getattr(given, name), getattr(back, name), 1e-3, name)
-
-
-if __name__ == "__main__":
-    assert int(sys.argv[1]) == LANES
-    for projection in ("ewa", "ray"):
-        for features in (3, 5):
-            attrs = make_attrs(projection=projection)
-            check(make_footprints(1, features, attrs), attrs, EVERYTHING if features == 5 else USUAL, features == 5)
-    for size in (1, 5, 40):
-        attrs = make_attrs(tile_size=size)
-        check(make_footprints(2, 3, attrs, 20), attrs)
-    print("checked")

@@ -21,6 +21,8 @@ from stipple.backends.reference import binning as reference
 from stipple.errors import LimitWarning
 from stipple.ir.ops.splat import BinOperands, BinResults, ProjectOperands
 
+pytestmark = pytest.mark.every_width
+
 Array = np.ndarray
 
 
@@ -177,18 +179,3 @@ def test_a_limit_keeps_the_nearest_entries(limit: int) -> None:
     for ids, before in zip(lists(result), lists(whole), strict=True):
         np.testing.assert_array_equal(ids, before[: len(ids)])
         assert np.all(x.depths[before[len(ids) :]] >= depth_limit)
-
-
-@pytest.mark.parametrize("lanes", [n for n in (4, 8, 16) if n != LANES])
-def test_every_width(lanes: int) -> None:
-    """The tests above with vectors of another width, in a process of their own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not every_width"],
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "STIPPLE_SIMD_WIDTH": str(lanes)},
-        timeout=900,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

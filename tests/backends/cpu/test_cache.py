@@ -175,9 +175,9 @@ def _in_new_process(folder: Path) -> bool:
 
 
 def test_a_home_that_does_not_exist(tmp_path: Path) -> None:
-    """The whole way in: an unwritable home, and a folder for caches that cannot be made."""
+    """The whole way in, with one kernel: an unwritable home, and a folder for caches that cannot be made."""
     (tmp_path / "file").write_bytes(b"")
-    code = "from stipple.backends.cpu import CpuBackend; CpuBackend(); print('open')"
+    code = "from stipple.backends.cpu import CpuBackend, compile; del compile._KERNELS[1:]; CpuBackend(); print('open')"
     environment = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"}
     environment |= {"HOME": "/nonexistent", "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below")}
     done = subprocess.run(

@@ -67,30 +67,6 @@ def test_threads_by_environment_and_argument(monkeypatch: pytest.MonkeyPatch) ->
         CpuBackend(threads=0)
 
 
-@pytest.mark.parametrize("lanes", ["4", "8"])
-def test_other_vector_widths(lanes: str, tmp_path: Path) -> None:
-    """Narrower machines' kernels, in a process of their own."""
-    code = """
-import sys
-from backends.devices.held_to_reference import check
-from scenes import random_scene
-from stipple.backends.cpu import CpuBackend, simd
-from stipple.runtime import Session
-assert simd.LANES == int(sys.argv[1])
-session = Session(CpuBackend())
-for projection in ("ewa", "ray"):
-    for options in ({}, {"channels": 5}, {"tile_size": 40}):
-        check(random_scene(120, count=60, width=50, height=37, projection=projection, **options), session)
-print("checked")
-"""
-    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, lanes], env=environment, timeout=300, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "checked" in done.stdout
-
-
 def test_a_wrong_vector_width_is_refused() -> None:
     environment = {**os.environ, "STIPPLE_SIMD_WIDTH": "5"}
     done = subprocess.run(

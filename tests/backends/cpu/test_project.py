@@ -29,6 +29,8 @@ from stipple.ir.ops.splat import (
     ShOperands,
 )
 
+pytestmark = pytest.mark.every_width
+
 Array = np.ndarray
 ALL = ProjectBackwardResults(*[True] * 6)
 NO_CAMERA = ProjectBackwardResults(True, True, True, False, False, False)
@@ -207,19 +209,3 @@ def test_sh_of_any_number_of_gaussians(count: int) -> None:
     results = [cpu_sh.sh_backward(ShBackwardOperands(*x, v), {"sh_degree": 1}, Threads(n), ALL_SH) for n in (1, 2, 5)]
     for other in results[1:]:
         assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other, strict=True))
-
-
-# --- widths -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("lanes", [n for n in (4, 8, 16) if n != LANES])
-def test_every_width(lanes: int) -> None:
-    """The tests above with vectors of another width, in a process of their own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not every_width"],
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "STIPPLE_SIMD_WIDTH": str(lanes)},
-        timeout=900,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +24,6 @@ from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import composite as reference
 from stipple.errors import InputError, LimitWarning
 
-HERE = Path(__file__).parent
 PROJECTIONS = ["ewa", "ray"]
 
 
@@ -67,20 +62,20 @@ def test_any_size_of_images(width: int, height: int) -> None:
     check(make_footprints(4, 4, attrs, count=15), attrs)
 
 
-@pytest.mark.parametrize("lanes", ["4", "8", "16"])
-def test_every_width_of_vectors(lanes: str) -> None:
-    paths = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "STIPPLE_SIMD_WIDTH": lanes, "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "rasterize_cases.py"), lanes],
-        env=environment,
-        timeout=600,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "checked" in done.stdout
+@pytest.mark.every_width
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_all_results(projection: str) -> None:
+    """In chunks of features, and three at once."""
+    attrs = make_attrs(projection=projection)
+    check(make_footprints(1, 3, attrs), attrs)
+    check(make_footprints(1, 5, attrs), attrs, EVERYTHING, magnitudes=True)
+
+
+@pytest.mark.every_width
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_tiles_of_other_sizes_than_blocks(size: int) -> None:
+    attrs = make_attrs(tile_size=size)
+    check(make_footprints(2, 3, attrs, 20), attrs)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
