@@ -8,7 +8,6 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.cpu import rasterize as cpu
-from stipple.backends.cpu.simd import LANES
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import composite as reference
 from stipple.ir.ops.splat import (

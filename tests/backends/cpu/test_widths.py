@@ -36,4 +36,4 @@ def test_width_of_this_process(capfd: pytest.CaptureFixture[str]) -> None:
     """What the test above looks for."""
     with capfd.disabled():
         print(f"{LANES} lanes")
-    assert LANES == int(os.environ.get("STIPPLE_SIMD_WIDTH", LANES))
+    assert int(os.environ.get("STIPPLE_SIMD_WIDTH", LANES)) == LANES
