@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.simd import (
     LANES,
     absolute,
@@ -30,8 +30,8 @@ _ROWS = 16
 
 L1Gradient = namedtuple("L1Gradient", "scale v_image v_target")
 
-_SPAN = (type_of("i8"), type_of("i8"))
-_IMAGE = type_of("f4[:,::1]")
+_SPAN = ("i8", "i8")
+_IMAGE = "f4[:,::1]"
 
 
 def rows_of(image: Array) -> Array:
@@ -68,7 +68,7 @@ def row_difference(image, target, y):
     return lane_sum_double(total)
 
 
-@kernel((*_SPAN, _IMAGE, _IMAGE, type_of("f8[::1]")))
+@kernel((*_SPAN, _IMAGE, _IMAGE, "f8[::1]"))
 def l1_rows(start, end, image, target, sums):
     """Sum of absolute differences of each row."""
     for y in range(start, end):

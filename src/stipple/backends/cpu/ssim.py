@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stipple import numerics as nx
-from stipple.backends.cpu.compile import inline, kernel, record_type, type_of
+from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.image import load_row, row_difference, rows_of, store_row
 from stipple.backends.cpu.simd import (
     LANES,
@@ -58,7 +58,7 @@ Similarity = namedtuple("Similarity", "margin scale slopes sums differences")
 Gradient = namedtuple("Gradient", "slopes v_ssim v_l1 out")
 
 _IMAGE, _SLOPES, _ROW_SUMS = "f4[:,::1]", "f4[:,:,::1]", "f8[::1]"
-_SPAN = (type_of("i8"), type_of("i8"))
+_SPAN = ("i8", "i8")
 _PAIR_TYPE = record_type(Pair, _IMAGE, _IMAGE, "i8")
 _SIMILARITY_TYPE = record_type(Similarity, "i8", "f4", _SLOPES, _ROW_SUMS, _ROW_SUMS)
 _GRADIENT_TYPE = record_type(Gradient, _SLOPES, "f4", "f4", _IMAGE)
