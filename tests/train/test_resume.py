@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_run(damage: str, capture: 
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     elif damage == "old format":
-        data = data.replace(b"stipple checkpoint 3", b"stipple checkpoint 1")
+        data = data.replace(b"stipple checkpoint 4", b"stipple checkpoint 1")
     file.write_bytes(data[: {"cut": 1000, "empty": 0}.get(damage, len(data))])
     if damage == "gone":
         file.unlink()

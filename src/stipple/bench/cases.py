@@ -19,7 +19,6 @@ from stipple.runtime import Executable, Session
 from stipple.scene import Camera, Gaussians
 from stipple.scene.paths import framing_camera
 from stipple.train import make_config
-from stipple.train.state import TrainingState
 from stipple.train.stepper import Stepper
 
 Array = np.ndarray
@@ -100,7 +99,7 @@ def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object
     """A stepper, and whole steps on it: SH of degree 3, loss, gradients, Adam; the number of Gaussians stays."""
     config = make_config(None, {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}})
     stepper = Stepper(session, config, 1)
-    stepper.start(TrainingState.start(scene_of(case)))
+    stepper.start(scene_of(case))
     frame, step = frame_of(case), [100]
 
     def run() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from stipple.errors import FileFormatError
 from stipple.files import atomic_write
 from stipple.train.config import Config
-from stipple.train.state import MOMENTS, PARAMS, STATISTICS
+from stipple.train.state import MOMENTS, PARAMS
 
 Array = np.ndarray
-_FORMAT = "stipple checkpoint 3"
+_FORMAT = "stipple checkpoint 4"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
 
@@ -99,7 +100,8 @@ def checkpoint_bytes(count: int, config: Config) -> int:
     """What a checkpoint takes on disk at the end. A run needs twice that while one is replaced; its scene, a third."""
     row = 11 + 3 * (config.schedule.sh_degree + 1) ** 2
     arrays = 1 + len(MOMENTS) // len(PARAMS)
-    return 4 * count * (row * arrays + len(STATISTICS))
+    statistics = sum(math.prod(shape) for shape in config.density.traits.statistics.values())
+    return 4 * count * (row * arrays + statistics)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -152,7 +152,7 @@ class CommonDensity(Section):
 
     @property
     def traits(self) -> Traits:
-        """What the strategy wants of the rest of training."""
+        """What the strategy declares to the rest of training."""
         return STRATEGIES[self.strategy].traits
 
 

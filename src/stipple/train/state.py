@@ -11,10 +11,8 @@ from stipple.scene.gaussians import Gaussians
 Array = np.ndarray
 PARAMS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 MOMENTS = tuple(f"{kind}_{name}" for name in PARAMS for kind in ("m", "v"))
-STATISTICS = ("grad2d", "visible_steps")
-NAMES = (*PARAMS, *MOMENTS, *STATISTICS)
-EDITED = ("means", "log_scales", "quats", "logit_opacities", *STATISTICS)
-"""What strategies read and set. The rest, most of the memory, they only rearrange."""
+EDITED = ("means", "log_scales", "quats", "logit_opacities")
+"""What strategies read and set, besides their statistics. The rest, most of the memory, they only rearrange."""
 
 
 def row_shapes(coefficients: int) -> dict[str, list[int]]:
@@ -23,14 +21,14 @@ def row_shapes(coefficients: int) -> dict[str, list[int]]:
 
 
 class TrainingState:
-    """Arrays by name, each with one row per Gaussian.
+    """Arrays by name, each with one row per Gaussian. Those that are no parameters and no moments are statistics.
 
     Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`reset_moments`, so that parameters,
     moments and statistics stay consistent.
 
-    Arrays other than those in EDITED may be missing: they stay on a device, which then repeats there what is recorded
-    here: row i becomes what row ``origin[i]`` was, and the moments of the parameter ``name`` become zero where
-    ``reset[name][i]``. ``finite_elsewhere`` says which rows are finite there.
+    Parameters and moments other than those in EDITED may be missing: they stay on a device, which then repeats there
+    what is recorded here: row i becomes what row ``origin[i]`` was, and the moments of the parameter ``name`` become
+    zero where ``reset[name][i]``. ``finite_elsewhere`` says which rows are finite there.
     """
 
     def __init__(self, arrays: Mapping[str, Array], finite_elsewhere: Array | None = None) -> None:
@@ -40,12 +38,12 @@ class TrainingState:
         self.reset = {name: np.zeros(self.count, bool) for name in PARAMS}
 
     @classmethod
-    def start(cls, scene: Gaussians) -> TrainingState:
-        """From a scene, with moments and statistics zero."""
+    def start(cls, scene: Gaussians, statistics: Mapping[str, tuple[int, ...]]) -> TrainingState:
+        """From a scene, with moments and statistics zero; ``statistics`` are the shapes of their rows by name."""
         params = {name: getattr(scene, name) for name in PARAMS}
         moments = {f"{kind}_{name}": np.zeros_like(params[name]) for name in PARAMS for kind in ("m", "v")}
-        statistics = {name: np.zeros(scene.count, np.float32) for name in STATISTICS}
-        return cls({**params, **moments, **statistics})
+        zeros = {name: np.zeros((scene.count, *row), np.float32) for name, row in statistics.items()}
+        return cls({**params, **moments, **zeros})
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
@@ -99,7 +97,7 @@ class TrainingState:
                     self.arrays[moment] = changed
 
     def clear_statistics(self) -> None:
-        for name in STATISTICS:
+        for name in self.arrays.keys() - {*PARAMS, *MOMENTS}:
             self.arrays[name] = np.zeros_like(self.arrays[name])
 
     def widen(self, coefficients: int) -> None:

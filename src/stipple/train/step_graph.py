@@ -1,7 +1,8 @@
-"""One optimiser step as one graph: activations, render, loss, gradients, Adam, and densification's statistics."""
+"""One optimiser step as one graph: activations, render, loss, gradients, Adam, and what the strategy adds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from stipple import ir
 from stipple import numerics as nx
 from stipple.train.config import Config
 from stipple.train.state import PARAMS, row_shapes
+from stipple.train.strategies import StepParts, Strategy
 
 METRICS = ("loss", "l1", "ssim", "mse")
 _MIN_ALPHA = 1e-3
@@ -31,16 +33,16 @@ class StepShape:
     distortion: int = 0  # how many coefficients the lens has
 
 
-def build_step(config: Config, shape: StepShape) -> ir.Graph:
+def build_step(config: Config, strategy: Strategy, shape: StepShape) -> ir.Graph:
     """The graph of one step.
 
     Parameters are those of :class:`stipple.train.state.TrainingState` (N Gaussians), and per training view the
     exposure and pose where they are fitted. Inputs: ``pixels`` [H, W, C] u8, ``viewmat``, ``intrinsics``,
     ``distortion``, ``background`` [3], ``step`` from 1, a rate ``lr_...`` for each parameter, and, by shape and
-    configuration, ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool,
-    ``noise_amount``, ``noise_key`` [2] i32. Output: ``metrics``, the numbers that METRICS names, in one array.
+    configuration, ``mask`` [H, W, 1] bool, ``depth`` [H, W], ``view`` [1] i32, ``chosen`` [views] bool;
+    and those that the strategy adds. Output: ``metrics``, the numbers that METRICS names, in one array.
     """
-    return _Builder(config, shape).build()
+    return _Builder(config, strategy, shape).build()
 
 
 class _Rendered(NamedTuple):
@@ -52,8 +54,8 @@ class _Rendered(NamedTuple):
 
 
 class _Builder:
-    def __init__(self, config: Config, shape: StepShape) -> None:
-        self.config, self.shape = config, shape
+    def __init__(self, config: Config, strategy: Strategy, shape: StepShape) -> None:
+        self.config, self.strategy, self.shape = config, strategy, shape
         self.graph = ir.Graph("training_step")
         shapes = row_shapes(nx.sh_coeff_count(shape.sh_degree))
         self.rows: dict[str, list[int | str]] = {name: ["N", *shapes[name]] for name in PARAMS}
@@ -179,7 +181,9 @@ class _Builder:
         step = graph.input("step", [])
         wrt = [*self.params.values(), *self.fitted.values()]
         gradients = dict(zip([*self.params, *self.fitted], ir.grad(graph, loss, wrt), strict=True))
-        self._statistics(visible)
+        parts = self._parts(visible, scales, opacities, gradients)
+        for name, value in self.strategy.updated_statistics(parts).items():
+            graph.update(parts.statistics[name], value)
         for name in PARAMS:
             rate = graph.input(f"lr_{name}", self.rows["sh"][1:] if name == "sh" else [])
             dims = self.rows[name]
@@ -187,9 +191,8 @@ class _Builder:
             mask = visible if config.rates.visible_only else None
             update = ir.adam(self.params[name], gradients[name], m, v, rate, step, visible=mask)
             moved = update.param
-            if name == "means" and config.density.traits.noise:
-                amount, key = graph.input("noise_amount", []), graph.input("noise_key", [2], "i32")
-                moved = ir.splat_noise(moved, self.params["quats"], scales, opacities, amount, key)
+            if name == "means":
+                moved = self.strategy.moved_means(parts, moved)
             graph.update(self.params[name], moved)
             graph.update(m, update.m)
             graph.update(v, update.v)
@@ -207,18 +210,23 @@ class _Builder:
         found = self.graph.inputs.get("chosen")
         return self.graph.input("chosen", [self.shape.views], "bool") if found is None else found
 
-    def _statistics(self, visible: ir.Value) -> None:
-        """Sums over steps of the 2D means' gradients, in half image sizes; and steps in which each was visible."""
-        graph, shape = self.graph, self.shape
-        if not self.config.density.traits.gradients:
-            return
-        result = "v_means2d_abs" if self.config.density.absolute else "v_means2d"
-        gradient = ir.splat_backward_node(graph).result(result)
-        half = graph.constant(np.array([shape.width / 2, shape.height / 2], np.float32))
-        length = ir.sqrt(ir.sum(ir.square(gradient * half), 1))
-        grad2d, steps = graph.param("grad2d", ["N"]), graph.param("visible_steps", ["N"])
-        graph.update(grad2d, grad2d + length)
-        graph.update(steps, steps + ir.cast(visible, "f32"))
+    def _parts(
+        self, visible: ir.Value, scales: ir.Value, opacities: ir.Value, gradients: Mapping[str, ir.Value]
+    ) -> StepParts:
+        """What the strategy may build on."""
+        rows = self.strategy.traits.statistics
+        return StepParts(
+            graph=self.graph,
+            width=self.shape.width,
+            height=self.shape.height,
+            means=self.params["means"],
+            quats=self.params["quats"],
+            scales=scales,
+            opacities=opacities,
+            visible=visible,
+            gradients={name: gradients[name] for name in PARAMS},
+            statistics={name: self.graph.param(name, ["N", *row]) for name, row in rows.items()},
+        )
 
 
 def rotation_basis() -> np.ndarray:

@@ -15,8 +15,9 @@ from stipple.scene.gaussians import Gaussians
 from stipple.train import schedule
 from stipple.train.config import Config
 from stipple.train.edit_graphs import build_finite, build_rearrange
-from stipple.train.state import EDITED, NAMES, PARAMS, TrainingState
+from stipple.train.state import EDITED, MOMENTS, PARAMS, TrainingState
 from stipple.train.step_graph import METRICS, StepShape, build_step
+from stipple.train.strategies import make_strategy
 
 Array = np.ndarray
 FITTED = {"exposure": 12, "poses": 6}
@@ -31,6 +32,8 @@ class Stepper:
 
     def __init__(self, session: Session, config: Config, views: int) -> None:
         self.session, self.config, self.views = session, config, views
+        self.strategy = make_strategy(config)
+        self._statistics = self.strategy.traits.statistics
         self._compiled: dict[StepShape, Executable] = {}
         self._edits: dict[str, Executable] = {}
         self._params = session.params()
@@ -40,8 +43,9 @@ class Stepper:
         """The executable of the last step, for reports and timings."""
 
     # --- parameters ---------------------------------------------------------------------------------------
-    def start(self, state: TrainingState) -> None:
+    def start(self, scene: Gaussians) -> None:
         """Begin with these Gaussians, and with exposures and poses as they are in the capture."""
+        state = TrainingState.start(scene, self._statistics)
         fitted = {n: np.zeros((self.views, w), np.float32) for n, w in FITTED.items() if self._fits(n)}
         moments = {f"{kind}_{n}": np.zeros_like(a) for n, a in fitted.items() for kind in ("m", "v")}
         self.set_arrays({**state.arrays, **fitted, **moments})
@@ -61,7 +65,7 @@ class Stepper:
 
     def state(self) -> TrainingState:
         """A copy of the Gaussians with everything that belongs to them."""
-        return TrainingState(self.arrays(NAMES))
+        return TrainingState(self.arrays((*PARAMS, *MOMENTS, *self._statistics)))
 
     def scene(self) -> Gaussians:
         """A copy of the Gaussians."""
@@ -74,7 +78,7 @@ class Stepper:
     def edit(self, change: Callable[[TrainingState], None]) -> None:
         """Let the state be changed. What is only rearranged stays on the device."""
         finite = self._run_edit("finite", build_finite, {})["finite"]
-        state = TrainingState(self.arrays(EDITED), finite)
+        state = TrainingState(self.arrays((*EDITED, *self._statistics)), finite)
         change(state)
         reset = {f"reset_{name}": rows for name, rows in state.reset.items()}
         self._run_edit("rearrange", build_rearrange, {"rows": state.origin.astype(np.int32), **reset})
@@ -90,7 +94,9 @@ class Stepper:
     # --- steps --------------------------------------------------------------------------------------------
     def _executable(self, shape: StepShape) -> Executable:
         if shape not in self._compiled:
-            self._compiled[shape] = self.session.compile(build_step(self.config, shape), params=self._params)
+            self._compiled[shape] = self.session.compile(
+                build_step(self.config, self.strategy, shape), params=self._params
+            )
         return self._compiled[shape]
 
     def _widen(self, coefficients: int) -> None:
@@ -138,8 +144,7 @@ class Stepper:
             "depth": frame.depth,
             "view": np.array([index], np.int32),
             "chosen": np.arange(self.views) == index,
-            "noise_amount": np.float32(rates["means"] * config.density.noise),
-            "noise_key": np.array([config.seed, step], np.int32),
             **{f"lr_{name}": rate for name, rate in rates.items()},
+            **self.strategy.feeds(step, rates),
         }
         return {name: feeds[name] for name in inputs}

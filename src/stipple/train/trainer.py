@@ -21,10 +21,8 @@ from stipple.train.problem import Problem
 from stipple.train.progress import Meter
 from stipple.train.resume import find_begun
 from stipple.train.rundir import RunFolder, write_json
-from stipple.train.state import TrainingState
 from stipple.train.stepper import Stepper
 from stipple.train.stop import StopRequest, stop_on_signal
-from stipple.train.strategies import make_strategy
 from stipple.train.trained_views import TrainedViews, evenly
 
 _AHEAD = 8
@@ -55,8 +53,8 @@ class Trainer:
         self.problem, self.folder, self.capture, self.device = problem, folder, capture, device
         self.config, self.meter = problem.config, meter or Meter()
         self.session = Session(device)
-        self.strategy = make_strategy(self.config)
         self.stepper = Stepper(self.session, self.config, len(problem.train))
+        self.strategy = self.stepper.strategy
         self.views = TrainedViews(problem, self.stepper, device)
         self.step = 0
         self.seconds = 0.0
@@ -115,7 +113,7 @@ class Trainer:
     def _start(self) -> None:
         with memory_for(f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
             scene = self.problem.start()
-            self.stepper.start(TrainingState.start(scene))
+            self.stepper.start(scene)
         folder = self.folder
         folder.need(2 * checkpoint_bytes(scene.count, self.config) - folder.held_bytes)
         folder.clear()

@@ -9,7 +9,6 @@ from stipple import Gaussians
 from stipple.formats.captures import Frame
 from stipple.runtime import Session
 from stipple.train import make_config
-from stipple.train.state import TrainingState
 from stipple.train.stepper import Stepper
 
 
@@ -27,7 +26,7 @@ def stepper_on(
         {"extras": extras or {}, "loss": {"depth": 0.1}},
     )
     stepper = Stepper(device, config, len(made.cameras))
-    stepper.start(TrainingState.start(scene))
+    stepper.start(scene)
     return stepper, [Frame(c, p) for c, p in zip(made.cameras, made.photos, strict=True)]
 
 

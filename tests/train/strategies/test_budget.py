@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from states import STATISTICS
 from stipple import Gaussians
 from stipple.train import make_config
 from stipple.train.state import TrainingState
@@ -12,9 +13,8 @@ from stipple.train.strategies import make_strategy
 
 def start(count: int) -> TrainingState:
     rng = np.random.default_rng(0)
-    state = TrainingState.start(
-        Gaussians.from_linear(rng.normal(size=(count, 3)), 0.1, 0.5, rng.uniform(size=(count, 3)))
-    )
+    scene = Gaussians.from_linear(rng.normal(size=(count, 3)), 0.1, 0.5, rng.uniform(size=(count, 3)))
+    state = TrainingState.start(scene, STATISTICS)
     state.arrays["visible_steps"] = np.full(count, 2, np.float32)
     return state
 

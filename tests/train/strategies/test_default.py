@@ -5,26 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stipple import Gaussians
+from states import small_state
 from stipple.train import make_config
-from stipple.train.state import MOMENTS, TrainingState
+from stipple.train.state import TrainingState
 from stipple.train.strategies import make_strategy
-
-
-def small_state(count: int = 6, seed: int = 0) -> TrainingState:
-    """Every array filled with numbers that tell rows and names apart."""
-    rng = np.random.default_rng(seed)
-    scene = Gaussians(
-        rng.normal(size=(count, 3)),
-        np.full((count, 3), -5.0),
-        rng.normal(size=(count, 4)),
-        rng.normal(size=count),
-        rng.normal(size=(count, 4, 3)),
-    )
-    made = TrainingState.start(scene)
-    for name in MOMENTS:
-        made.arrays[name] = rng.uniform(1, 2, made[name].shape).astype(np.float32)
-    return made
 
 
 def strategy(**density: object) -> tuple[object, object]:

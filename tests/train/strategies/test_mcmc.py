@@ -7,27 +7,12 @@ import pytest
 
 import stipple
 from captures import truth
+from states import small_state
 from stipple import Gaussians
 from stipple.train import make_config
-from stipple.train.state import MOMENTS, TrainingState
+from stipple.train.state import TrainingState
 from stipple.train.strategies import make_strategy
 from stipple.train.strategies.mcmc import shared
-
-
-def small_state(count: int = 6, seed: int = 0) -> TrainingState:
-    """Every array filled with numbers that tell rows and names apart."""
-    rng = np.random.default_rng(seed)
-    scene = Gaussians(
-        rng.normal(size=(count, 3)),
-        np.full((count, 3), -5.0),
-        rng.normal(size=(count, 4)),
-        rng.normal(size=count),
-        rng.normal(size=(count, 4, 3)),
-    )
-    made = TrainingState.start(scene)
-    for name in MOMENTS:
-        made.arrays[name] = rng.uniform(1, 2, made[name].shape).astype(np.float32)
-    return made
 
 
 def strategy(**density: object) -> tuple[object, object]:
@@ -74,7 +59,7 @@ def test_mcmc_relocates_the_dead_and_grows_to_the_limit() -> None:
 def test_relocation_keeps_the_picture() -> None:
     made = truth()
     scene = Gaussians.from_linear(made.points, 0.12, 0.5, made.colors / 255)
-    p = TrainingState.start(scene)
+    p = TrainingState.start(scene, {})
     p.arrays["logit_opacities"][:15] = -9
     camera = made.cameras[0]
     before = stipple.render_view(p.scene(), camera, device="cpu").color

@@ -5,26 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stipple import Gaussians
+from states import STATISTICS, small_state
 from stipple.train import make_config
-from stipple.train.state import EDITED, MOMENTS, TrainingState
+from stipple.train.state import EDITED, TrainingState
 from stipple.train.strategies import STRATEGIES, make_strategy
-
-
-def small_state(count: int = 6, seed: int = 0) -> TrainingState:
-    """Every array filled with numbers that tell rows and names apart."""
-    rng = np.random.default_rng(seed)
-    scene = Gaussians(
-        rng.normal(size=(count, 3)),
-        np.full((count, 3), -5.0),
-        rng.normal(size=(count, 4)),
-        rng.normal(size=count),
-        rng.normal(size=(count, 4, 3)),
-    )
-    made = TrainingState.start(scene)
-    for name in MOMENTS:
-        made.arrays[name] = rng.uniform(1, 2, made[name].shape).astype(np.float32)
-    return made
 
 
 def strategy(**density: object) -> tuple[object, object]:
@@ -58,14 +42,14 @@ def test_what_is_elsewhere_can_follow(name: str) -> None:
     whole.arrays["sh"][11, 2, 1] = np.inf
     before = dict(whole.arrays)
     finite = np.isfinite(before["sh"]).all(axis=(1, 2))
-    part = TrainingState({n: before[n] for n in EDITED}, finite)
+    part = TrainingState({n: before[n] for n in (*EDITED, *STATISTICS)}, finite)
     for step in (100, 200):
         made.apply(whole, step, RNG(step))  # type: ignore[attr-defined]
         made.apply(part, step, RNG(step))  # type: ignore[attr-defined]
         np.testing.assert_array_equal(part.finite, whole.finite)
     assert whole.count != 60
     for array_name, array in whole.arrays.items():
-        if array_name in EDITED:
+        if array_name in part.arrays:
             np.testing.assert_array_equal(part[array_name], array, err_msg=array_name)
             continue
         followed = before[array_name][part.origin]

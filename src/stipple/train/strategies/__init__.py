@@ -6,7 +6,14 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from stipple.train.strategies.base import STRATEGIES, Strategy, Traits, by_default, settings_of_strategies
+from stipple.train.strategies.base import (
+    STRATEGIES,
+    StepParts,
+    Strategy,
+    Traits,
+    by_default,
+    settings_of_strategies,
+)
 
 if TYPE_CHECKING:
     from stipple.train.config import Config
@@ -20,4 +27,4 @@ def make_strategy(config: Config) -> Strategy:
     return STRATEGIES[config.density.strategy](config)
 
 
-__all__ = ["STRATEGIES", "Strategy", "Traits", "by_default", "make_strategy", "settings_of_strategies"]
+__all__ = ["STRATEGIES", "StepParts", "Strategy", "Traits", "by_default", "make_strategy", "settings_of_strategies"]

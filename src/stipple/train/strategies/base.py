@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from stipple import ir
 from stipple.train.section import Section
-from stipple.train.state import TrainingState
+from stipple.train.state import MOMENTS, PARAMS, TrainingState
 
 if TYPE_CHECKING:
     from stipple.train.config import Config
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a strategy wants of the rest of training."""
+    """What a strategy declares to the rest of training."""
 
     regularisers: float = 0.0
     """The usual weight of the mean opacity, and of the mean scale, in the loss."""
@@ -25,29 +27,70 @@ class Traits:
     """The usual share of steps after which the number of Gaussians is fixed."""
     grows: bool = True
     """Whether the number of Gaussians can grow."""
-    gradients: bool = False
-    """Whether it reads the sums of the 2D means' gradients and in how many steps each Gaussian was visible (``grad2d``,
-    ``visible_steps``), which training steps then keep."""
-    noise: bool = False
-    """Whether every step adds noise to the means."""
+    statistics: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """What is kept of each Gaussian besides its parameters: float32 arrays by name, and the shape of a row. They are
+    zero at the start and for new Gaussians, and checkpoints hold them."""
     settings: type[Section] = Section
     """The strategy's own values: they become values of the configuration's section ``density``, and options."""
 
 
-class Strategy(Protocol):
-    """Edits the state of training after the steps at which it is due; draws only from the generator it is given."""
+class StepParts(NamedTuple):
+    """What a strategy may build on in the graph of a training step: values before the step, for N Gaussians."""
 
-    traits: ClassVar[Traits]
+    graph: ir.Graph
+    width: int
+    height: int
+    """Of the step's photo."""
+    means: ir.Value
+    """[N, 3]."""
+    quats: ir.Value
+    """[N, 4], of any length."""
+    scales: ir.Value
+    """[N, 3]."""
+    opacities: ir.Value
+    """[N]."""
+    visible: ir.Value
+    """[N] bool: which are visible in the step's view."""
+    gradients: Mapping[str, ir.Value]
+    """Of the loss, by the names of the state's parameters."""
+    statistics: Mapping[str, ir.Value]
+    """Those that the strategy declares."""
 
-    def __init__(self, config: Config) -> None: ...
 
+class Strategy(ABC):
+    """Edits the state of training after the steps at which it is due; draws only from the generator it is given.
+
+    It may also add to every training step: statistics, and moves of the means beyond the optimiser's.
+    """
+
+    traits: ClassVar[Traits] = Traits()
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.density = config, config.density
+
+    @abstractmethod
     def due(self, step: int) -> bool:
         """Whether the Gaussians change after this step (counted from 1)."""
-        ...
 
+    @abstractmethod
     def apply(self, state: TrainingState, step: int, rng: np.random.Generator) -> None:
         """Change the state in place."""
-        ...
+
+    def updated_statistics(self, parts: StepParts) -> Mapping[str, ir.Value]:
+        """What the statistics become in a step, by name; those left out stay as they are."""
+        del parts
+        return {}
+
+    def moved_means(self, parts: StepParts, means: ir.Value) -> ir.Value:
+        """What the means [N, 3] become in a step; ``means`` are those that the optimiser has updated."""
+        del parts
+        return means
+
+    def feeds(self, step: int, rates: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Values of the inputs that it has added to the step's graph; ``rates`` are the step's learning rates, by the
+        names of the state's parameters."""
+        del step, rates
+        return {}
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}
@@ -57,9 +100,17 @@ _Class = TypeVar("_Class", bound=type[Strategy])
 
 
 def strategy(name: str) -> Callable[[_Class], _Class]:
-    """Decorator that makes a class a strategy of this name."""
+    """Decorator that makes a class a strategy of this name.
+
+    Raises TypeError where one of its statistics has the name of another array of the state.
+    """
 
     def register(kind: _Class) -> _Class:
+        taken = sorted({*PARAMS, *MOMENTS} & set(kind.traits.statistics))
+        if taken:
+            raise TypeError(
+                f"{kind.__module__}: a statistic cannot be called {taken[0]}, which the state holds already"
+            )
         STRATEGIES[name] = kind
         return kind
 

@@ -3,13 +3,11 @@ rises along a parabola, and what is densified is whatever ranks highest instead 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from stipple.train.state import TrainingState
-from stipple.train.strategies.base import Traits, strategy
-from stipple.train.strategies.default import Array, Default, Settings
+from stipple.train.strategies.base import strategy
+from stipple.train.strategies.default import Array, Default
 
 
 @strategy("budget")
@@ -17,8 +15,6 @@ class Budget(Default):
     """As ``default``, but each change clones or splits the Gaussians with the largest 2D gradients, as many as bring
     their number to ``max_count`` at the last change. The score is the gradient alone; ``grow_gradient`` is not used.
     """
-
-    traits: ClassVar[Traits] = Traits(gradients=True, settings=Settings)
 
     def growing(self, state: TrainingState, step: int, gradient: Array) -> Array:
         last = int(self.config.last_change) // self.density.every * self.density.every

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 
+from stipple import ir
 from stipple.train.section import Section
 from stipple.train.state import TrainingState
-from stipple.train.strategies.base import Traits, strategy, within
-
-if TYPE_CHECKING:
-    from stipple.train.config import Config
+from stipple.train.strategies.base import StepParts, Strategy, Traits, strategy, within
 
 Array = np.ndarray
 _SPLIT_SHRINK = 1.6
@@ -35,14 +34,23 @@ class Settings(Section):
 
 
 @strategy("default")
-class Default:
+class Default(Strategy):
     """Gaussians with large 2D gradients are cloned, or split if they are large; faint and huge ones are removed;
     opacities are reset at intervals, so that those that are not needed fade."""
 
-    traits: ClassVar[Traits] = Traits(gradients=True, settings=Settings)
+    traits: ClassVar[Traits] = Traits(statistics={"grad2d": (), "visible_steps": ()}, settings=Settings)
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.density = config, config.density
+    def updated_statistics(self, parts: StepParts) -> Mapping[str, ir.Value]:
+        """Sums over steps of the 2D means' gradients, in half image sizes; and steps in which each was visible."""
+        result = "v_means2d_abs" if self.density.absolute else "v_means2d"
+        gradient = ir.splat_backward_node(parts.graph).result(result)
+        half = parts.graph.constant(np.array([parts.width / 2, parts.height / 2], np.float32))
+        length = ir.sqrt(ir.sum(ir.square(gradient * half), 1))
+        before = parts.statistics
+        return {
+            "grad2d": before["grad2d"] + length,
+            "visible_steps": before["visible_steps"] + ir.cast(parts.visible, "f32"),
+        }
 
     def due(self, step: int) -> bool:
         return within(self.config, step) or self._resets(step)

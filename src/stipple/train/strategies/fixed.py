@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from stipple.train.state import TrainingState
-from stipple.train.strategies.base import Traits, strategy
-
-if TYPE_CHECKING:
-    from stipple.train.config import Config
+from stipple.train.strategies.base import Strategy, Traits, strategy
 
 
 @strategy("none")
-class Fixed:
+class Fixed(Strategy):
     """Changes nothing."""
 
     traits: ClassVar[Traits] = Traits(grows=False)
-
-    def __init__(self, config: Config) -> None:
-        del config
 
     def due(self, step: int) -> bool:
         del step

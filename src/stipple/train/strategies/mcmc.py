@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import comb
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from stipple import ir
 from stipple.train.section import Section
 from stipple.train.state import TrainingState
-from stipple.train.strategies.base import Traits, strategy, within
-
-if TYPE_CHECKING:
-    from stipple.train.config import Config
+from stipple.train.strategies.base import StepParts, Strategy, Traits, strategy, within
 
 Array = np.ndarray
 _MAX_COPIES = 51
@@ -30,14 +29,19 @@ class Settings(Section):
 
 
 @strategy("mcmc")
-class Mcmc:
+class Mcmc(Strategy):
     """Grows steadily to a fixed number of Gaussians; those that have faded are moved onto ones that have not, so that
-    the image does not change; noise on the means (in the step's graph) explores."""
+    the image does not change; noise on the means explores."""
 
-    traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, noise=True, settings=Settings)
+    traits: ClassVar[Traits] = Traits(regularisers=0.01, stop=0.8, settings=Settings)
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.density = config, config.density
+    def moved_means(self, parts: StepParts, means: ir.Value) -> ir.Value:
+        amount, key = parts.graph.input("noise_amount", []), parts.graph.input("noise_key", [2], "i32")
+        return ir.splat_noise(means, parts.quats, parts.scales, parts.opacities, amount, key)
+
+    def feeds(self, step: int, rates: Mapping[str, Array]) -> Mapping[str, Array]:
+        amount = np.asarray(rates["means"] * self.density.noise, np.float32)
+        return {"noise_amount": amount, "noise_key": np.array([self.config.seed, step], np.int32)}
 
     def due(self, step: int) -> bool:
         return within(self.config, step)
