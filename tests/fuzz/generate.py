@@ -232,6 +232,20 @@ class Generator:
             return ir.narrow(x, axis, 1, size - 1)
         return ir.narrow(x, axis, 0, size) if self.chance(0.5) else ir.narrow(x, axis, size, 0)
 
+    def split(self) -> ir.Value:
+        """One of both parts; what comes later may use the other."""
+        x = self.any_value(rank=1)
+        axis = self.rng.randrange(x.shape.rank)
+        size = x.shape[axis]
+        if size.value is not None:
+            at: ir.Dim | int = self.rng.randint(0, size.value)
+        else:
+            at = 1 if self.chance(0.3) else self.rng.choice((0, size))
+        parts = list(ir.split(x, axis, at))
+        self.rng.shuffle(parts)
+        self.pool.append(parts[1])
+        return parts[0]
+
     def pad(self) -> ir.Value:
         x = self.any_value(rank=1)
         lengths: list[int | str] = [self.rng.choice((0, 0, 1, 2, *self.symbols)) for _ in range(2)]
@@ -365,9 +379,9 @@ class Generator:
         makers = (
             (self.unary, 6), (self.binary, 8), (self.truth, 3), (self.where, 4), (self.clamp, 1.5), (self.cast, 3),
             (self.neutral, 2), (self.view, 4), (self.repeat, 1.5), (self.constant, 2), (self.transpose, 2),
-            (self.broadcast, 2), (self.narrow, 2.5), (self.pad, 1), (self.concat, 2), (self.gather, 1.5),
-            (self.scatter, 1.2), (self.reduction, 3), (self.matmul, 1), (lambda: self.adam().param, 0.8),
-            (self.gradient, 1.2),            (self.image, 0.2),
+            (self.broadcast, 2), (self.narrow, 2.5), (self.split, 1), (self.pad, 1), (self.concat, 2),
+            (self.gather, 1.5), (self.scatter, 1.2), (self.reduction, 3), (self.matmul, 1),
+            (lambda: self.adam().param, 0.8), (self.gradient, 1.2), (self.image, 0.2),
         )  # fmt: skip
         maker = self.rng.choices([m for m, _ in makers], [w for _, w in makers])[0]
         try:

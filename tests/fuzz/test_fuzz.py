@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from conftest import session_on
-from fuzz import check
+from fuzz import check, splat_ops
 from fuzz.check import VARIANTS, Tally, Variant
 from fuzz.derivatives import compare
+from fuzz.generate import random_program
 from fuzz.oracle import KNOWN_OPS
 from fuzz.run import SPLATS, fuzz_one
-from fuzz.splat_ops import ELSEWHERE
 from stipple import ir
 from stipple.backends.reference import ReferenceBackend
 from stipple.runtime import Kernel, Session
@@ -71,12 +71,16 @@ def test_gradients_are_differences() -> None:
 def test_the_oracle_knows_every_op() -> None:
     """Whoever adds an op writes it for the oracle too."""
     importlib.import_module("stipple.compat.packing")  # whose ops exist once it is imported
-    assert set(ir.REGISTRY) == KNOWN_OPS | ELSEWHERE
+    assert set(ir.REGISTRY) == KNOWN_OPS | splat_ops.ELSEWHERE
+
+
+def test_every_op_is_drawn() -> None:
+    """But for splats, which have graphs of their own."""
+    drawn = {node.op for seed in range(1000) for node in random_program(seed).graph.nodes}
+    assert drawn == KNOWN_OPS - set(splat_ops.OPS)
 
 
 def test_one_number_is_one_graph() -> None:
-    from fuzz.generate import random_program
-
     assert str(random_program(11).graph) == str(random_program(11).graph) != str(random_program(12).graph)
 
 
