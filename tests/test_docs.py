@@ -93,5 +93,27 @@ def test_garden(tmp_path: Path) -> None:
     assert depth[700:].mean() > 1.2 * depth[100:200].mean(), "the ground in front is nearer than the hedge"
 
 
+def test_features(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "features.py"
+    out = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True
+    ).stdout
+    assert re.fullmatch(r"out/features.png: up to \d+ Gaussians in a pixel\n", out)
+    picture = np.asarray(Image.open(tmp_path / "out" / "features.png"), dtype=float)
+    assert picture.shape == (640, 960, 3)
+    color, normals = picture[:320, :480], picture[:320, 480:]
+    nearness, crowd = picture[320:, :480, 0], picture[320:, 480:, 0]
+    sky, lawn = (slice(0, 60), slice(None)), (slice(200, 280), slice(40, 110))
+    assert (color[sky] == np.floor(255 * np.array([0.5, 0.6, 0.7]))).all(), "nothing is before the background"
+    assert not nearness[sky].any()
+    assert not crowd[sky].any()
+    red, green, blue = color[lawn].mean(axis=(0, 1))
+    assert green > red > blue, "the lawn is green"
+    right, up, back = normals[lawn].mean(axis=(0, 1))
+    assert up > max(right, back) + 40, "its normals point upwards"
+    assert nearness[290:310, 200:280].mean() > 1.5 * nearness[200:220, 200:280].mean(), "the ground in front is nearer"
+    assert (crowd[lawn] > 0).mean() > 0.9
+
+
 def test_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", stipple.__version__)
