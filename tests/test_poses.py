@@ -99,6 +99,20 @@ def test_photos_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(whole)
 
 
+def test_a_photo_that_colmap_leaves_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on without the photo, and find other poses."""
+
+    def store(source: Path, target: Path, max_size: int | None) -> None:
+        store_photo(source, target, max_size)
+        if target.name == "2.png":
+            target.write_bytes(b"nonsense")
+
+    _photos(tmp_path)
+    monkeypatch.setattr("stipple.poses.store_photo", store)
+    with pytest.raises(InputError, match=r"COLMAP could not read 2\.png;"):
+        make_poses(tmp_path, tmp_path / "out")
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 def test_a_broken_colour_profile_does_no_harm(suffix: str, tmp_path: Path) -> None:
     source, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"

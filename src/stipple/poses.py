@@ -84,6 +84,9 @@ def make_poses(
         pycolmap.extract_features(
             database, upright, camera_mode=mode, extraction_options=_extraction(pycolmap, thorough)
         )
+        unread = _without_features(pycolmap, database, upright)
+        if unread:
+            raise InputError(f"{photos}: COLMAP could not read {', '.join(unread)}; is there enough memory and disk?")
         say("matching ...")
         _match(pycolmap, database, len(files), ordered, thorough)
         say("finding poses ...")
@@ -161,6 +164,13 @@ def _extraction(pycolmap: Any, thorough: bool) -> Any:
         options.sift.estimate_affine_shape = True
         options.sift.domain_size_pooling = True
     return options
+
+
+def _without_features(pycolmap: Any, database: Path, images: Path) -> list[str]:
+    """The photos that COLMAP has left out, for it goes on without them: poses would be those of other photos."""
+    with pycolmap.Database.open(database) as opened:
+        read = {i.name for i in opened.read_all_images() if opened.exists_keypoints(i.image_id)}
+    return sorted(p.name for p in images.iterdir() if p.name not in read)
 
 
 def _match(pycolmap: Any, database: Path, count: int, ordered: bool, thorough: bool) -> None:
