@@ -1,0 +1,90 @@
+"""What an earlier commit and this one are measured by, in a process of each: public calls and training steps.
+
+Runs under either commit's sources (they are first in PYTHONPATH), so it uses what both have. Prints one JSON object:
+milliseconds by workload, the median of several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import stipple
+from stipple.formats.captures import Frame
+from stipple.runtime import Session
+from stipple.scene import Camera, Gaussians
+from stipple.train import make_config
+from stipple.train.stepper import Stepper
+
+try:
+    from stipple.train.state import TrainingState
+except ImportError:  # commits before the state of training had its name
+    from stipple.train.population import Population as TrainingState
+
+Array = np.ndarray
+NO_GROWTH = {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}}
+
+
+def median_ms(call: Callable[[], object], repeats: int) -> float:
+    """Median milliseconds of a call, after two that warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(times[2:]))
+
+
+def step_ms(case: dict[str, Array], repeats: int) -> float:
+    """A whole training step with SH of degree 3: render, loss, gradients, Adam."""
+    scene = Gaussians(**{n: case[n] for n in ("means", "log_scales", "quats", "logit_opacities", "sh")})
+    height, width = case["pixels"].shape[:2]
+    k = case["intrinsics"]
+    frame = Frame(Camera(width, height, k[0, 0], k[1, 1], k[0, 2], k[1, 2], case["viewmat"]), case["pixels"])
+    stepper = Stepper(Session("cpu"), make_config(None, NO_GROWTH), 1)
+    stepper.start(TrainingState.start(scene.with_sh_degree(3)))
+    number = iter(range(100, 10**6))
+    return median_ms(lambda: stepper.run(next(number), 0, frame), repeats)
+
+
+def frame_ms(case: dict[str, Array], repeats: int) -> dict[str, float]:
+    """The public calls: a frame, and a frame with the gradients of all its inputs."""
+    scene = Gaussians(**{n: case[n] for n in ("means", "log_scales", "quats", "logit_opacities", "sh")})
+    height, width = case["pixels"].shape[:2]
+    given: tuple[Any, ...] = (
+        scene.means, scene.quats, scene.scales, scene.opacities, scene.sh, case["viewmat"][None].astype(np.float32),
+        case["intrinsics"][None].astype(np.float32), width, height,
+    )  # fmt: skip
+    options: dict[str, Any] = {"sh_degree": scene.sh_degree, "device": "cpu"}
+    v_colors = np.ones((1, height, width, 3), np.float32)
+
+    def both() -> None:
+        *_, vjp = stipple.rasterization_vjp(*given, **options)
+        vjp(v_colors)
+
+    return {
+        "frame": median_ms(lambda: stipple.rasterization(*given, **options), repeats),
+        "frame with gradients": median_ms(both, repeats),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="+", help="NAME.npz: Gaussians, a camera, and a photo (pixels)")
+    parser.add_argument("--repeats", type=int, default=12)
+    arguments = parser.parse_args()
+    found: dict[str, dict[str, float]] = {}
+    for path in arguments.cases:
+        with np.load(path) as file:
+            case = dict(file)
+        found[path] = {**frame_ms(case, arguments.repeats), "training step": step_ms(case, arguments.repeats)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
