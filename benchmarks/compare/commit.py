@@ -23,18 +23,15 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent))  # for the scenes that all benchmarks share
 
-from scenes import garden_case  # noqa: E402 - it lies in the folder above
-
-from stipple.bench.cases import Case, frame_of, slam_case  # noqa: E402
-from stipple.bench.machine import machine  # noqa: E402
-from stipple.formats import load_scene  # noqa: E402
-from stipple.formats.captures import load_frame, open_capture  # noqa: E402
-from stipple.formats.captures import Frame  # noqa: E402
-from stipple.scene import Gaussians  # noqa: E402
-from stipple.scene.paths import framing_camera  # noqa: E402
-from stipple.scene import Camera  # noqa: E402
+from scenes import garden_case
+from stipple.bench.cases import Case, frame_of, slam_case
+from stipple.bench.machine import machine
+from stipple.formats import load_scene
+from stipple.formats.captures import Frame, load_frame, open_capture
+from stipple.scene import Camera, Gaussians
+from stipple.scene.paths import framing_camera
 
 RESULTS = HERE.parent / "results"
 Array = np.ndarray

@@ -30,8 +30,11 @@ from stipple.backends.cpu.simd import (
     any_lane,
     broadcast,
     exp2,
+    first_lanes,
     fma,
     fma_each,
+    join_halves,
+    join_halves_each,
     lane_columns,
     lane_rows,
     load,
@@ -286,47 +289,65 @@ def composite(variant, gaussians, ids, block, limits, planes, chunks):
 
 # --- results ----------------------------------------------------------------------------------------------
 @inline
+def row_pixels(state, plane, row, x):
+    """LANES pixels of a row of a plane, from column x (a multiple of LANES) on."""
+    i = plane + (x // WIDTH * ROWS + row // HEIGHT) * LANES
+    if HEIGHT == 1:
+        return load(state, i)
+    # two columns of vectors side by side, each with this row in one half
+    left, right = load(state, i), load(state, i + ROWS * LANES)
+    if row % 2:
+        return join_halves(left, right, 1)
+    return join_halves(left, right, 0)
+
+
+@inline
+def row_features(variant, features, row, x):
+    """As ``row_pixels``, of the features that are compiled in."""
+    i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
+    left = load_planes(features, i, PIXELS, variant.features)
+    if HEIGHT == 1:
+        return left
+    right = load_planes(features, i + ROWS * LANES, PIXELS, variant.features)
+    if row % 2:
+        return join_halves_each(left, right, 1)
+    return join_halves_each(left, right, 0)
+
+
+@inline
 def write_empty(variant, block, background, images):
     """A block that no Gaussian reaches."""
+    image, width, count = images.image.reshape(-1), images.image.shape[1], images.image.shape[2]
     for y in range(block.top, block.top + block.rows):
-        for x in range(block.left, block.left + block.columns):
-            for k in range(images.image.shape[2]):
-                images.image[y, x, k] = background[k]
-            images.alpha[y, x] = f4(0)
-            images.transmittance[y, x] = ONE
-            images.last_ids[y, x] = -1
+        for x in range(0, block.columns, LANES):
+            pixel, lanes = y * width + block.left + x, first_lanes(block.columns - x)
+            store_lanes(images.alpha, pixel, broadcast(0), lanes)
+            store_lanes(images.transmittance, pixel, broadcast(1), lanes)
+            store_lanes(images.last_ids, pixel, broadcast(-1), lanes)
             if len(variant.extra):
-                images.median_ids[y, x] = -1
-                images.counts[y, x] = 0
-
-
-@inline
-def segment_lanes(row, count):
-    """The lanes of a vector that hold the first ``count`` pixels of a row of its block."""
-    return (lane_rows(WIDTH) == f4(row % HEIGHT)) & (lane_columns(WIDTH) < f4(count))
-
-
-@inline
-def segment_pixel(block, row, h, width):
-    """Of the vector that holds the pixels of a row in column h: where lane 0 would be if all lanes were in that row."""
-    return (block.top + row) * width + block.left + h * WIDTH - row % HEIGHT * WIDTH
+                store_lanes(images.median_ids, pixel, broadcast(-1), lanes)
+                store_lanes(images.counts, pixel, broadcast(0), lanes)
+            if not len(variant.many):
+                store_columns_lanes(image, pixel * count, repeat_scalars(background, 0, variant.features), lanes)
+        if len(variant.many):
+            for x in range(block.left, block.left + block.columns):
+                for k in range(count):
+                    images.image[y, x, k] = background[k]
 
 
 @inline
 def write_images(variant, planes, block, background, images):
     """A block's image over the background, its alpha and its transmittance."""
-    image, alpha, transmittance = images.image.reshape(-1), images.alpha.reshape(-1), images.transmittance.reshape(-1)
-    width, count = images.image.shape[1], images.image.shape[2]
-    for h in range(COLUMNS):
-        for row in range(block.rows):
-            i = (h * ROWS + row // HEIGHT) * LANES
-            lanes, pixel = segment_lanes(row, block.columns - h * WIDTH), segment_pixel(block, row, h, width)
-            rest = absolute(load(planes.state, LIGHT + i))
-            store_lanes(transmittance, pixel, rest, lanes)
-            store_lanes(alpha, pixel, 1 - rest, lanes)
+    image, width, count = images.image.reshape(-1), images.image.shape[1], images.image.shape[2]
+    for row in range(block.rows):
+        for x in range(0, block.columns, LANES):
+            pixel, lanes = (block.top + row) * width + block.left + x, first_lanes(block.columns - x)
+            rest = absolute(row_pixels(planes.state, LIGHT, row, x))
+            store_lanes(images.transmittance, pixel, rest, lanes)
+            store_lanes(images.alpha, pixel, 1 - rest, lanes)
             if not len(variant.many):
                 behind = repeat_scalars(background, 0, variant.features)
-                sums = load_planes(planes.features, i, PIXELS, variant.features)
+                sums = row_features(variant, planes.features, row, x)
                 store_columns_lanes(image, pixel * count, fma_each(rest, behind, sums), lanes)
 
 
@@ -345,18 +366,21 @@ def write_many(planes, block, background, image):
 @inline
 def write_ids(variant, state, block, ids, images):
     """What a block's image goes with; the number of pixels that a limit has cut."""
-    cut = 0
+    width, cut, start = images.image.shape[1], 0, np.int32(block.start)
     for row in range(block.rows):
         y = block.top + row
-        for x in range(block.columns):
+        for x in range(0, block.columns, LANES):
+            pixel, lanes = y * width + block.left + x, first_lanes(block.columns - x)
+            store_lanes(images.last_ids, pixel, row_pixels(state, LAST, row, x), lanes)
+        for x in range(block.left, block.left + block.columns):
+            last = images.last_ids[y, x]
+            images.last_ids[y, x] = last + start if last >= 0 else last
+        for x in range(block.columns if len(variant.extra) else 0):
             i = segment(row, x // WIDTH) + x % WIDTH
-            last = np.int32(load_scalar(state, LAST + i))
-            images.last_ids[y, block.left + x] = last + np.int32(block.start) if last >= 0 else np.int32(-1)
-            if len(variant.extra):
-                median = np.int32(load_scalar(state, MEDIAN + i))
-                images.median_ids[y, block.left + x] = ids[block.start + median] if median >= 0 else np.int32(-1)
-                images.counts[y, block.left + x] = np.int32(load_scalar(state, COUNT + i))
-                cut += load_scalar(state, CUT + i) > 0
+            median = np.int32(load_scalar(state, MEDIAN + i))
+            images.median_ids[y, block.left + x] = ids[block.start + median] if median >= 0 else np.int32(-1)
+            images.counts[y, block.left + x] = np.int32(load_scalar(state, COUNT + i))
+            cut += load_scalar(state, CUT + i) > 0
     return cut
 
 

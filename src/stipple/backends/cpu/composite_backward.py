@@ -12,7 +12,6 @@ import numpy as np
 
 from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.composite import (
-    COLUMNS,
     HALF,
     HEIGHT,
     MAX_ALPHA,
@@ -29,8 +28,6 @@ from stipple.backends.cpu.composite import (
     fetch_ahead,
     reached,
     segment,
-    segment_lanes,
-    segment_pixel,
 )
 from stipple.backends.cpu.footprint import (
     CHUNK,
@@ -58,15 +55,21 @@ from stipple.backends.cpu.simd import (
     broadcast,
     dot,
     exp2,
+    first_lanes,
     fma,
     fma_each,
+    join_halves,
+    join_halves_each,
     lane_columns,
+    lane_maximum,
     lane_rows,
     load,
     load_columns_lanes,
     load_lanes,
+    load_offsets,
     load_planes,
     load_scalar,
+    maximum,
     minimum,
     reciprocal,
     repeat_scalars,
@@ -126,23 +129,51 @@ def clear(variant, planes, chunks):
 
 
 @inline
-def read_images(variant, planes, block, given):
-    """Fill a cleared block's gradients of the image, and what lies behind: the image's share and alpha's."""
+def store_rows(state, plane, row, x, upper, lower):
+    """LANES pixels of a row from column x on (multiples of HEIGHT and LANES), and those below where a vector has two
+    rows."""
+    i = plane + (x // WIDTH * ROWS + row // HEIGHT) * LANES
+    if HEIGHT == 1:
+        store(state, i, upper)
+    else:
+        store(state, i, join_halves(upper, lower, 0))
+        store(state, i + ROWS * LANES, join_halves(upper, lower, 1))
+
+
+@inline
+def store_feature_rows(features, row, x, upper, lower):
+    """As ``store_rows``, tuples to the planes of the features that are compiled in."""
+    i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
+    if HEIGHT == 1:
+        store_planes(features, i, PIXELS, upper)
+    else:
+        store_planes(features, i, PIXELS, join_halves_each(upper, lower, 0))
+        store_planes(features, i + ROWS * LANES, PIXELS, join_halves_each(upper, lower, 1))
+
+
+@inline
+def read_row(variant, block, row, x, given):
+    """Of LANES pixels of a row: what lies behind, and the gradients of the features that are compiled in."""
     image, v_image = given.image.reshape(-1), given.v_image.reshape(-1)
-    v_alpha, transmittance = given.v_alpha.reshape(-1), given.transmittance.reshape(-1)
     width, count = given.image.shape[1], given.image.shape[2]
-    for h in range(COLUMNS):
-        for row in range(block.rows):
-            i = (h * ROWS + row // HEIGHT) * LANES
-            lanes, pixel = segment_lanes(row, block.columns - h * WIDTH), segment_pixel(block, row, h, width)
-            behind = load(planes.state, BEHIND + i)
-            behind -= load_lanes(v_alpha, pixel, lanes) * load_lanes(transmittance, pixel, lanes)
+    pixel, lanes = (block.top + row) * width + block.left + x, first_lanes(block.columns - x if row < block.rows else 0)
+    behind = -(load_lanes(given.v_alpha, pixel, lanes) * load_lanes(given.transmittance, pixel, lanes))
+    if len(variant.many):
+        return behind, zeros(variant.features)
+    v = load_columns_lanes(v_image, pixel * count, variant.features, lanes)
+    return behind + dot(v, load_columns_lanes(image, pixel * count, variant.features, lanes)), v
+
+
+@inline
+def read_images(variant, planes, block, given):
+    """Fill a block's gradients of the image, and what lies behind: the image's share and alpha's."""
+    for row in range(0, block.rows, HEIGHT):
+        for x in range(0, block.columns, LANES):
+            behind, v = read_row(variant, block, row, x, given)
+            behind_below, v_below = read_row(variant, block, row + HEIGHT - 1, x, given)
+            store_rows(planes.state, BEHIND, row, x, behind, behind_below)
             if not len(variant.many):
-                v = load_columns_lanes(v_image, pixel * count, variant.features, lanes)
-                behind += dot(v, load_columns_lanes(image, pixel * count, variant.features, lanes))
-                before = load_planes(planes.features, i, PIXELS, variant.features)
-                store_planes(planes.features, i, PIXELS, fma_each(1, v, before))
-            store(planes.state, BEHIND + i, behind)
+                store_feature_rows(planes.features, row, x, v, v_below)
 
 
 @inline
@@ -160,15 +191,25 @@ def read_many(planes, block, given):
 
 
 @inline
+def read_last_row(block, row, x, last_ids):
+    """Of LANES pixels of a row: the last contributor's position in the tile's list, -1 if there is none."""
+    pixel, lanes = (block.top + row) * last_ids.shape[1] + block.left + x, first_lanes(block.columns - x)
+    if row >= block.rows:
+        return broadcast(-1)
+    return where(lanes, maximum(load_offsets(last_ids, pixel, block.start, lanes), -1), -1)
+
+
+@inline
 def read_last(state, block, last_ids):
     """Fill in the last contributors; the block with those of its entries that any of its pixels walks."""
-    walked = 0
-    for row in range(block.rows):
-        for x in range(block.columns):
-            last = max(np.intp(last_ids[block.top + row, block.left + x]) - block.start, -1)
-            store_scalar(state, LAST + segment(row, x // WIDTH) + x % WIDTH, f4(last))
-            walked = max(walked, last + 1)
-    end = min(block.start + walked, block.end)
+    last = broadcast(-1)
+    for row in range(0, block.rows, HEIGHT):
+        for x in range(0, block.columns, LANES):
+            upper = read_last_row(block, row, x, last_ids)
+            lower = read_last_row(block, row + HEIGHT - 1, x, last_ids)
+            store_rows(state, LAST, row, x, upper, lower)
+            last = maximum(last, maximum(upper, lower))
+    end = min(block.start + np.intp(lane_maximum(last)) + 1, block.end)
     return Block(block.left, block.top, block.columns, block.rows, block.start, end)
 
 
@@ -297,8 +338,9 @@ def backward(variant, first_tile, last_tile, gaussians, tiles, given, slots):
                 block = block_at(tiles, tile, down, across)
                 if block.rows > 0 and block.columns > 0 and block.start < block.end:
                     clear(variant, planes, chunks)
-                    read_images(variant, planes, block, given)
-                    if len(variant.many):
-                        read_many(planes, block, given)
                     block = read_last(planes.state, block, given.last_ids)
-                    walk(variant, gaussians, tiles, tile, block, planes, slots, chunks)
+                    if block.start < block.end:
+                        read_images(variant, planes, block, given)
+                        if len(variant.many):
+                            read_many(planes, block, given)
+                        walk(variant, gaussians, tiles, tile, block, planes, slots, chunks)

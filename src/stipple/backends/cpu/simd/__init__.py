@@ -35,6 +35,7 @@ from stipple.backends.cpu.simd.memory import (
     load_columns,
     load_columns_lanes,
     load_lanes,
+    load_offsets,
     load_scalar,
     prefetch,
     scatter,
@@ -44,11 +45,22 @@ from stipple.backends.cpu.simd.memory import (
     store_lanes,
     store_scalar,
 )
-from stipple.backends.cpu.simd.planes import all_finite, dot, fma_each, load_planes, repeat_scalars, store_planes, zeros
+from stipple.backends.cpu.simd.planes import (
+    all_finite,
+    dot,
+    fma_each,
+    join_halves_each,
+    load_planes,
+    repeat_scalars,
+    store_planes,
+    zeros,
+)
 from stipple.backends.cpu.simd.stack import stack_floats, stack_integers
 from stipple.backends.cpu.simd.sums import (
     accumulate,
     add_sums,
+    join_halves,
+    lane_maximum,
     lane_sum,
     lane_sum_double,
     set_lanes,
@@ -78,7 +90,10 @@ __all__ = [
     "fma_each",
     "gather",
     "horner",
+    "join_halves",
+    "join_halves_each",
     "lane_columns",
+    "lane_maximum",
     "lane_numbers",
     "lane_rows",
     "lane_sum",
@@ -87,6 +102,7 @@ __all__ = [
     "load_columns",
     "load_columns_lanes",
     "load_lanes",
+    "load_offsets",
     "load_planes",
     "load_scalar",
     "log2",

@@ -63,14 +63,18 @@ class Place:
 
     def load(self, lanes: Any = None) -> Any:
         """LANES consecutive elements as floats; zeros where ``lanes`` is not set."""
+        return self.to_floats(self.load_elements(lanes))
+
+    def load_elements(self, lanes: Any = None) -> Any:
+        """LANES consecutive elements as they are; zeros where ``lanes`` is not set."""
         wide, builder = self._vector(), self.builder
         pointer = builder.bitcast(self.address, wide.as_pointer())
         if lanes is None:
-            return self.to_floats(builder.load(pointer, align=self.alignment, typ=wide))
+            return builder.load(pointer, align=self.alignment, typ=wide)
         name = f"llvm.masked.load.{self._mangled()}.p0"
         masked = function(builder, name, wide, [wide.as_pointer(), I32, BITS, wide])
         zeros = ir.Constant(wide, [0.0 if self.llvm in (F32, ir.DoubleType()) else 0] * LANES)
-        return self.to_floats(builder.call(masked, [pointer, I32(min(self.alignment, 4)), lanes, zeros]))
+        return builder.call(masked, [pointer, I32(min(self.alignment, 4)), lanes, zeros])
 
     def store(self, value: Any, lanes: Any = None) -> None:
         """LANES consecutive elements from floats, or those of them where ``lanes`` is set."""
@@ -138,6 +142,23 @@ def load_lanes(typing: Any, array: Any, i: Any, lanes: Any) -> Any:
         return Place(context, builder, array, *args[:2]).load(args[2])
 
     return vector(array, types.intp, mask), generate
+
+
+@intrinsic
+def load_offsets(typing: Any, array: Any, i: Any, origin: Any, lanes: Any) -> Any:
+    """As ``load_lanes`` from integers of 32 bits, less ``origin``: exact where the differences are below 2^24."""
+    if not (_indexed(array, i) and array.dtype == types.int32 and isinstance(origin, types.Integer) and lanes == mask):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, index, start, chosen = args
+        place = Place(context, builder, array, base, index)
+        start = builder.trunc(start, I32)
+        first = builder.insert_element(ir.Constant(INTS, ir.Undefined), start, I32(0))
+        origins = builder.shuffle_vector(first, ir.Constant(INTS, ir.Undefined), ir.Constant(INTS, [0] * LANES))
+        return builder.sitofp(builder.sub(place.load_elements(chosen), origins), FLOATS)
+
+    return vector(array, types.intp, types.int64, mask), generate
 
 
 @intrinsic

@@ -8,7 +8,18 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from stipple.backends.cpu.simd.memory import Place
-from stipple.backends.cpu.simd.types import BITS, LANES, call, constant, intrinsic, is_number, mask, repeat, vector
+from stipple.backends.cpu.simd.types import (
+    BITS,
+    LANES,
+    call,
+    constant,
+    halves_order,
+    intrinsic,
+    is_number,
+    mask,
+    repeat,
+    vector,
+)
 
 
 def _length(t: Any) -> int | None:
@@ -92,6 +103,20 @@ def fma_each(typing: Any, factor: Any, a: Any, b: Any) -> Any:
         return context.make_tuple(builder, a, [call(builder, "llvm.fma", args[0], x, y) for x, y in pairs])
 
     return a(vector, a, b), generate
+
+
+@intrinsic(prefer_literal=True)
+def join_halves_each(typing: Any, a: Any, b: Any, half: Any) -> Any:
+    """``join_halves`` of each pair of vectors of two tuples."""
+    if not (_is_vectors(a) and a == b and isinstance(half, types.IntegerLiteral)):
+        return None
+    order = halves_order(half.literal_value)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pairs = zip(*(cgutils.unpack_tuple(builder, part) for part in args[:2]), strict=True)
+        return context.make_tuple(builder, a, [builder.shuffle_vector(x, y, order) for x, y in pairs])
+
+    return a(a, b, half), generate
 
 
 @intrinsic

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from stipple.backends.cpu.simd.memory import Place
-from stipple.backends.cpu.simd.types import BITS, I32, INTS, LANES, constant, intrinsic, mask, vector
+from stipple.backends.cpu.simd.types import BITS, I32, INTS, LANES, constant, halves_order, intrinsic, mask, vector
 
 
 def _fold(builder: Any, u: Any, v: Any, width: int) -> Any:
@@ -123,6 +123,37 @@ def lane_sum_double(typing: Any, a: Any) -> Any:
         return builder.extract_element(total, ir.Constant(I32, 0))
 
     return types.float64(vector), generate
+
+
+@intrinsic
+def lane_maximum(typing: Any, a: Any) -> Any:
+    """The largest lane; none may be NaN."""
+    if a != vector:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        largest, width = args[0], LANES // 2
+        while width:
+            order = [(k + width) % LANES for k in range(LANES)]
+            other = builder.shuffle_vector(largest, largest, ir.Constant(INTS, order))
+            largest = builder.select(builder.fcmp_ordered(">", largest, other), largest, other)
+            width //= 2
+        return builder.extract_element(largest, ir.Constant(I32, 0))
+
+    return types.float32(vector), generate
+
+
+@intrinsic(prefer_literal=True)
+def join_halves(typing: Any, a: Any, b: Any, half: Any) -> Any:
+    """Half of a, then the same half of b: the first lanes (``half`` 0, a literal) or the last (1)."""
+    if not (a == vector and b == vector and isinstance(half, types.IntegerLiteral)):
+        return None
+    order = halves_order(half.literal_value)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.shuffle_vector(*args[:2], order)
+
+    return vector(vector, vector, half), generate
 
 
 @intrinsic(prefer_literal=True)

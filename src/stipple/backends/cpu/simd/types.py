@@ -108,3 +108,9 @@ def function(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
 def call(builder: Any, name: str, *args: Any) -> Any:
     """Call one of LLVM's intrinsics that takes and returns vectors of floats."""
     return builder.call(function(builder, f"{name}.v{LANES}f32", FLOATS, [FLOATS] * len(args)), args)
+
+
+def halves_order(half: int) -> Any:
+    """The lanes of two vectors that are their first halves (0), or their second ones (1), one after the other."""
+    order = [half * LANES // 2 + lane for lane in range(LANES // 2)]
+    return ir.Constant(INTS, [*order, *(LANES + lane for lane in order)])
