@@ -23,6 +23,7 @@ from stipple.backends.cpu import composite_backward, rasterize, reduction
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import composite as reference
 from stipple.errors import InputError, LimitWarning
+from stipple.ir.ops.splat import RasterizeResults
 
 PROJECTIONS = ["ewa", "ray"]
 
@@ -46,6 +47,17 @@ def test_medians_counts_and_magnitudes(features: int, projection: str) -> None:
     assert len(np.unique(everything.median_ids)) > 5
     assert (everything.median_ids == -1).any()
     np.testing.assert_array_equal(everything.counts == 0, everything.last_ids == -1)
+
+
+def test_an_image_alone() -> None:
+    """What nothing uses is not written, and changes nothing else."""
+    attrs = make_attrs()
+    x = make_footprints(13, 4, attrs)
+    alone = rasterize.rasterize(x, attrs, THREADS, RasterizeResults(True, True, False, False, False, False))
+    usual = rasterize.rasterize(x, attrs, THREADS, USUAL)
+    for name in ("image", "alpha"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(usual, name))
+    assert [a.shape for a in alone] == [a.shape for a in usual]
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)

@@ -100,7 +100,7 @@ class Limits(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Results of ``forward``."""
+    """Results of ``forward``; transmittance and last_ids have no rows where they are not wanted."""
 
     image: Array
     alpha: Array
@@ -322,8 +322,10 @@ def write_empty(variant, block, background, images):
         for x in range(0, block.columns, LANES):
             pixel, lanes = y * width + block.left + x, first_lanes(block.columns - x)
             store_lanes(images.alpha, pixel, broadcast(0), lanes)
-            store_lanes(images.transmittance, pixel, broadcast(1), lanes)
-            store_lanes(images.last_ids, pixel, broadcast(-1), lanes)
+            if len(images.transmittance):
+                store_lanes(images.transmittance, pixel, broadcast(1), lanes)
+            if len(images.last_ids):
+                store_lanes(images.last_ids, pixel, broadcast(-1), lanes)
             if len(variant.extra):
                 store_lanes(images.median_ids, pixel, broadcast(-1), lanes)
                 store_lanes(images.counts, pixel, broadcast(0), lanes)
@@ -343,7 +345,8 @@ def write_images(variant, planes, block, background, images):
         for x in range(0, block.columns, LANES):
             pixel, lanes = (block.top + row) * width + block.left + x, first_lanes(block.columns - x)
             rest = absolute(row_pixels(planes.state, LIGHT, row, x))
-            store_lanes(images.transmittance, pixel, rest, lanes)
+            if len(images.transmittance):
+                store_lanes(images.transmittance, pixel, rest, lanes)
             store_lanes(images.alpha, pixel, 1 - rest, lanes)
             if not len(variant.many):
                 behind = repeat_scalars(background, 0, variant.features)
@@ -364,17 +367,25 @@ def write_many(planes, block, background, image):
 
 
 @inline
+def write_last(state, block, row, last_ids):
+    """A row's last contributors: positions in the list of all tiles' entries."""
+    y, start = block.top + row, np.int32(block.start)
+    for x in range(0, block.columns, LANES):
+        pixel, lanes = y * last_ids.shape[1] + block.left + x, first_lanes(block.columns - x)
+        store_lanes(last_ids, pixel, row_pixels(state, LAST, row, x), lanes)
+    for x in range(block.left, block.left + block.columns):  # in integers: sums may be beyond 2^24
+        last = last_ids[y, x]
+        last_ids[y, x] = last + start if last >= 0 else last
+
+
+@inline
 def write_ids(variant, state, block, ids, images):
     """What a block's image goes with; the number of pixels that a limit has cut."""
-    width, cut, start = images.image.shape[1], 0, np.int32(block.start)
+    cut = 0
     for row in range(block.rows):
         y = block.top + row
-        for x in range(0, block.columns, LANES):
-            pixel, lanes = y * width + block.left + x, first_lanes(block.columns - x)
-            store_lanes(images.last_ids, pixel, row_pixels(state, LAST, row, x), lanes)
-        for x in range(block.left, block.left + block.columns):
-            last = images.last_ids[y, x]
-            images.last_ids[y, x] = last + start if last >= 0 else last
+        if len(images.last_ids):
+            write_last(state, block, row, images.last_ids)
         for x in range(block.columns if len(variant.extra) else 0):
             i = segment(row, x // WIDTH) + x % WIDTH
             median = np.int32(load_scalar(state, MEDIAN + i))

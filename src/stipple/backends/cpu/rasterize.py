@@ -26,6 +26,7 @@ Array = np.ndarray
 Attrs = Mapping[str, AttrValue]
 f4 = np.float32
 _BLOCK = 8192
+_ROWS = 64
 
 
 def _tiles(x: RasterizeOperands | RasterizeBackwardOperands, attrs: Attrs) -> composite.Tiles:
@@ -66,20 +67,25 @@ def _records(
 
 
 def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: RasterizeResults) -> RasterizeResults:
-    """Results of splat_rasterize; medians and counts hold anything where they are not used."""
+    """Results of splat_rasterize; transmittance and indices hold anything where they are not used."""
     tiles = _tiles(x, attrs)
     height, width, count = attrs["height"], attrs["width"], x.features.shape[1]
     steps = attrs["max_splat_steps"]
     kind = footprint.variant(attrs["projection"] == "ray", count, used.median_ids or used.counts or steps > 0)
     records = _records(kind, x, attrs, threads)
     limits = composite.Limits(f4(attrs["transmittance_threshold"]), f4(steps if steps > 0 else math.inf))
-    images = composite.Images(
+    results = RasterizeResults(
         image=np.empty((height, width, count), np.float32),
         alpha=np.empty((height, width), np.float32),
         transmittance=np.empty((height, width), np.float32),
         last_ids=np.empty((height, width), np.int32),
         median_ids=np.empty((height, width), np.int32),
         counts=np.empty((height, width), np.int32),
+    )
+    # memory that nothing touches costs nothing
+    images = composite.Images(*results)._replace(
+        transmittance=results.transmittance if used.transmittance else results.transmittance[:0],
+        last_ids=results.last_ids if used.last_ids else results.last_ids[:0],
     )
     cuts: list[int] = []
 
@@ -93,7 +99,7 @@ def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: Raster
             LimitWarning,
             stacklevel=2,
         )
-    return RasterizeResults(*images)
+    return results
 
 
 def rasterize_backward(
@@ -124,7 +130,7 @@ def rasterize_backward(
         v_conics=made.conics,
         v_opacities=made.opacities,
         v_features=made.features,
-        v_background=_background_gradient(x) if used.v_background else np.zeros_like(x.background),
+        v_background=_background_gradient(x, threads) if used.v_background else np.zeros_like(x.background),
         v_means2d_abs=made.means2d_abs,
     )
 
@@ -138,7 +144,12 @@ def _slots(kind: Variant, x: RasterizeBackwardOperands, threads: Threads) -> com
     return composite_backward.Slots(sums, offsets, np.zeros(len(lengths), np.int64), stride)
 
 
-def _background_gradient(x: RasterizeBackwardOperands) -> Array:
+def _background_gradient(x: RasterizeBackwardOperands, threads: Threads) -> Array:
     """The image's gradient weighted by what light is left, summed row by row in float64."""
-    rows = np.matmul(x.transmittance[:, None, :], x.v_image)
+    rows = np.empty((len(x.v_image), 1, x.v_image.shape[2]), np.float32)
+
+    def run(start: int, end: int) -> None:
+        np.matmul(x.transmittance[start:end, None, :], x.v_image[start:end], out=rows[start:end])
+
+    threads.blocks(len(rows), _ROWS, run)
     return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64), np.float32)
