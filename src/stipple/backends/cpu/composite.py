@@ -1,9 +1,7 @@
 """Compositing: the Gaussians of each tile, front to back, into blocks of 16 x 16 pixels that stay in L1.
 
-A tile is one block, or several where it is larger. Vectors hold 8 x 2 pixels (8 x 1 or 4 x 1 where they are
-narrower), for footprints are round: those of a block lie in columns of vectors, column after column. A Gaussian meets
-the vectors that its bounding box reaches and that have pixels which still take light; in ewa nothing branches on a
-pixel.
+A tile is one block, or several where it is larger. A Gaussian meets the vectors that its bounding box reaches and
+that have pixels which still take light; in ewa nothing branches on a pixel.
 """
 
 from __future__ import annotations
@@ -11,9 +9,24 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
 from stipple import numerics as nx
+from stipple.backends.cpu.blocks import (
+    COLUMNS,
+    HEIGHT,
+    PIXELS,
+    ROWS,
+    SIDE,
+    TILES_TYPE,
+    WIDTH,
+    Planes,
+    block_at,
+    feature_planes,
+    reached,
+    row_features,
+    row_pixels,
+    segment,
+)
 from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.footprint import (
     CHUNK,
@@ -33,8 +46,6 @@ from stipple.backends.cpu.simd import (
     first_lanes,
     fma,
     fma_each,
-    join_halves,
-    join_halves_each,
     lane_columns,
     lane_rows,
     load,
@@ -56,14 +67,6 @@ from stipple.backends.cpu.simd import (
 Array = np.ndarray
 f4 = np.float32
 
-SIDE = 16
-"""Rows and columns of a block."""
-PIXELS = SIDE * SIDE
-WIDTH = min(8, LANES)
-HEIGHT = LANES // WIDTH
-"""Pixels of a vector."""
-COLUMNS, ROWS = SIDE // WIDTH, SIDE // HEIGHT
-"""Vectors of a block."""
 AHEAD = 12
 """Entries that records are fetched before they are needed."""
 CHECK = 16
@@ -75,19 +78,6 @@ HALF, ONE = f4(0.5), f4(1)
 # Planes of a block's state. Light is the transmittance, negative once a pixel has stopped; last and median are
 # positions in the tile's list, -1 if there is none.
 LIGHT, LAST, MEDIAN, COUNT, CUT = (k * PIXELS for k in range(5))
-
-
-class Tiles(NamedTuple):
-    """The tiles' lists, and their place in the image."""
-
-    ranges: Array
-    ids: Array
-    size: int
-    width: int
-    height: int
-
-
-TILES_TYPE = record_type(Tiles, "i4[:,::1]", "i4[::1]", "i8", "i8", "i8")
 
 
 class Limits(NamedTuple):
@@ -108,66 +98,6 @@ class Images(NamedTuple):
     last_ids: Array
     median_ids: Array
     counts: Array
-
-
-class Block(NamedTuple):
-    """Pixels of a block that lie in the image and the tile, and the tile's entries."""
-
-    left: int
-    top: int
-    columns: int
-    rows: int
-    start: int
-    end: int
-
-
-class Planes(NamedTuple):
-    """A block's pixels, one plane for each number."""
-
-    state: Array
-    features: Array
-
-
-# --- blocks -----------------------------------------------------------------------------------------------
-@inline
-def block_at(tiles, tile, down, across):
-    """Block (down, across) of a tile; without rows or columns if it is outside of the image."""
-    tile_row, tile_column = divmod(tile, (tiles.width + tiles.size - 1) // tiles.size)
-    top, left = tile_row * tiles.size + down * SIDE, tile_column * tiles.size + across * SIDE
-    bottom = min(top + SIDE, (tile_row + 1) * tiles.size, tiles.height)
-    right = min(left + SIDE, (tile_column + 1) * tiles.size, tiles.width)
-    start, end = np.intp(tiles.ranges[tile, 0]), np.intp(tiles.ranges[tile, 1])
-    return Block(left, top, right - left, bottom - top, start, end)
-
-
-@inline
-def segment(row, h):
-    """First element in a plane of the WIDTH pixels of a row in column h of vectors."""
-    return (h * ROWS + row // HEIGHT) * LANES + row % HEIGHT * WIDTH
-
-
-@inline
-def reached(low, high, origin, step):
-    """First and last vector, of ``step`` pixels each from ``origin`` on, that [low, high] reaches.
-
-    The last is less than the first if there is none.
-    """
-    # conversions truncate: pixels from the end are rounded down, so the first is rounded up
-    first = SIDE - np.intp(f4(SIDE) - min(max(low - origin, f4(0)), f4(SIDE)))
-    count = np.intp(min(max(high - origin + f4(1), f4(0)), f4(SIDE)))
-    return first // step, (count + step - 1) // step - 1
-
-
-def feature_planes(variant, count):
-    """A plane for each feature: on the stack where their number is compiled in."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(feature_planes, inline="always")
-def _feature_planes(variant, count):
-    if len(variant.types[1]):
-        return lambda variant, count: np.empty(count * PIXELS, np.float32)
-    return lambda variant, count: stack_floats(1024)
 
 
 @inline
@@ -288,32 +218,6 @@ def composite(variant, gaussians, ids, block, limits, planes, chunks):
 
 
 # --- results ----------------------------------------------------------------------------------------------
-@inline
-def row_pixels(state, plane, row, x):
-    """LANES pixels of a row of a plane, from column x (a multiple of LANES) on."""
-    i = plane + (x // WIDTH * ROWS + row // HEIGHT) * LANES
-    if HEIGHT == 1:
-        return load(state, i)
-    # two columns of vectors side by side, each with this row in one half
-    left, right = load(state, i), load(state, i + ROWS * LANES)
-    if row % 2:
-        return join_halves(left, right, 1)
-    return join_halves(left, right, 0)
-
-
-@inline
-def row_features(variant, features, row, x):
-    """As ``row_pixels``, of the features that are compiled in."""
-    i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
-    left = load_planes(features, i, PIXELS, variant.features)
-    if HEIGHT == 1:
-        return left
-    right = load_planes(features, i + ROWS * LANES, PIXELS, variant.features)
-    if row % 2:
-        return join_halves_each(left, right, 1)
-    return join_halves_each(left, right, 0)
-
-
 @inline
 def write_empty(variant, block, background, images):
     """A block that no Gaussian reaches."""

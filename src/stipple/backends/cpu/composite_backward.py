@@ -10,11 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stipple.backends.cpu.compile import inline, kernel, record_type
-from stipple.backends.cpu.composite import (
-    HALF,
+from stipple.backends.cpu.blocks import (
     HEIGHT,
-    MAX_ALPHA,
     PIXELS,
     ROWS,
     SIDE,
@@ -23,11 +20,18 @@ from stipple.backends.cpu.composite import (
     Block,
     Planes,
     block_at,
-    chunk_count,
     feature_planes,
-    fetch_ahead,
     reached,
     segment,
+    store_feature_rows,
+    store_rows,
+)
+from stipple.backends.cpu.compile import inline, kernel, record_type
+from stipple.backends.cpu.composite import (
+    HALF,
+    MAX_ALPHA,
+    chunk_count,
+    fetch_ahead,
 )
 from stipple.backends.cpu.footprint import (
     CHUNK,
@@ -58,8 +62,6 @@ from stipple.backends.cpu.simd import (
     first_lanes,
     fma,
     fma_each,
-    join_halves,
-    join_halves_each,
     lane_columns,
     lane_maximum,
     lane_rows,
@@ -75,7 +77,6 @@ from stipple.backends.cpu.simd import (
     repeat_scalars,
     stack_floats,
     store,
-    store_planes,
     store_scalar,
     store_sums,
     where,
@@ -126,29 +127,6 @@ def clear(variant, planes, chunks):
         store(planes.state, LAST + i, none)
         for k in range(chunks * len(variant.features)):
             store(planes.features, k * PIXELS + i, zero)
-
-
-@inline
-def store_rows(state, plane, row, x, upper, lower):
-    """LANES pixels of a row from column x on (multiples of HEIGHT and LANES), and those below where a vector has two
-    rows."""
-    i = plane + (x // WIDTH * ROWS + row // HEIGHT) * LANES
-    if HEIGHT == 1:
-        store(state, i, upper)
-    else:
-        store(state, i, join_halves(upper, lower, 0))
-        store(state, i + ROWS * LANES, join_halves(upper, lower, 1))
-
-
-@inline
-def store_feature_rows(features, row, x, upper, lower):
-    """As ``store_rows``, tuples to the planes of the features that are compiled in."""
-    i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
-    if HEIGHT == 1:
-        store_planes(features, i, PIXELS, upper)
-    else:
-        store_planes(features, i, PIXELS, join_halves_each(upper, lower, 0))
-        store_planes(features, i + ROWS * LANES, PIXELS, join_halves_each(upper, lower, 1))
 
 
 @inline

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stipple.backends.cpu import composite, composite_backward, footprint, moments, reduction
+from stipple.backends.cpu.blocks import Tiles
 from stipple.backends.cpu.footprint import CHUNK, RECORD, Gaussians, Records, Variant
 from stipple.backends.cpu.simd import LANES
 from stipple.backends.cpu.threads import Threads
@@ -29,11 +30,11 @@ _BLOCK = 8192
 _ROWS = 64
 
 
-def _tiles(x: RasterizeOperands | RasterizeBackwardOperands, attrs: Attrs) -> composite.Tiles:
+def _tiles(x: RasterizeOperands | RasterizeBackwardOperands, attrs: Attrs) -> Tiles:
     """The tiles' lists, checked: kernels read without checks."""
     check_sorted_ids(x.sorted_ids, len(x.means2d))
     check_tile_ranges(x.tile_ranges, len(x.sorted_ids))
-    return composite.Tiles(x.tile_ranges, x.sorted_ids, attrs["tile_size"], attrs["width"], attrs["height"])
+    return Tiles(x.tile_ranges, x.sorted_ids, attrs["tile_size"], attrs["width"], attrs["height"])
 
 
 def _in_chunks(features: Array, threads: Threads) -> Array:
