@@ -145,8 +145,8 @@ def array(
     """
     given = read(name, value)
     if given.ndim != len(shape) or any(isinstance(w, int) and w != n for w, n in zip(shape, given.shape, strict=True)):
-        wanted = ", ".join(str(w) for w in shape)
-        raise InputError(f"{name}: expected shape [{wanted}], got {list(given.shape)}")
+        expected = ", ".join(str(w) for w in shape)
+        raise InputError(f"{name}: expected shape [{expected}], got {list(given.shape)}")
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(given, dtype).reshape(given.shape)
         held = result.astype(np.float32, copy=False) if single else result

@@ -82,17 +82,17 @@ def _on_both(
 ) -> tuple[dict[str, Array], dict[str, Array], float]:
     """Results of the device and of the reference, and the device's seconds of a second run."""
     wide = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()}
-    wanted = reference.compile(build("f64")).run(wide)
+    expected = reference.compile(build("f64")).run(wide)
     executable = session.compile(build("f32"))
     executable.run(feeds)
     started = time.perf_counter()
-    given = executable.run(feeds)
-    return given, wanted, time.perf_counter() - started
+    actual = executable.run(feeds)
+    return actual, expected, time.perf_counter() - started
 
 
-def _relative(given: Array, wanted: Array) -> float:
-    norm = float(np.linalg.norm(wanted))
-    return float(np.linalg.norm(given - wanted)) / norm if norm > 0 else float(np.abs(given).max(initial=0))
+def _relative(actual: Array, expected: Array) -> float:
+    norm = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(actual - expected)) / norm if norm > 0 else float(np.abs(actual).max(initial=0))
 
 
 def _splat(session: Session, reference: Session, name: str, **options: Any) -> Iterator[Check]:
@@ -113,12 +113,12 @@ def _splat(session: Session, reference: Session, name: str, **options: Any) -> I
             graph.output(f"v_{n}", value)
         return graph
 
-    given, wanted, seconds = _on_both(session, reference, build, feeds)
-    apart = np.abs(given["rgba"] - wanted["rgba"]).max(axis=2)
+    actual, expected, seconds = _on_both(session, reference, build, feeds)
+    apart = np.abs(actual["rgba"] - expected["rgba"]).max(axis=2)
     near_cutoff = apart > _IMAGE
     image = float(apart[~near_cutoff].max(initial=0)) if near_cutoff.mean() <= _FLIPS else float(apart.max())
     yield Check(f"{name}: image", image, _IMAGE, seconds)
-    gradients = max(_relative(given[f"v_{n}"], wanted[f"v_{n}"]) for n in _NAMES)
+    gradients = max(_relative(actual[f"v_{n}"], expected[f"v_{n}"]) for n in _NAMES)
     yield Check(f"{name}: gradients", gradients, _GRADIENT, seconds)
 
 
@@ -136,9 +136,9 @@ def _images(session: Session, reference: Session) -> Iterator[Check]:
         graph.output("v_image", ir.grad(graph, loss, [image])[0])
         return graph
 
-    given, wanted, seconds = _on_both(session, reference, build, feeds)
-    yield Check("L1 + SSIM", _relative(given["loss"], wanted["loss"]), 1e-5, seconds)
-    yield Check("L1 + SSIM: gradient", _relative(given["v_image"], wanted["v_image"]), _GRADIENT, seconds)
+    actual, expected, seconds = _on_both(session, reference, build, feeds)
+    yield Check("L1 + SSIM", _relative(actual["loss"], expected["loss"]), 1e-5, seconds)
+    yield Check("L1 + SSIM: gradient", _relative(actual["v_image"], expected["v_image"]), _GRADIENT, seconds)
 
 
 def _steps(session: Session, reference: Session) -> Iterator[Check]:
@@ -196,8 +196,8 @@ def _noise(session: Session, reference: Session) -> Check:
         graph.output("means", ir.splat_noise(v["means"], v["quats"], v["scales"], v["opacities"], 1.0, key))
         return graph
 
-    given, wanted, seconds = _on_both(session, reference, build, feeds)
-    return Check("noise", float(np.abs(given["means"] - wanted["means"]).max()), 1e-4, seconds)
+    actual, expected, seconds = _on_both(session, reference, build, feeds)
+    return Check("noise", float(np.abs(actual["means"] - expected["means"]).max()), 1e-4, seconds)
 
 
 def _repeats(session: Session) -> Check:

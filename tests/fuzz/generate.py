@@ -446,7 +446,7 @@ class UnfitError(Exception):
     """The graph has no value that fits what was drawn."""
 
 
-_LIKELY = ("carries no gradient", "has no gradient", "do not lie in axis", "dimensions are not negative",
+_LIKELY = ("carries no gradient", "has no gradient", "are outside axis", "dimensions are not negative",
            "has no element along an axis", "do not broadcast", "does not broadcast")  # fmt: skip
 """Refusals of builders that a draw may run into: bare shapes are not all that ops ask for."""
 

@@ -61,7 +61,7 @@ BAD_FEEDS: dict[str, tuple[dict[str, Any], str]] = {
     "rank": ({"x": X[0], "shift": 0}, r"feed 'x': expected shape \[N, 3\], got \[3\]"),
     "width": ({"x": X[:, :2], "shift": 0}, r"feed 'x': expected shape \[N, 3\].*got \[2, 2\]"),
     "type": ({"x": object(), "shift": 0}, r"feed 'x': expected f32\[N, 3\] as an array, got object"),
-    "list": ({"x": [[1, 2], [3]], "shift": 0}, r"feed 'x': f32\[N, 3\]: expected numbers in rows of one length"),
+    "list": ({"x": [[1, 2], [3]], "shift": 0}, r"feed 'x': f32\[N, 3\]: expected numbers in rows of equal length"),
     "text": ({"x": X, "shift": "1"}, r"feed 'shift': expected f32\[\] as an array, got str"),
 }
 

@@ -47,7 +47,7 @@ class ConfigCommand(click.Command):
         return self._titles
 
 
-def _options(wanted: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[str, list[click.Option]]:
+def _options(chosen: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[str, list[click.Option]]:
     """Options by the title of their section."""
     from stipple.train.config import fields, sections  # here: only commands that need it wait for it
 
@@ -55,7 +55,7 @@ def _options(wanted: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[s
     kinds = sections()
     for name, field in fields().items():
         section, _, key = name.rpartition(".")
-        if name in without or not field.description or (wanted is not None and section not in wanted):
+        if name in without or not field.description or (chosen is not None and section not in chosen):
             continue
         kind = kinds[section]
         title = (kind.__doc__ or "").rstrip(".") if section else _MAIN

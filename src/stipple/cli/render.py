@@ -153,8 +153,8 @@ def _draw_extras(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> l
     """Depth and alpha of the first frame, where asked for."""
     from PIL import Image
 
-    wanted = [f for f in (options["depth_file"], options["alpha_file"]) if f]
-    if not wanted:
+    files = [f for f in (options["depth_file"], options["alpha_file"]) if f]
+    if not files:
         return []
     image = _image(scene, camera, options)
     if options["alpha_file"]:
@@ -166,7 +166,7 @@ def _draw_extras(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> l
             near, far = image.depth[covered].min(), image.depth[covered].max()
             shade[covered] = 1 - 0.95 * (image.depth[covered] - near) / max(far - near, 1e-12)
         Image.fromarray((shade * 65535 + 0.5).astype(np.uint16)).save(options["depth_file"])
-    return wanted
+    return files
 
 
 @contextmanager

@@ -117,9 +117,9 @@ def unpack_gaussian_splat_packed_grads(
     start = Dim.of(0)
     parts: list[Value] = []
     for shape in ((n, 3), (n, 3), (n, 4), (n,), (n, 3), (n, max(sh_coeff_count, 1), 3)):
-        made = Shape(shape)
-        parts.append(structure.reshape(structure.narrow(packed, 0, start, made.size), made))
-        start = start + made.size
+        block = Shape(shape)
+        parts.append(structure.reshape(structure.narrow(packed, 0, start, block.size), block))
+        start = start + block.size
     positions, scales, rotations, opacities, colors, sh = parts
     return GaussianSplatInputs(positions, scales, rotations, opacities, colors, sh, meta=packed)
 

@@ -92,7 +92,7 @@ class DiffSplatRenderer:
         """Colour and depth, and one record per visible Gaussian in order of depth."""
         view = arguments.instance("camera", camera, DiffCamera).camera()
         arguments.instance("gaussians", gaussians, Gaussians)
-        wanted = arguments.flag("records", records)
+        with_records = arguments.flag("records", records)
         colors, _, meta = rasterization(
             gaussians.means,
             gaussians.quats,
@@ -111,7 +111,7 @@ class DiffSplatRenderer:
             device=self.device,
         )
         output = SplatOutput(colors[0, ..., :3], colors[0, ..., 3])
-        return output, self._records(meta) if wanted else []
+        return output, self._records(meta) if with_records else []
 
     @staticmethod
     def _records(meta: Mapping[str, Any]) -> list[SplatRecord]:
@@ -119,14 +119,14 @@ class DiffSplatRenderer:
         means2d, conics, depths = meta["means2d"][0], meta["conics"][0].astype(float), meta["depths"][0]
         radii, opacities, colors = meta["radii"][0], meta["opacities"][0], meta["visible_colors"][0]
         visible = np.flatnonzero(radii[:, 0] > 0)
-        made = []
+        records = []
         for i in visible[np.argsort(depths[visible], kind="stable")]:
             a, b, c = conics[i]
             covariance = np.array([[c, -b], [-b, a]]) / (a * c - b * b)
             low = np.clip(np.floor((means2d[i] - radii[i]) / size), 0, [across, down]).astype(int)
             high = np.clip(np.ceil((means2d[i] + radii[i]) / size), 0, [across, down]).astype(int)
             box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-            made.append(
+            records.append(
                 SplatRecord(
                     int(i),
                     float(means2d[i, 0]),
@@ -138,4 +138,4 @@ class DiffSplatRenderer:
                     box,
                 )
             )
-        return made
+        return records

@@ -1,4 +1,4 @@
-"""Attributes of nodes: what kinds there are, their ranges, and their form in a file."""
+"""Node attributes: their kinds, ranges and serialised form."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Attr:
     def normalise(self, op: str, value: AttrValue) -> AttrValue:
         """The value in its canonical type, or GraphError naming op, attribute and what was expected."""
         try:
-            made = _NORMALISERS[self.kind](value)
+            result = _NORMALISERS[self.kind](value)
         except (TypeError, ValueError, OverflowError, GraphError) as error:
             detail = f" ({error})" if isinstance(error, GraphError) else ""
             raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {_short(value)}{detail}") from None
-        if not self._in_range(made):
+        if not self._in_range(result):
             raise GraphError(f"{op}: {self.name}: expected {self.expected()}, got {_short(value)}")
-        return made
+        return result
 
     def expected(self) -> str:
-        """What the attribute accepts, in words."""
+        """The accepted values, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         words = _KIND_WORDS[self.kind]
@@ -92,19 +92,19 @@ def _short(value: AttrValue) -> str:
 def _int(value: AttrValue) -> int:
     if isinstance(value, (bool, str)) or not hasattr(value, "__index__"):
         raise TypeError
-    made = int(value.__index__())
-    if abs(made) > 1 << 53:
+    result = int(value.__index__())
+    if abs(result) > 1 << 53:
         raise ValueError
-    return made
+    return result
 
 
 def _float(value: AttrValue) -> float:
     if isinstance(value, bool) or (isinstance(value, str) and value not in ("inf", "-inf")):
         raise TypeError
-    made = float(value)
-    if math.isnan(made):
+    result = float(value)
+    if math.isnan(result):
         raise ValueError
-    return made
+    return result
 
 
 def _bool(value: AttrValue) -> bool:
@@ -120,24 +120,24 @@ def _str(value: AttrValue) -> str:
 
 
 def _axes(value: AttrValue) -> tuple[int, ...]:
-    made = tuple(_int(v) for v in value)
-    if len(set(made)) != len(made) or any(not 0 <= v < 8 for v in made):
+    result = tuple(_int(v) for v in value)
+    if len(set(result)) != len(result) or any(not 0 <= v < 8 for v in result):
         raise ValueError
-    return made
+    return result
 
 
 def _array(value: AttrValue) -> np.ndarray:
-    made = np.array(value, order="C", copy=True)
-    DType.of(made.dtype)
-    made.setflags(write=False)
-    return made
+    result = np.array(value, order="C", copy=True)
+    DType.of(result.dtype)
+    result.setflags(write=False)
+    return result
 
 
 def _program(value: AttrValue) -> tuple[AttrValue, ...]:
-    made = _frozen(value, 4)
-    if not isinstance(made, tuple) or len(made) > MAX_PROGRAM_STEPS:
+    result = _frozen(value, 4)
+    if not isinstance(result, tuple) or len(result) > MAX_PROGRAM_STEPS:
         raise TypeError
-    return made
+    return result
 
 
 def _frozen(value: AttrValue, depth: int) -> AttrValue:

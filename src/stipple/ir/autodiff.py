@@ -1,7 +1,7 @@
 """Reverse-mode differentiation from graph to graph.
 
-The gradient of every op is written next to its definition, as a function that adds nodes. What arrives at a
-value from several consumers is added up once, when the value's own producer is reached.
+The gradient of every op is defined next to the op, as a function that adds nodes. Cotangents from several consumers of
+a value are summed once, when the node that produces the value is reached.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stipple.ir.ops.structure import full_like, known_value, zeros_like
 def grad(graph: Graph, loss: Value, wrt: Sequence[Value]) -> list[Value]:
     """Extend ``graph`` by the gradients of the scalar ``loss`` with respect to each value of ``wrt``.
 
-    ``wrt`` may be inputs, parameters or values inside the graph; one that the loss does not depend on gets
-    zeros. Raises GraphError if the loss is no float scalar, or if a gradient would have to pass an op, or an
-    output of one, that carries none.
+    ``wrt`` may be inputs, parameters or values inside the graph; one that the loss does not depend on gets zeros.
+    Raises GraphError if the loss is not a float scalar, or if a gradient would have to flow through an op or a result
+    that has no gradient.
     """
     for what, value in (("the loss", loss), *(("wrt", v) for v in wrt)):
         known_value(f"grad: {what}", value)
@@ -34,7 +34,8 @@ def pullback(seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value], *, inde
     """Gradients with respect to ``wrt``, given the cotangents of some values as (value, cotangent) pairs.
 
     With ``independent``, values of ``wrt`` count as inputs even where one is computed from another: they get partial
-    derivatives, of which a node's own gradient is made. Otherwise what arrives at one goes on to those it depends on.
+    derivatives, as needed for the gradient of a single node. Otherwise the gradient of one is also propagated to those
+    it depends on.
     """
     graph = seeds[0][0].graph
     for value in wrt:
@@ -42,30 +43,30 @@ def pullback(seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value], *, inde
             raise GraphError("grad: a value of wrt belongs to another graph")
         if not value.dtype.is_float:
             raise GraphError(f"grad: %{value.name} is {value.type}; only float values have gradients")
-    arrived: dict[Value, list[Value]] = {}
+    cotangents: dict[Value, list[Value]] = {}
     for value, cotangent in seeds:
         if cotangent.type != value.type:
             raise GraphError(f"grad: cotangent of %{value.name}: expected {value.type}, got {cotangent.type}")
-        arrived.setdefault(value, []).append(cotangent)
+        cotangents.setdefault(value, []).append(cotangent)
     path = _dependents(graph, wrt, max(value.node.id for value, _ in seeds))
     on_path = {node.id for node in path}
-    wanted = set(wrt)
-    found: dict[Value, Value] = {}
+    targets = set(wrt)
+    results: dict[Value, Value] = {}
     for node in reversed(path):
-        totals = [_total(arrived.pop(v, [])) for v in node.outputs]
+        totals = [_total(cotangents.pop(v, [])) for v in node.outputs]
         for value, total in zip(node.outputs, totals, strict=True):
-            if total is not None and value in wanted:
-                found[value] = total
+            if total is not None and value in targets:
+                results[value] = total
         if independent:
-            totals = [None if v in wanted else total for v, total in zip(node.outputs, totals, strict=True)]
+            totals = [None if v in targets else total for v, total in zip(node.outputs, totals, strict=True)]
         if any(total is not None for total in totals):
             leading = [i for i, v in enumerate(node.inputs) if v.node.id in on_path]
-            _spread(node, totals, leading, arrived)
-    return [found[v] if v in found else zeros_like(v) for v in wrt]
+            _spread(node, totals, leading, cotangents)
+    return [results[v] if v in results else zeros_like(v) for v in wrt]
 
 
 def _dependents(graph: Graph, wrt: Iterable[Value], last: int) -> list[Node]:
-    """Nodes up to ``last`` that make a value of ``wrt`` or depend on one, in order."""
+    """Nodes up to ``last`` that produce a value of ``wrt`` or depend on one, in order."""
     sources = {v.node.id for v in wrt}
     reached: set[int] = set()
     for node in graph.nodes[: last + 1]:
@@ -83,7 +84,7 @@ def _total(parts: list[Value]) -> Value | None:
     return total
 
 
-def _spread(node: Node, totals: list[Value | None], leading: list[int], arrived: dict[Value, list[Value]]) -> None:
+def _spread(node: Node, totals: list[Value | None], leading: list[int], cotangents: dict[Value, list[Value]]) -> None:
     """Send a node's cotangents to the operands (by position) that lead to ``wrt``."""
     if not leading:
         return
@@ -93,23 +94,23 @@ def _spread(node: Node, totals: list[Value | None], leading: list[int], arrived:
     for name, total in zip(definition.results, totals, strict=True):
         if total is not None and definition.differentiable is not None and name not in definition.differentiable:
             raise GraphError(f"grad: result {name!r} of {node.op} (node {node.id}) carries no gradient")
-    made = _through_expansion(node, totals) if definition.vjp is None else definition.vjp(VjpContext(node, totals))
-    assert len(made) == len(node.inputs), node.op
+    gradients = _through_expansion(node, totals) if definition.vjp is None else definition.vjp(VjpContext(node, totals))
+    assert len(gradients) == len(node.inputs), node.op
     for i in leading:
-        part, operand = made[i], node.inputs[i]
+        part, operand = gradients[i], node.inputs[i]
         if part is not None and operand.dtype.is_float:
             assert part.type == operand.type, (node.op, i, part.type, operand.type)
-            arrived.setdefault(operand, []).append(part)
+            cotangents.setdefault(operand, []).append(part)
 
 
 def _through_expansion(node: Node, totals: Sequence[Value | None]) -> list[Value | None]:
     """The gradients of a composite's operands, through the nodes that it stands for.
 
-    Those are added to the graph again; merging common subexpressions makes one of them and the expanded composite.
+    Those are added to the graph again; merging common subexpressions later unifies them with the expanded composite.
     """
     assert node.definition.expand is not None, node.op
     results = node.definition.expand(node.graph, node.operands, node.attrs)
     seeds = [(value, total) for value, total in zip(results, totals, strict=True) if total is not None]
     floats = list(dict.fromkeys(v for v in node.inputs if v.dtype.is_float))
     gradients = dict(zip(floats, pullback(seeds, floats, independent=True), strict=True))
-    return [gradients.pop(v, None) for v in node.inputs]  # once, where a value is several operands
+    return [gradients.pop(v, None) for v in node.inputs]  # only once if one value is used for several operands

@@ -37,7 +37,7 @@ class DType(enum.Enum):
 
     @classmethod
     def of(cls, value: DType | str | np.dtype[np.generic] | type) -> DType:
-        """The DType for a DType, its name, or anything that NumPy takes as a dtype."""
+        """The DType for a DType, its name, or anything that NumPy accepts as a dtype."""
         if isinstance(value, DType):
             return value
         if isinstance(value, str) and value in _BY_NAME:

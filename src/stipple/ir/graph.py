@@ -30,7 +30,7 @@ class Value:
     """One output of a node: a typed edge of the graph.
 
     Arithmetic and comparison operators build elementwise nodes; numbers and NumPy arrays become constants of the
-    value's dtype, which must have them (``i32 * 0.5`` is an error). ``==`` compares identity: use
+    value's dtype, which must be able to represent them (``i32 * 0.5`` is an error). ``==`` compares identity: use
     :func:`stipple.ir.equal` for an elementwise comparison.
     """
 
@@ -57,7 +57,7 @@ class Value:
 
     @property
     def name(self) -> str:
-        """The name in printed graphs: the given one of inputs and parameters, else a number."""
+        """The name in printed graphs: inputs and parameters have their own, other values a number."""
         given = self.node.attrs.get("name") if self.node.definition.source else None
         if isinstance(given, str):
             return given
@@ -130,11 +130,11 @@ class Value:
 
 
 Operandish = Value | int | float | bool | np.generic | np.ndarray
-"""What stands beside a value in an op: another value, or numbers that take its dtype."""
+"""The other operand of a binary op: another value, or numbers that are converted to its dtype."""
 
 
 class Node:
-    """One operation: an op, its operands, its attributes, and the values it makes."""
+    """One operation: an op, its operands, its attributes, and the values it produces."""
 
     __slots__ = ("attrs", "definition", "graph", "id", "inputs", "outputs")
 
@@ -177,9 +177,9 @@ class Node:
             raise GraphError(f"{self.op}: no result {name!r}; it has: {known}") from None
 
     def used(self) -> Any:
-        """Which of its outputs another node reads, or the graph gives out, as the record of its results."""
-        wanted = {v for n in self.graph.nodes for v in n.inputs} | set(self.graph.roots)
-        return self.definition.result_record(*(v in wanted for v in self.outputs))
+        """Which of its outputs another node or the graph's roots use, as the record of its results."""
+        read = {v for n in self.graph.nodes for v in n.inputs} | set(self.graph.roots)
+        return self.definition.result_record(*(v in read for v in self.outputs))
 
     def __repr__(self) -> str:
         return f"<node {self.id}: {self.op}>"
@@ -189,7 +189,7 @@ class Graph:
     """A tensor program. Built by adding nodes; run by :class:`stipple.runtime.Session`.
 
     ``inputs`` are fed on every run, ``params`` live in the executable, ``outputs`` are what a run returns,
-    and ``updates`` say which value becomes a parameter's next one.
+    and ``updates`` map each parameter to its next value.
     """
 
     def __init__(self, name: str = "graph") -> None:
@@ -206,10 +206,10 @@ class Graph:
 
     # --- building -----------------------------------------------------------------------------------------
     def add(self, op: str, inputs: Iterable[Value] = (), attrs: Mapping[str, AttrValue] | None = None) -> Node:
-        """Add a node. Raises GraphError, naming the op and the argument, if anything does not fit."""
+        """Add a node. Raises GraphError, naming the op and the argument, if an operand or attribute is invalid."""
         definition = lookup(op)
         if definition.source:
-            raise GraphError(f"{op}: made by Graph.{op}(), not by Graph.add()")
+            raise GraphError(f"{op}: created by Graph.{op}(), not by Graph.add()")
         return self._append(definition, inputs, attrs or {})
 
     def _append(self, definition: OpDef, inputs: Iterable[Value], attrs: Mapping[str, AttrValue]) -> Node:
@@ -222,14 +222,14 @@ class Graph:
                 raise GraphError(f"{where}: expected a graph value, got {type(value).__name__}")
             if value.graph is not self:
                 raise GraphError(f"{where}: belongs to the graph {value.graph.name!r}, not to {self.name!r}")
-        made = definition.normalise_attrs(attrs)
+        canonical = definition.normalise_attrs(attrs)
         mark = self._fresh
         try:
-            types = definition.infer_types([v.type for v in operands], made, self.fresh_dim)
+            types = definition.infer_types([v.type for v in operands], canonical, self.fresh_dim)
         except GraphError:
             self._fresh = mark
             raise
-        node = Node(self, len(self.nodes), definition, operands, MappingProxyType(made), types)
+        node = Node(self, len(self.nodes), definition, operands, MappingProxyType(canonical), types)
         self.nodes.append(node)
         return node
 
@@ -247,7 +247,7 @@ class Graph:
     def param(
         self, name: str, shape: ShapeLike, dtype: DType | str = DType.F32, init: ArrayLike | None = None
     ) -> Value:
-        """A value that the executable keeps between runs; ``init``, its first, is stored with the graph."""
+        """A value that the executable keeps between runs; its initial value ``init`` is stored with the graph."""
         value = self._source("param", name, shape, dtype)
         self.params[name] = value
         if init is not None:
@@ -255,13 +255,13 @@ class Graph:
         return value
 
     def set_init(self, name: str, init: ArrayLike) -> None:
-        """Set a parameter's first value. It must fit the parameter's type."""
+        """Set a parameter's initial value. It must match the parameter's type."""
         array = self.checked_init(name, init)
         array.setflags(write=False)
         self.param_values[name] = array
 
     def checked_init(self, name: str, init: ArrayLike) -> np.ndarray:
-        """A value as an array of a parameter's type, or GraphError with what was expected."""
+        """A value as an array of a parameter's type; raises GraphError that says what was expected."""
         if name not in self.params:
             raise GraphError(f"param {name!r}: the graph has no such parameter")
         type_ = self.params[name].type
@@ -281,17 +281,17 @@ class Graph:
             raise GraphError(f"{op}: name: letters, digits and _.-/ expected, got {name!r}")
         if name in self.inputs or name in self.params:
             raise GraphError(f"{op}: the name {name!r} is taken")
-        made = Shape(shape)
-        for symbol in made.symbols:
+        dims = Shape(shape)
+        for symbol in dims.symbols:
             check_user_symbol(symbol)
-        for dim in made:
+        for dim in dims:
             if dim.value is None and dim.symbol is None:
                 raise GraphError(f"{op}: {name!r}: dimensions are ints or plain symbols, got {dim}")
-        attrs = {"name": name, "shape": made, "dtype": DType.of(dtype)}
+        attrs = {"name": name, "shape": dims, "dtype": DType.of(dtype)}
         return self._append(lookup(op), (), attrs).outputs[0]
 
     def constant(self, value: ArrayLike, dtype: DType | str | None = None) -> Value:
-        """A value stored in the graph. Without ``dtype``, NumPy's choice, with float64 kept as f64."""
+        """A value stored in the graph. Without ``dtype``, NumPy's choice; float64 stays f64."""
         try:
             given = numbers_of(value)
             chosen = DType.of(dtype if dtype is not None else np.int32 if given.dtype == np.int64 else given.dtype)
@@ -301,7 +301,7 @@ class Graph:
         return self.add("constant", (), {"value": array}).outputs[0]
 
     def lift(self, value: Operandish, dtype: DType) -> Value:
-        """The value itself, or a constant of ``dtype`` for numbers, which the dtype must have."""
+        """The value itself, or a constant of ``dtype`` for numbers, which the dtype must be able to represent."""
         if isinstance(value, Value):
             return value
         if not isinstance(value, (bool, int, float, np.generic, np.ndarray)):
@@ -309,10 +309,10 @@ class Graph:
         try:
             return self.add("constant", (), {"value": as_dtype(value, dtype)}).outputs[0]
         except ValueError as error:
-            raise GraphError(f"a number beside {dtype.value}: {error}; cast the value, or use another number") from None
+            raise GraphError(f"a number with {dtype.value}: {error}; cast the value, or use another number") from None
 
     def output(self, name: str, value: Value) -> Value:
-        """Make a value one of the graph's results under a name. Each name is written once."""
+        """Make a value one of the graph's results under a name. Each name can be written once."""
         if not isinstance(name, str) or not _NAME.match(name):
             raise GraphError(f"output: name: letters, digits and _.-/ expected, got {name!r}")
         if name in self.outputs:
@@ -322,9 +322,9 @@ class Graph:
         return value
 
     def update(self, param: Value, value: Value) -> None:
-        """After each run, ``param`` takes the value ``value``. Each parameter is written once.
+        """After each run, ``param`` takes the value ``value``. Each parameter can be updated once.
 
-        Dimensions of ``param`` that are a symbol may have another size in ``value``: a graph can change how many rows
+        Symbolic dimensions of ``param`` may have another size in ``value``: a graph can change how many rows
         its parameters have.
         """
         self._own(value, "update")
@@ -359,7 +359,7 @@ class Graph:
         return live
 
     def uses(self) -> dict[Value, list[Node]]:
-        """The nodes that use each value (a node once per operand)."""
+        """The nodes that use each value (a node appears once per operand)."""
         found: dict[Value, list[Node]] = {}
         for node in self.nodes:
             for value in node.inputs:

@@ -1,4 +1,4 @@
-"""Numbers that become tensors: taken only where the dtype has them, never cut off in silence."""
+"""Numbers that become tensors: accepted only if the dtype can represent them, never truncated silently."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _RANGES = {DType.I32: (-(2**31), 2**31 - 1), DType.U8: (0, 255)}
 def as_dtype(value: Any, dtype: DType) -> np.ndarray:
     """Numbers (a number, nested lists of them, an array) as a new dense array of a dtype.
 
-    Floats take every number, rounded, that is not too large for them; integers take whole numbers in their range;
-    truth values take truth values. Raises ValueError with what was expected and the first number that does not fit.
+    Floats accept every number that does not overflow, rounded; integers accept whole numbers in their range; bool
+    accepts only booleans. Raises ValueError with what was expected and the first number that does not fit.
     """
     given = numbers_of(value)
     if given.dtype == dtype.numpy:
@@ -29,10 +29,10 @@ def as_dtype(value: Any, dtype: DType) -> np.ndarray:
             whole = given == np.floor(given) if given.dtype.kind == "f" else True
             _refuse(given, ~(whole & (given >= low) & (given <= high)), f"whole numbers from {low} to {high}")
     with np.errstate(over="ignore"):
-        made = np.array(given, dtype=dtype.numpy, order="C")
+        result = np.array(given, dtype=dtype.numpy, order="C")
     if dtype.is_float and given.dtype.kind != "b":
-        _refuse(given, np.isinf(made) & np.isfinite(given), f"numbers up to {np.finfo(made.dtype).max:.4g}")
-    return made
+        _refuse(given, np.isinf(result) & np.isfinite(given), f"numbers up to {np.finfo(result.dtype).max:.4g}")
+    return result
 
 
 def numbers_of(value: Any) -> np.ndarray:
@@ -40,7 +40,7 @@ def numbers_of(value: Any) -> np.ndarray:
     try:
         given = np.asarray(value)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"expected numbers in rows of one length, got {value!r:.100}") from None
+        raise ValueError(f"expected numbers in rows of equal length, got {value!r:.100}") from None
     if given.dtype.kind == "O" and given.size and all(isinstance(v, (int, float)) for v in given.flat):
         raise ValueError(f"expected numbers of at most 64 bits, got {max(given.flat, key=abs)!r:.60}")
     if given.dtype.kind not in _KINDS:

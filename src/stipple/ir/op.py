@@ -1,4 +1,4 @@
-"""What an op is: its operands, attributes, shape inference, invariants and gradient, in one place.
+"""The definition of an op: its operands, attributes, shape inference, invariants and gradient, in one place.
 
 An op is defined once, by an :class:`OpDef` in one of the modules of ``stipple.ir.ops``, and found by name in
 :data:`REGISTRY`. Backends map the name to a kernel and never redefine what the op means.
@@ -39,8 +39,8 @@ class Operand:
 
 @dataclass
 class InferContext:
-    """What an op's inference sees: operand types (``operands`` has them by name), attributes, and the dimensions its
-    patterns matched."""
+    """The input of an op's inference: operand types (``operands`` has them by name), attributes, and the dimensions
+    that its patterns matched."""
 
     op: str
     types: Sequence[TensorType]
@@ -64,7 +64,7 @@ class InferContext:
 
 @dataclass
 class VjpContext:
-    """What an op's gradient sees: the node and the cotangents of its results (None where none arrives)."""
+    """The input of an op's gradient: the node and the cotangents of its results (None where there is none)."""
 
     node: Node
     cotangents: Sequence[Value | None]
@@ -96,7 +96,7 @@ class VjpContext:
         return self.node.attrs
 
     def cotangent(self, result: str | int = 0) -> Value:
-        """The cotangent of a result, by name or position; zeros where none arrives."""
+        """The cotangent of a result, by name or position; zeros where there is none."""
         index = self.node.definition.results.index(result) if isinstance(result, str) else result
         given = self.cotangents[index]
         return _zeros(self.outputs[index]) if given is None else given
@@ -123,13 +123,13 @@ class OpDef:
     ``source`` ops (inputs and parameters) are created by the graph's own methods only.
 
     ``operand_record`` and ``result_record`` are NamedTuples whose fields have the names of the operands and the
-    results: kernels, gradients and passes read ``x.means``, never ``x[0]``. They are made from the names where an op
-    declares none.
+    results: kernels, gradients and passes read ``x.means``, never ``x[0]``. Where an op declares none, they are
+    generated from the names.
 
-    A composite op has ``expand``: nodes that compute the same, which stand for it on devices without a kernel of its
-    own and through which gradients go where ``vjp`` is None. ``host`` computes the results from NumPy operands on
-    devices without a kernel: ``host(node, operand_record, dims)``; ops defined outside of Stipple bring one. ``numpy``
-    is an elementwise op's function of arrays.
+    A composite op has ``expand``: nodes that compute the same, which replace it on devices without a kernel for it, and
+    through which gradients flow where ``vjp`` is None. ``host`` computes the results from NumPy operands on devices
+    without a kernel: ``host(node, operand_record, dims)``; ops defined outside of Stipple provide one. ``numpy`` is an
+    elementwise op's function of NumPy arrays.
     """
 
     name: str
@@ -153,16 +153,16 @@ class OpDef:
 
     def __post_init__(self) -> None:
         names = tuple(o.name for o in self.operands)
-        for kind, wanted in (("operand_record", names), ("result_record", self.results)):
+        for kind, expected in (("operand_record", names), ("result_record", self.results)):
             declared = getattr(self, kind)
-            record: Any = namedtuple(f"{self.name}_{kind}", wanted) if declared is None else declared
-            if record._fields != wanted:
-                raise GraphError(f"{self.name}: {kind}: expected the fields {wanted}, got {record._fields}")
+            record: Any = namedtuple(f"{self.name}_{kind}", expected) if declared is None else declared
+            if record._fields != expected:
+                raise GraphError(f"{self.name}: {kind}: expected the fields {expected}, got {record._fields}")
             object.__setattr__(self, kind, record)
 
     @property
     def carries_gradients(self) -> bool:
-        """Whether gradients can pass it."""
+        """Whether gradients can flow through it."""
         return self.vjp is not None or self.expand is not None
 
     def named_operands(self, operands: Sequence[Any]) -> Any:
@@ -179,15 +179,15 @@ class OpDef:
             if name not in known:
                 expected = ", ".join(sorted(known)) or "none"
                 raise GraphError(f"{self.name}: no attribute {name!r}; it has: {expected}")
-        made: dict[str, AttrValue] = {}
+        result: dict[str, AttrValue] = {}
         for attr in self.attrs:
             value = given.get(attr.name)
             if value is None:
                 if attr.required:
                     raise GraphError(f"{self.name}: {attr.name} is required: {attr.expected()}")
                 value = attr.default
-            made[attr.name] = attr.normalise(self.name, value)
-        return made
+            result[attr.name] = attr.normalise(self.name, value)
+        return result
 
     def infer_types(
         self,
@@ -195,12 +195,12 @@ class OpDef:
         attrs: Mapping[str, AttrValue],
         fresh: Callable[[str], Dim],
     ) -> tuple[TensorType, ...]:
-        """Output types for operand types, after every check of the op's schema."""
+        """Output types for operand types, after all checks of the op's schema."""
         dims = self._check_operands(types, attrs)
         context = InferContext(self.name, tuple(types), self.named_operands(types), attrs, dims, fresh)
-        made = tuple(self.infer(context))
-        assert len(made) == len(self.results), self.name
-        return made
+        result = tuple(self.infer(context))
+        assert len(result) == len(self.results), self.name
+        return result
 
     def operand(self, index: int) -> Operand:
         return self.operands[0] if self.variadic else self.operands[index]
@@ -222,7 +222,7 @@ class OpDef:
             if given.dtype.is_float:
                 if float_from is not None and float_from[1] is not given.dtype and operand.dtype == "float":
                     raise GraphError(
-                        f"{self.name}: {name}: expected dtype {float_from[1].value} as {float_from[0]} has, got {given}"
+                        f"{self.name}: {name}: expected dtype {float_from[1].value} like {float_from[0]}, got {given}"
                     )
                 float_from = float_from or (name, given.dtype)
             if operand.shape is not None:
@@ -230,16 +230,16 @@ class OpDef:
         return dims
 
 
-def _check_dtype(op: str, name: str, wanted: str, given: TensorType) -> None:
+def _check_dtype(op: str, name: str, expected: str, given: TensorType) -> None:
     ok = {
         "any": True,
         "float": given.dtype.is_float,
         "int": given.dtype.is_int,
         "bool": given.dtype is DType.BOOL,
         "number": given.dtype is not DType.BOOL,
-    }.get(wanted, given.dtype.value == wanted)
+    }.get(expected, given.dtype.value == expected)
     if not ok:
-        raise GraphError(f"{op}: {name}: expected dtype {wanted}, got {given}")
+        raise GraphError(f"{op}: {name}: expected dtype {expected}, got {given}")
 
 
 def _token_dim(token: str, dims: Mapping[str, Dim], attrs: Mapping[str, AttrValue]) -> Dim:

@@ -18,7 +18,7 @@ _MAX_EDGE_LABELS = 3
 
 
 def to_text(graph: Graph) -> str:
-    """The graph as readable text: one line per node, types at the right; scalar constants stand in place."""
+    """The graph as readable text: one line per node, types on the right; scalar constants are written inline."""
     lines = [f"graph {graph.name} ({len(graph.nodes)} nodes)"]
     for title, table in (("inputs", graph.inputs), ("params", graph.params)):
         if table:

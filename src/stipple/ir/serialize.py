@@ -36,8 +36,8 @@ MAX_NODES = 200_000
 def save(graph: Graph, path: str | os.PathLike[str], params: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a graph, its constants and its parameters' values to one file.
 
-    ``params`` replaces the stored first values (for example an executable's current ones). The file is
-    written under a temporary name and renamed, so that an interrupted save leaves the old file whole.
+    ``params`` replaces the stored initial values (for example by an executable's current ones). The file is written
+    under a temporary name and renamed, so that an interrupted save leaves the old file intact.
     """
     if params is not None and not isinstance(params, Mapping):
         raise GraphError(f"save: params: expected a dict of arrays by name, got {type(params).__name__}")
@@ -66,7 +66,7 @@ def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         value = node.attrs[attr.name]
         if attr.kind == "array":
             attrs[attr.name] = f"constant/{node.id}"
-            tensors[f"constant/{node.id}"] = np.array(value, order="C")  # ascontiguousarray has no scalars
+            tensors[f"constant/{node.id}"] = np.array(value, order="C")  # ascontiguousarray turns scalars into vectors
         else:
             attrs[attr.name] = attr.to_json(value)
     return {
@@ -79,8 +79,8 @@ def _node_json(node: Node, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
 
 # --- loading ----------------------------------------------------------------------------------------------
 def load(path: str | os.PathLike[str]) -> Graph:
-    """Read a graph. Raises FileFormatError, naming the file and what is wrong, for anything but a whole,
-    valid graph of a known version; OSError if the file cannot be read."""
+    """Read a graph. Raises FileFormatError, naming the file and what is wrong, for anything but a complete, valid graph
+    of a known version; OSError if the file cannot be read."""
     if not isinstance(path, (str, os.PathLike)):
         raise GraphError(f"load: path: expected a path, got {type(path).__name__}")
     name = os.fspath(path)
@@ -99,7 +99,7 @@ def _read(name: str) -> tuple[Any, dict[str, np.ndarray]]:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for somebody to write
         raise FileFormatError(f"{name}: expected a file, found a pipe or a device")
     with open(name, "rb") as file:
-        data = file.read()  # not mapped: a file that is cut short while it is read must not end the process
+        data = file.read()  # not mapped: a file that is truncated while it is read must not crash the process
     try:
         tensors = safetensors_load(data)
         text = _metadata(data).get(_KEY)
@@ -178,9 +178,9 @@ def _add_node(graph: Graph, entry: Any, tensors: dict[str, np.ndarray], unused: 
     if definition.source:
         if operands:
             raise GraphError(f"{definition.name}: takes no operands")
-        made = definition.normalise_attrs(attrs)
+        canonical = definition.normalise_attrs(attrs)
         build = graph.input if definition.name == "input" else graph.param
-        outputs: tuple[Value, ...] = (build(made["name"], made["shape"], made["dtype"]),)
+        outputs: tuple[Value, ...] = (build(canonical["name"], canonical["shape"], canonical["dtype"]),)
     else:
         outputs = graph.add(definition.name, operands, attrs).outputs
     stored = [tuple(t) if isinstance(t, list) else t for t in _list(entry, "out")]

@@ -1,7 +1,7 @@
 """Dimensions, shapes and tensor types.
 
-A dimension is an integer polynomial over named symbols: ``16``, ``N``, ``14*N``, ``4*H*W + 3``. Two
-dimensions are equal when their polynomials are; a symbol gets its number when a graph runs.
+A dimension is an integer polynomial over named symbols: ``16``, ``N``, ``14*N``, ``4*H*W + 3``. Two dimensions are
+equal if their polynomials are; a symbol gets its value when a graph runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_DEGREE = 16
 MAX_SYMBOL = 40
 _MAX_MAGNITUDE = 1 << 62
 _MAX_TEXT = MAX_TERMS * (20 + MAX_DEGREE * (MAX_SYMBOL + 12))
-"""No dimension within the limits above has a longer text."""
+"""No dimension within the limits above is written with more characters."""
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[0-9]{1,10})?\Z")
 _USER_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -205,16 +205,16 @@ class Shape(tuple[Dim, ...]):
         if isinstance(dims, str):
             raise GraphError(f"shape: expected a sequence of dimensions, got the text {dims!r}")
         try:
-            made = tuple(Dim.of(d) for d in dims)
+            result = tuple(Dim.of(d) for d in dims)
         except TypeError:
             raise GraphError(f"shape: expected a sequence of dimensions, got {dims!r}") from None
-        if len(made) > MAX_RANK:
-            raise GraphError(f"shape: at most {MAX_RANK} dimensions, got {len(made)}")
-        for dim in made:
+        if len(result) > MAX_RANK:
+            raise GraphError(f"shape: at most {MAX_RANK} dimensions, got {len(result)}")
+        for dim in result:
             number = dim.value
             if number is not None and number < 0:
                 raise GraphError(f"shape: dimensions are not negative, got {number}")
-        return super().__new__(cls, made)
+        return super().__new__(cls, result)
 
     @property
     def rank(self) -> int:
@@ -269,7 +269,8 @@ class TensorType:
         return f"{self.dtype.value}{self.shape}"
 
     def may_follow(self, earlier: TensorType) -> bool:
-        """Whether a parameter of the type ``earlier`` may have such a value next: its symbolic dimensions are free."""
+        """Whether a parameter of the type ``earlier`` may take a value of this type: its symbolic dimensions are
+        free."""
         return (
             self.dtype is earlier.dtype
             and self.shape.rank == earlier.shape.rank
@@ -280,7 +281,7 @@ class TensorType:
 def broadcast_shapes(first: Shape, second: Shape) -> Shape | None:
     """The shape both broadcast to under NumPy's rule, or None.
 
-    Symbols must agree: ``N`` with ``N`` or with 1, never with ``M`` or 5, for they may differ at run time.
+    Symbols must agree: ``N`` with ``N`` or with 1, never with ``M`` or 5, because they may differ at run time.
     """
     rank = max(first.rank, second.rank)
     one = Dim.of(1)

@@ -1,7 +1,7 @@
-"""The verifier: proves that a graph is well formed, whoever built it.
+"""The verifier: checks that a graph is well formed, however it was built.
 
-``Graph.add`` checks each node when it is added; the verifier checks a whole graph again, from nothing but its
-nodes, after loading and after every pass.
+``Graph.add`` checks each node when it is added; the verifier checks a whole graph again, from its nodes alone, after
+loading and after every pass.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _check_roots(graph: Graph) -> None:
 
 
 def check_symbols(graph: Graph) -> None:
-    """Raise GraphError for a dimension whose symbol no input, parameter or earlier node gives a value."""
+    """Raise GraphError for a dimension with a symbol that no input, parameter or earlier node binds."""
     known: set[str] = set()
     for node in graph.nodes:
         for value in node.outputs:
@@ -109,5 +109,5 @@ def _check_known(node: Node, symbols: Set[str], known: Set[str]) -> None:
     unbound = symbols - known
     if unbound:
         raise GraphError(
-            f"node {node.id} ({node.op}): no input or parameter gives the symbol {', '.join(sorted(unbound))} a value"
+            f"node {node.id} ({node.op}): no input or parameter binds the symbol {', '.join(sorted(unbound))}"
         )

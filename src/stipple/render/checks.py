@@ -49,8 +49,8 @@ def colors(value: ArrayLike, count: int, n_cameras: int, sh_degree: int | None) 
     rank = 2 if sh_degree is None else 3
     shared = given if given.ndim == rank else given[0] if given.ndim == rank + 1 and len(given) == n_cameras else None
     if shared is None or len(shared) != count or not shared.shape[-1]:
-        wanted = "[N, D] or [C, N, D]" if rank == 2 else "[N, K, D] or [C, N, K, D] with sh_degree"
-        raise InputError(f"colors: expected {wanted}, N = {count}, C = {n_cameras}, D >= 1, got {list(given.shape)}")
+        expected = "[N, D] or [C, N, D]" if rank == 2 else "[N, K, D] or [C, N, K, D] with sh_degree"
+        raise InputError(f"colors: expected {expected}, N = {count}, C = {n_cameras}, D >= 1, got {list(given.shape)}")
     if sh_degree is not None and shared.shape[1] < nx.sh_coeff_count(sh_degree):
         raise InputError(
             f"colors: sh_degree = {sh_degree} needs K >= {nx.sh_coeff_count(sh_degree)}, got {shared.shape[1]}"
@@ -80,8 +80,8 @@ def distortion(a: Mapping[str, Any], n_cameras: int) -> Array:
     lengths = _COEFFICIENTS[model]
     given = np.zeros((n_cameras, lengths[0]), np.float32) if radial is None else arguments.read("radial_coeffs", radial)
     if given.ndim != 2 or len(given) != n_cameras or given.shape[1] not in lengths:
-        wanted = " or ".join(f"[{n_cameras}, {n}]" for n in lengths)
-        raise InputError(f"radial_coeffs: expected {wanted} for camera_model={model!r}, got {list(given.shape)}")
+        expected = " or ".join(f"[{n_cameras}, {n}]" for n in lengths)
+        raise InputError(f"radial_coeffs: expected {expected} for camera_model={model!r}, got {list(given.shape)}")
     coefficients = arguments.array("radial_coeffs", given, given.shape, finite=True)
     if model == "fisheye":
         return coefficients

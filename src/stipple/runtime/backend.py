@@ -115,7 +115,7 @@ class Backend(Protocol):
         ask for another run, even if only the device knows that yet."""
         ...
 
-    def stage(self, wanted: Sequence[tuple[Buffer, DType, bool]]) -> Any:
+    def stage(self, requested: Sequence[tuple[Buffer, DType, bool]]) -> Any:
         """What :meth:`collect` is to be given for a run's results (buffer, dtype, whether it is given away): copies,
         where they are made at once. A buffer that is given away may itself become the result.
 

@@ -32,18 +32,18 @@ class WatchedKernel:
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
     ) -> Sequence[Buffer]:
         before = self._contents(inputs)
-        made = self._kernel(inputs, outputs, dims)
+        results = self._kernel(inputs, outputs, dims)
         overwritten = frozenset(
             i for i, x in enumerate(inputs) for o in outputs if o is not None and self._backend.overlap(x, o)
         )
         self._compare(inputs, before, overwritten)
-        if len(made) != len(self._node.outputs):
-            self._fail(f"returned {len(made)} results of {len(self._node.outputs)}")
-        for i, (buffer, planned) in enumerate(zip(made, outputs, strict=True)):
+        if len(results) != len(self._node.outputs):
+            self._fail(f"returned {len(results)} results of {len(self._node.outputs)}")
+        for i, (buffer, planned) in enumerate(zip(results, outputs, strict=True)):
             self._check_result(i, buffer, planned, inputs, dims)
             if not self._node.definition.view:
-                self._check_apart(i, made)
-        return made
+                self._check_apart(i, results)
+        return results
 
     def _contents(self, inputs: Sequence[Buffer]) -> list[np.ndarray]:
         return [self._backend.download(b, v.dtype) for b, v in zip(inputs, self._node.inputs, strict=True)]
@@ -72,9 +72,9 @@ class WatchedKernel:
                 if backend.overlap(operand, buffer):
                     self._fail(f"{name} is in the memory of operand {self._node.definition.operand(i).name!r}")
 
-    def _check_apart(self, index: int, made: Sequence[Buffer]) -> None:
+    def _check_apart(self, index: int, results: Sequence[Buffer]) -> None:
         for other in range(index):
-            if self._backend.overlap(made[other], made[index]):
+            if self._backend.overlap(results[other], results[index]):
                 names = self._node.definition.results
                 self._fail(f"results {names[other]!r} and {names[index]!r} are in the same memory")
 

@@ -191,7 +191,7 @@ class Executable:
         free = self._exclusive()
         kept: dict[str, DeviceArray] = {}
         fetched: list[tuple[str, Buffer]] = []
-        wanted: list[tuple[Buffer, DType, bool]] = []
+        requested: list[tuple[Buffer, DType, bool]] = []
         come_back: dict[str, Callable[[object], None]] = {}
         for name, value in self.graph.outputs.items():
             number, buffer = self._plan.storage[value], run.buffers[value]
@@ -201,14 +201,14 @@ class Executable:
                 come_back[name] = self._pool.lend(*run.owned.pop(number), self.memory)
             if name not in run.keep:
                 fetched.append((name, buffer))
-                wanted.append((buffer, value.dtype, is_free))
+                requested.append((buffer, value.dtype, is_free))
                 continue
             kept[name] = DeviceArray(
                 self.backend, buffer if is_free else self.backend.copy(buffer, value.dtype), value.dtype
             )
             if name in come_back:
                 come_back[name](kept[name])
-        return _Outputs(kept, fetched, self.backend.stage(wanted), come_back)
+        return _Outputs(kept, fetched, self.backend.stage(requested), come_back)
 
     def _exclusive(self) -> set[int]:
         """Storages of outputs that hold no feed, parameter or constant, and no parameter's next value."""
@@ -271,11 +271,11 @@ class Executable:
             self.backend.synchronize()
         started = time.perf_counter() if run.timed else 0.0
         with _enough_memory(self.backend, f"{node.op} (node {node.id})"):
-            made = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
+            results = prepared.kernel(prepared.inputs, prepared.outputs, run.bindings.dims)
         if run.timed:
             self.backend.synchronize()
             self.timings.append(Timing(node.id, node.op, prepared.kernel.name, time.perf_counter() - started))
-        for value, buffer in zip(node.outputs, made, strict=True):
+        for value, buffer in zip(node.outputs, results, strict=True):
             run.buffers[value] = buffer
             if not value.shape.symbols <= run.bindings.dims.keys():
                 run.bindings.bind(f"result of {node.op}", value.type, self.backend.shape(buffer))
@@ -288,7 +288,7 @@ class Executable:
     def _copies(self, run: _Run) -> dict[str, Buffer]:
         """Memory of their own for next values that are a feed, a constant, a view, another parameter, or the next
         value of another parameter, too."""
-        made: dict[str, Buffer] = {}
+        copies: dict[str, Buffer] = {}
         moved: set[int] = set()
         for name, value in self.graph.updates.items():
             if value not in run.buffers or run.buffers[value] is self.params.buffer(name, value.dtype):
@@ -298,8 +298,8 @@ class Executable:
                 moved.add(number)
             else:
                 with _enough_memory(self.backend, f"the next value of parameter {name!r}"):
-                    made[name] = self.backend.copy(run.buffers[value], value.dtype)
-        return made
+                    copies[name] = self.backend.copy(run.buffers[value], value.dtype)
+        return copies
 
     def _commit(self, run: _Run, copies: Mapping[str, Buffer]) -> None:
         """Give parameters their next values, then free what outlived the run only to be returned."""

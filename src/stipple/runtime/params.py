@@ -35,9 +35,9 @@ class Params:
 
     def set(self, name: str, value: Any, dtype: DType | str = DType.F32) -> None:
         """Give a parameter a value: an array of that dtype, or numbers that the dtype has."""
-        made, what = DType.of(dtype), f"parameter {arguments.instance('parameter', name, str)!r}"
-        array = as_array(what, value, TensorType(Shape(_shape(what, value)), made))
-        self.put(name, self.backend.upload(array, made), made)
+        type_, what = DType.of(dtype), f"parameter {arguments.instance('parameter', name, str)!r}"
+        array = as_array(what, value, TensorType(Shape(_shape(what, value)), type_))
+        self.put(name, self.backend.upload(array, type_), type_)
 
     def get(self, name: str) -> np.ndarray:
         """A copy of a parameter's value."""
@@ -69,4 +69,4 @@ def _shape(what: str, value: Any) -> tuple[int, ...]:
     try:
         return np.shape(value)
     except ValueError:
-        raise FeedError(f"{what}: expected numbers in rows of one length, got {arguments.shown(value)}") from None
+        raise FeedError(f"{what}: expected numbers in rows of equal length, got {arguments.shown(value)}") from None

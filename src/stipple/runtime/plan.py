@@ -139,15 +139,15 @@ def _steps(
     members: dict[int, list[Value]] = {}
     for value, number in storage.items():
         members.setdefault(number, []).append(value)
-    made = []
+    steps = []
     for position, node in enumerate([*ordinary, *last_ones]):
         touched = {storage[v] for v in (*node.inputs, *node.outputs)}
         dies = {s for s in touched if s not in kept and live.last[s] == position}
         inplace = commits[node.id] if node.id in commits else _temporaries_in_place(node, live, dies, position)
         taken = {storage[node.inputs[k]] for k in inplace.values()}
         forgotten = tuple(v for s in sorted(dies) for v in members[s])
-        made.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
-    return tuple(made[: len(ordinary)]), tuple(made[len(ordinary) :])
+        steps.append(Step(node, inplace, tuple(sorted(dies - taken)), forgotten))
+    return tuple(steps[: len(ordinary)]), tuple(steps[len(ordinary) :])
 
 
 def _temporaries_in_place(node: Node, live: _Liveness, dies: Set[int], position: int) -> dict[int, int]:

@@ -122,9 +122,9 @@ class Gaussians:
 
     def with_sh_degree(self, degree: int) -> Gaussians:
         """The same Gaussians with SH cut to, or filled with zeros up to, a degree."""
-        wanted = nx.sh_coeff_count(arguments.integer("degree", degree, 0, nx.MAX_SH_DEGREE))
-        sh = np.zeros((self.count, wanted, 3), np.float32)
-        kept = min(wanted, self.sh.shape[1])
+        coefficients = nx.sh_coeff_count(arguments.integer("degree", degree, 0, nx.MAX_SH_DEGREE))
+        sh = np.zeros((self.count, coefficients, 3), np.float32)
+        kept = min(coefficients, self.sh.shape[1])
         sh[:, :kept] = self.sh[:, :kept]
         return Gaussians(self.means, self.log_scales, self.quats, self.logit_opacities, sh)
 
@@ -133,8 +133,8 @@ def _one_or_each(name: str, value: ArrayLike, shapes: Sequence[tuple[int, ...]])
     """A finite array of one of the shapes: one number for all Gaussians, or some for each."""
     given = arguments.read(name, value)
     if given.shape not in shapes:
-        wanted = " or ".join(str(list(shape)) if shape else "one number" for shape in shapes)
-        raise InputError(f"{name}: expected {wanted}, got shape {list(given.shape)}")
+        expected = " or ".join(str(list(shape)) if shape else "one number" for shape in shapes)
+        raise InputError(f"{name}: expected {expected}, got shape {list(given.shape)}")
     return arguments.array(name, given, given.shape, finite=True)
 
 

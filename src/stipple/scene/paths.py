@@ -60,12 +60,12 @@ def flight(cameras: Sequence[Camera], frames: int) -> list[Camera]:
     base = cameras[0]
     if len(cameras) == 1:
         return [base] * frames
-    at, wanted = np.arange(len(cameras)), np.linspace(0, len(cameras) - 1, frames)
+    at, times = np.arange(len(cameras)), np.linspace(0, len(cameras) - 1, frames)
     positions = np.array([c.position for c in cameras])
     along = CubicSpline(at, positions) if len(cameras) >= _SPLINE_FROM else interp1d(at, positions, axis=0)
     rotations = Slerp(at, Rotation.from_matrix([c.viewmat[:3, :3] for c in cameras]))
     path = []
-    for t in wanted:
+    for t in times:
         viewmat = np.eye(4)
         viewmat[:3, :3] = rotations(t).as_matrix()
         viewmat[:3, 3] = -viewmat[:3, :3] @ along(t)

@@ -131,11 +131,11 @@ class Trainer:
         """Warn where checkpoints of the maximum number of Gaussians would not fit on the disk."""
         density = self.config.density
         maximum = max(count, density.max_count) if density.traits.grows else count
-        wanted, free = 2 * checkpoint_bytes(maximum, self.config), self.folder.free_bytes
-        if wanted > free:
+        needed, free = 2 * checkpoint_bytes(maximum, self.config), self.folder.free_bytes
+        if needed > free:
             self.meter.note(
                 f"{self.folder.root}: {free / 1e6:.0f} MB are free, but checkpoints of {maximum:,} Gaussians, "
-                f"the maximum, need {wanted / 1e6:.0f} MB"
+                f"the maximum, need {needed / 1e6:.0f} MB"
             )
 
     def _go_on(self, checkpoint: Checkpoint) -> None:

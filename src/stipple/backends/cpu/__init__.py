@@ -148,12 +148,12 @@ class CpuBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def stage(self, wanted: Sequence[tuple[Array, DType, bool]]) -> list[Array]:
+    def stage(self, requested: Sequence[tuple[Array, DType, bool]]) -> list[Array]:
         return [
             buffer
             if given and buffer.dtype == dtype.numpy and buffer.flags.c_contiguous
             else self.download(buffer, dtype)
-            for buffer, dtype, given in wanted
+            for buffer, dtype, given in requested
         ]
 
     def collect(self, staged: list[Array]) -> list[Array]:

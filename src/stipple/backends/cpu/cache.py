@@ -99,8 +99,8 @@ class Store:
     def folders() -> list[Path]:
         here = Path(__file__).parent
         mine = f"stipple_{hashlib.sha256(os.fsencode(here)).hexdigest()[:16]}"
-        wanted = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR, when Numba was imported
-        given = [Path(wanted) / mine] if wanted else []
+        configured = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR, when Numba was imported
+        given = [Path(configured) / mine] if configured else []
         if given and _refusal(given[0]) is None:
             return given
         return [*given, here / "__pycache__", Path(AppDirs("stipple", False).user_cache_dir) / mine]

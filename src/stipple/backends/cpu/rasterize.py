@@ -117,7 +117,7 @@ def rasterize_backward(
         lambda start, end: composite_backward.backward(kind, start, end, records, tiles, given, slots),
         per_thread=16,
     )
-    made = reduction.GaussianGradients(
+    result = reduction.GaussianGradients(
         means2d=np.empty_like(x.means2d),
         conics=np.empty_like(x.conics),
         opacities=np.empty_like(x.opacities),
@@ -125,7 +125,7 @@ def rasterize_backward(
         means2d_abs=np.empty_like(x.means2d) if used.v_means2d_abs else np.zeros_like(x.means2d),
     )
     sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
-    reduction.gradients(kind, sums, x.conics, x.opacities, made, threads)
+    reduction.gradients(kind, sums, x.conics, x.opacities, result, threads)
     return RasterizeBackwardResults(
         v_means2d=made.means2d,
         v_conics=made.conics,

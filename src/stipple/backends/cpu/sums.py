@@ -35,11 +35,11 @@ def _total(array: Array, axes: Sequence[int], threads: Threads) -> Array:
     rows = max(1, _BLOCK * len(array) // array.size)
     rest = [n for i, n in enumerate(array.shape) if i not in axes]
     whole = 0 not in axes  # then each block makes rows of the result, else a part of all of it
-    made = np.empty(rest if whole else [-(-len(array) // rows), *rest])
+    result = np.empty(rest if whole else [-(-len(array) // rows), *rest])
 
     def run(start: int, end: int) -> None:
         target = slice(start, end) if whole else start // rows
-        made[target] = np.sum(array[start:end], axis=tuple(axes), dtype=np.float64)
+        result[target] = np.sum(array[start:end], axis=tuple(axes), dtype=np.float64)
 
     threads.blocks(len(array), rows, run)
-    return made if whole else np.asarray(made.sum(axis=0))
+    return result if whole else np.asarray(result.sum(axis=0))

@@ -21,11 +21,11 @@ from stipple.forking import in_forked_children
 
 def default_threads() -> int:
     """``STIPPLE_NUM_THREADS``, or the number of cores that this process may use."""
-    wanted = os.environ.get("STIPPLE_NUM_THREADS")
-    if wanted is not None:
-        if not wanted.isdigit() or int(wanted) < 1:
-            raise DeviceError(f"STIPPLE_NUM_THREADS: expected a number of threads >= 1, got {wanted!r}")
-        return int(wanted)
+    requested = os.environ.get("STIPPLE_NUM_THREADS")
+    if requested is not None:
+        if not requested.isdigit() or int(requested) < 1:
+            raise DeviceError(f"STIPPLE_NUM_THREADS: expected a number of threads >= 1, got {requested!r}")
+        return int(requested)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -81,12 +81,12 @@ class Threads:
         for other in running:
             other.result()
 
-    def _started(self, work: Callable[[], None], wanted: int) -> list[Future[None]]:
+    def _started(self, work: Callable[[], None], count: int) -> list[Future[None]]:
         """The work, given to as many threads as there are to be had: their number changes no result."""
         assert self._pool is not None
         futures: list[Future[None]] = []
         try:
-            for _ in range(wanted):
+            for _ in range(count):
                 futures.append(self._pool.submit(work))
         except RuntimeError as error:
             if "can't start new thread" not in str(error):  # no memory for one more

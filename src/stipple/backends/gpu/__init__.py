@@ -242,13 +242,13 @@ class GpuBackend:
     def overwriting(self) -> AbstractContextManager[None]:
         return self.gpu.runs.overwriting()
 
-    def stage(self, wanted: Sequence[tuple[GpuBuffer, DType, bool]]) -> Sequence[tuple[GpuBuffer, DType]]:
+    def stage(self, requested: Sequence[tuple[GpuBuffer, DType, bool]]) -> Sequence[tuple[GpuBuffer, DType]]:
         """The results stay where they are until all can be waited for at once."""
-        return [(buffer, dtype) for buffer, dtype, _ in wanted]
+        return [(buffer, dtype) for buffer, dtype, _ in requested]
 
-    def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
+    def collect(self, requested: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
         """Results, if the capacity for tile entries was enough."""
-        return self.gpu.runs.collect(wanted)
+        return self.gpu.runs.collect(requested)
 
     def synchronize(self) -> None:
         self.gpu.memory.wait()

@@ -91,13 +91,13 @@ def choose(kind: str) -> tuple[AdapterInfo, Any]:
 
     Raises DeviceError, saying what there is and what to do.
     """
-    wanted = os.environ.get(_VARIABLE, "").lower()
-    pairs = [(i, a) for i, a in _adapters() if wanted in i.name.lower()]
+    requested = os.environ.get(_VARIABLE, "").lower()
+    pairs = [(i, a) for i, a in _adapters() if requested in i.name.lower()]
     fitting = [(i, a) for i, a in pairs if kind == "gpu" or i.api == KINDS[kind]]
     if fitting:
         return fitting[0]
     there = ", ".join(f"{i.name} ({i.api})" for i in adapters()) or "none"
-    named = f" whose name holds {wanted!r} (from {_VARIABLE})" if wanted else ""
+    named = f" whose name holds {requested!r} (from {_VARIABLE})" if requested else ""
     api = "GPU" if kind == "gpu" else f"{KINDS[kind]} GPU"
     raise DeviceError(
         f"device {kind!r}: no {api}{named} was found (there: {there}); install its driver, on Linux also the Vulkan "

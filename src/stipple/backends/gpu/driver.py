@@ -49,7 +49,7 @@ def open_driver(kind: str, minimal: bool) -> Driver:
     info, adapter = choose(kind)
     subgroup_size = _subgroup_size(adapter) if info.subgroups and not minimal else 0
     limits = adapter.limits
-    wanted = {
+    required = {
         _ARRAYS: min(_PROMISED_ARRAYS if minimal else _MAX_ARRAYS, limits[_ARRAYS]),
         "max-storage-buffer-binding-size": limits["max-storage-buffer-binding-size"],
         "max-buffer-size": limits["max-buffer-size"],
@@ -59,12 +59,12 @@ def open_driver(kind: str, minimal: bool) -> Driver:
     if info.timestamps:
         features.append("timestamp-query")
     try:
-        device = adapter.request_device_sync(required_features=features, required_limits=wanted)
+        device = adapter.request_device_sync(required_features=features, required_limits=required)
     except RuntimeError as error:
         raise DeviceError(f"{info.name} ({info.api}): cannot be opened: {error}") from None
     failures = Failures(info, (wgpu.GPUError, RuntimeError))
-    largest = min(wanted["max-storage-buffer-binding-size"], wanted["max-buffer-size"]) // 16 * 16
-    return Driver(wgpu, device, info, failures, threading.RLock(), largest, wanted[_ARRAYS], subgroup_size)
+    largest = min(required["max-storage-buffer-binding-size"], required["max-buffer-size"]) // 16 * 16
+    return Driver(wgpu, device, info, failures, threading.RLock(), largest, required[_ARRAYS], subgroup_size)
 
 
 def _subgroup_size(adapter: Any) -> int:

@@ -149,8 +149,8 @@ def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence
     zero = gpu.memory.allocate((), DType.F32)
     fill(gpu, zero, 0.0)
     results = []
-    for a, b, wanted in ((image, other, used[0]), (other, image, used[1])):
-        if wanted:
+    for a, b, is_used in ((image, other, used[0]), (other, image, used[1])):
+        if is_used:
             results.append(_from_slopes(gpu, a, b, _slopes(gpu, a, b, padding)[0], zero, v_out))
         else:
             results.append(gpu.memory.allocate(image.shape, DType.F32))

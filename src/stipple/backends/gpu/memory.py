@@ -102,17 +102,17 @@ class Memory:
         return self.download_all([(buffer, dtype or buffer.dtype)])[0]
 
     @alone
-    def download_all(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array]:
+    def download_all(self, requested: Sequence[tuple[GpuBuffer, DType]]) -> list[Array]:
         """The values of some buffers; the host waits once for all that fit into one buffer together."""
         arrays: list[Array] = []
-        for part in batches([buffer for buffer, _ in wanted], self.largest):
+        for part in batches([buffer for buffer, _ in requested], self.largest):
             with self._failures.reported("a result could not be read"):
                 self._readback.copy(self._stream.encoder(), part)
             self._stream.flush()
             with self._failures.reported("a result could not be read"), self._stream.waiting():
                 arrays += self._readback.take(part)
         self._stream.flush()
-        return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, wanted, strict=True)]
+        return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, requested, strict=True)]
 
     def known(self, buffer: GpuBuffer) -> Array:
         """Values that the host must know: from its copy, else downloaded."""

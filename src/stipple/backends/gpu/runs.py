@@ -67,13 +67,13 @@ class Runs:
         self.faults.forget()
         self._unusable = None
 
-    def collect(self, wanted: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
+    def collect(self, requested: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
         """Values of buffers, or None if a capacity overflowed: then what the run computed, faults too, may be wrong.
 
         Raises the first fault that the device found. Waits once for all.
         """
         sizes, boards = self.capacity.found(), self.faults.boards()
-        arrays = self._memory.download_all([*((buffer, DType.I32) for buffer in (*sizes, *boards)), *wanted])
+        arrays = self._memory.download_all([*((buffer, DType.I32) for buffer in (*sizes, *boards)), *requested])
         ends = len(sizes), len(sizes) + len(boards)
         if not self.capacity.check(arrays[: ends[0]]):
             self.forget()

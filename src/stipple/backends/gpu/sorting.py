@@ -130,12 +130,12 @@ def _scan(gpu: Gpu, values: GpuBuffer, out: GpuBuffer) -> None:
 
 
 LOWER_BOUND = """
-// the first of so many ascending keys that is not below a wanted one
-fn lower_bound(wanted: i32, count: u32) -> i32 {
+// the first of so many ascending keys that is not below a key one
+fn lower_bound(key: i32, count: u32) -> i32 {
   var low = 0u; var high = count;
   while (low < high) {
     let middle = (low + high) / 2u;
-    if (keys(middle) < wanted) { low = middle + 1u; } else { high = middle; }
+    if (keys(middle) < key) { low = middle + 1u; } else { high = middle; }
   }
   return i32(low);
 }

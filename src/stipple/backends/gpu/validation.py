@@ -155,7 +155,7 @@ _CAMERA = _Rule(
   }""",
     words=28,
     functions="""
-fn close(x: f32, wanted: f32) -> bool { return abs(x - wanted) <= 1e-8 + 1e-5 * wanted; }  // as NumPy's allclose
+fn close(x: f32, expected: f32) -> bool { return abs(x - expected) <= 1e-8 + 1e-5 * expected; }  // as NumPy's allclose
 fn report(word: u32, x: f32) { atomicStore(&board[P.board_start + word], bitcast<i32>(x)); }
 """,
 )

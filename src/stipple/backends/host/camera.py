@@ -47,9 +47,9 @@ def _check_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> None:
     if not 0 < near < far:
         raise InputError(f"splat_camera: expected 0 < near < far, got near {near:g} and far {far:g}")
     for name, given in zip(META_PARAM_NAMES, meta[15:], strict=True):
-        wanted = float(attrs[name])
-        if abs(given - wanted) > 1e-6 * max(1.0, abs(wanted)):  # meta is float32
-            raise InputError(f"splat_camera: meta says {name} = {given:g}, the graph was built with {wanted:g}")
+        expected = float(attrs[name])
+        if abs(given - expected) > 1e-6 * max(1.0, abs(expected)):  # meta is float32
+            raise InputError(f"splat_camera: meta says {name} = {given:g}, the graph was built with {expected:g}")
 
 
 def camera_from_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> tuple[Array, Array, Array, Array]:
@@ -84,13 +84,13 @@ def camera_from_meta_backward(
     v_toward = normalise_backward(look.toward, v_forward)
     half = 0.5 * np.deg2rad(meta[9])
     d_focal = -0.5 * attrs["height"] / np.sin(half) ** 2 * 0.5 * np.deg2rad(1.0)
-    made = np.zeros_like(meta)
-    made[0:3] = v_position - v_toward
-    made[3:6] = v_toward
-    made[6:9] = v_up
-    made[9] = d_focal * (v_intrinsics[0, 0] + v_intrinsics[1, 1])
-    made[12:15] = v_background
-    return made
+    result = np.zeros_like(meta)
+    result[0:3] = v_position - v_toward
+    result[3:6] = v_toward
+    result[6:9] = v_up
+    result[9] = d_focal * (v_intrinsics[0, 0] + v_intrinsics[1, 1])
+    result[12:15] = v_background
+    return result
 
 
 def _camera(node: Node, x: CameraOperands, dims: Dims) -> Sequence[Array]:

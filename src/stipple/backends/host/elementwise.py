@@ -21,9 +21,9 @@ def run_program(program: Program, operands: Sequence[Array], held: Held) -> Arra
     values = list(operands)
     with np.errstate(all="ignore"):  # one for each thread that runs a part of it
         for op, refs, attrs, dtype in program:
-            made = _compute(op, attrs, [values[r] for r in refs], dtype, held)
-            assert made.dtype == held(dtype), op
-            values.append(made)
+            result = _compute(op, attrs, [values[r] for r in refs], dtype, held)
+            assert result.dtype == held(dtype), op
+            values.append(result)
     return values[-1]
 
 

@@ -60,13 +60,13 @@ def sh_basis(directions: Array, degree: int) -> Array:
 def sh_basis_gradient(directions: Array, degree: int) -> Array:
     """Derivatives [n, K, 3] of the basis in x, y, z, from the same polynomials."""
     x, y, z = directions.T
-    made = np.zeros((len(directions), nx.sh_coeff_count(degree), 3))
+    result = np.zeros((len(directions), nx.sh_coeff_count(degree), 3))
     for index, terms in enumerate(nx.SH_BASIS[: nx.sh_coeff_count(degree)]):
         for c, i, j, k in terms:
             if i:
-                made[:, index, 0] += c * i * x ** (i - 1) * y**j * z**k
+                result[:, index, 0] += c * i * x ** (i - 1) * y**j * z**k
             if j:
-                made[:, index, 1] += c * j * x**i * y ** (j - 1) * z**k
+                result[:, index, 1] += c * j * x**i * y ** (j - 1) * z**k
             if k:
-                made[:, index, 2] += c * k * x**i * y**j * z ** (k - 1)
-    return made
+                result[:, index, 2] += c * k * x**i * y**j * z ** (k - 1)
+    return result

@@ -44,12 +44,12 @@ class HostKernel:
 
     def __call__(self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Dims) -> Sequence[Array]:
         with np.errstate(all="ignore"):  # infinities and NaN are values here, integers wrap around
-            made = self.compute(self.node, self.node.definition.named_operands(inputs), dims)
+            result = self.compute(self.node, self.node.definition.named_operands(inputs), dims)
             if self.node.definition.view:
-                return made
+                return result
             return [
                 self._placed(array, buffer, value.dtype)
-                for array, buffer, value in zip(made, outputs, self.node.outputs, strict=True)
+                for array, buffer, value in zip(result, outputs, self.node.outputs, strict=True)
             ]
 
     def _placed(self, array: Array, buffer: Array | None, dtype: DType) -> Array:

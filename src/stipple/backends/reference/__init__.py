@@ -84,12 +84,12 @@ class ReferenceBackend:
         """Kernels have the right sizes from the start."""
         return nullcontext()
 
-    def stage(self, wanted: Sequence[tuple[np.ndarray, DType, bool]]) -> list[np.ndarray]:
+    def stage(self, requested: Sequence[tuple[np.ndarray, DType, bool]]) -> list[np.ndarray]:
         return [
             buffer
             if given and buffer.dtype == dtype.numpy and buffer.flags.c_contiguous
             else self.download(buffer, dtype)
-            for buffer, dtype, given in wanted
+            for buffer, dtype, given in requested
         ]
 
     def collect(self, staged: list[np.ndarray]) -> list[np.ndarray]:

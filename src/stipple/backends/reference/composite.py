@@ -90,7 +90,7 @@ def rasterize(g: RasterizeOperands, attrs: Attrs) -> RasterizeResults:
     """Results of splat_rasterize."""
     _check_lists(g)
     size = (attrs["height"], attrs["width"])
-    made = RasterizeResults(
+    result = RasterizeResults(
         image=np.zeros((*size, g.features.shape[1])),
         alpha=np.zeros(size),
         transmittance=np.ones(size),
@@ -98,22 +98,22 @@ def rasterize(g: RasterizeOperands, attrs: Attrs) -> RasterizeResults:
         median_ids=np.full(size, -1, np.int32),
         counts=np.zeros(size, np.int32),
     )
-    cut = sum(_composite(g, tile, made, attrs) for tile in _tiles(attrs))
-    made.image[...] += made.transmittance[:, :, None] * g.background
-    made.alpha[...] = 1 - made.transmittance
+    cut = sum(_composite(g, tile, result, attrs) for tile in _tiles(attrs))
+    result.image[...] += result.transmittance[:, :, None] * g.background
+    result.alpha[...] = 1 - result.transmittance
     if cut:
         warnings.warn(
             f"splat_rasterize: max_splat_steps = {attrs['max_splat_steps']} cut {cut} of {size[0] * size[1]} pixels",
             LimitWarning,
             stacklevel=2,
         )
-    return made
+    return result
 
 
-def _composite(g: RasterizeOperands, tile: _Tile, made: RasterizeResults, attrs: Attrs) -> int:
+def _composite(g: RasterizeOperands, tile: _Tile, result: RasterizeResults, attrs: Attrs) -> int:
     """One tile's pixels, without the background; returns how many ``max_splat_steps`` cut short."""
     image, t, last, median, counts = (
-        a[tile.area] for a in (made.image, made.transmittance, made.last_ids, made.median_ids, made.counts)
+        a[tile.area] for a in (result.image, result.transmittance, result.last_ids, result.median_ids, result.counts)
     )
     alive = np.ones(t.shape, bool)
     max_steps, cut = attrs["max_splat_steps"] or np.inf, 0
@@ -121,12 +121,12 @@ def _composite(g: RasterizeOperands, tile: _Tile, made: RasterizeResults, attrs:
         i = g.sorted_ids[entry]
         footprint = _footprint(g, i, tile, attrs)
         after = t * (1 - footprint.alpha)
-        wanted = alive & footprint.hits
-        stops = wanted & (after <= attrs["transmittance_threshold"])
-        over = wanted & ~stops & (counts >= max_steps)
+        candidates = alive & footprint.hits
+        stops = candidates & (after <= attrs["transmittance_threshold"])
+        over = candidates & ~stops & (counts >= max_steps)
         cut += int(np.sum(over))
         alive &= ~(stops | over)
-        takes = wanted & ~stops & ~over
+        takes = candidates & ~stops & ~over
         if takes.any():
             image += np.where(takes, footprint.alpha * t, 0.0)[:, :, None] * g.features[i]
         median[takes & (t > _MEDIAN)] = i  # the last contributor while more than half of the light is left
@@ -142,7 +142,7 @@ def _composite(g: RasterizeOperands, tile: _Tile, made: RasterizeResults, attrs:
 def rasterize_backward(g: RasterizeBackwardOperands, attrs: Attrs) -> RasterizeBackwardResults:
     """Gradients of splat_rasterize, back to front through each tile; transmittance is undone one Gaussian at a time."""
     _check_lists(g)
-    made = RasterizeBackwardResults(
+    result = RasterizeBackwardResults(
         v_means2d=np.zeros_like(g.means2d),
         v_conics=np.zeros_like(g.conics),
         v_opacities=np.zeros_like(g.opacities),
@@ -151,12 +151,12 @@ def rasterize_backward(g: RasterizeBackwardOperands, attrs: Attrs) -> RasterizeB
         v_means2d_abs=np.zeros_like(g.means2d),
     )
     for tile in _tiles(attrs):
-        _composite_backward(g, tile, made, attrs)
-    return made
+        _composite_backward(g, tile, result, attrs)
+    return result
 
 
 def _composite_backward(
-    g: RasterizeBackwardOperands, tile: _Tile, made: RasterizeBackwardResults, attrs: Attrs
+    g: RasterizeBackwardOperands, tile: _Tile, result: RasterizeBackwardResults, attrs: Attrs
 ) -> None:
     start, end = g.tile_ranges[tile.number]
     last, v_image = g.last_ids[tile.area], g.v_image[tile.area]
@@ -174,19 +174,19 @@ def _composite_backward(
         weight = np.where(takes, footprint.alpha * before, 0.0)
         own = v_image @ g.features[i]
         v_alpha = np.where(takes, before * own - behind / (1 - footprint.alpha), 0.0)
-        made.v_features[i] += np.einsum("hw,hwf->f", weight, v_image)
-        _footprint_backward(g, i, footprint, np.where(footprint.free, v_alpha, 0.0), made)
+        result.v_features[i] += np.einsum("hw,hwf->f", weight, v_image)
+        _footprint_backward(g, i, footprint, np.where(footprint.free, v_alpha, 0.0), result)
         behind = behind + weight * own
         t = before
 
 
 def _footprint_backward(
-    g: RasterizeBackwardOperands, i: int, footprint: _Footprint, v_alpha: Array, made: RasterizeBackwardResults
+    g: RasterizeBackwardOperands, i: int, footprint: _Footprint, v_alpha: Array, result: RasterizeBackwardResults
 ) -> None:
     """From the gradient in a Gaussian's alpha per pixel to its opacity, conic and mean."""
     used = v_alpha != 0
     falloff, sigma, ratio = (np.where(used, a, 0.0) for a in (footprint.falloff, footprint.sigma, footprint.ratio))
-    made.v_opacities[i] += np.sum(v_alpha * falloff)
+    result.v_opacities[i] += np.sum(v_alpha * falloff)
     v_sigma = -v_alpha * g.opacities[i] * falloff
     dx, dy, conic = footprint.dx, footprint.dy, g.conics[i]
     v_power = np.where(used, v_sigma / np.where(used, ratio, 1.0), 0.0)
@@ -199,6 +199,6 @@ def _footprint_backward(
         v_conic += [v_ratio * m for m in (2 * dx, 2 * dy, dx * dx, 2 * dx * dy, dy * dy)]
         v_dx = v_dx + 2 * v_ratio * (p + e * dx + f * dy)
         v_dy = v_dy + 2 * v_ratio * (q + f * dx + h * dy)
-    made.v_conics[i] += [np.sum(v) for v in v_conic]
-    made.v_means2d[i] -= [np.sum(v_dx), np.sum(v_dy)]
-    made.v_means2d_abs[i] += [np.sum(np.abs(v_dx)), np.sum(np.abs(v_dy))]
+    result.v_conics[i] += [np.sum(v) for v in v_conic]
+    result.v_means2d[i] -= [np.sum(v_dx), np.sum(v_dy)]
+    result.v_means2d_abs[i] += [np.sum(np.abs(v_dx)), np.sum(np.abs(v_dy))]

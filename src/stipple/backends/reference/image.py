@@ -23,8 +23,8 @@ def gaussian_window() -> Array:
     """The 1D window; its outer product with itself is the 2D one."""
     offsets = np.arange(nx.SSIM_WINDOW) - nx.SSIM_WINDOW // 2
     window = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
-    made: Array = window / window.sum()
-    return made
+    result: Array = window / window.sum()
+    return result
 
 
 def _blur(image: Array, padding: str) -> Array:
@@ -62,8 +62,8 @@ def ssim_map(image: Array, target: Array, padding: str) -> Array:
     s22 = _blur(target * target, padding) - m2 * m2
     s12 = _blur(image * target, padding) - m1 * m2
     top = (2 * m1 * m2 + nx.SSIM_C1) * (2 * s12 + nx.SSIM_C2)
-    made: Array = top / ((m1 * m1 + m2 * m2 + nx.SSIM_C1) * (s11 + s22 + nx.SSIM_C2))
-    return made
+    result: Array = top / ((m1 * m1 + m2 * m2 + nx.SSIM_C1) * (s11 + s22 + nx.SSIM_C2))
+    return result
 
 
 def ssim(image: Array, target: Array, padding: str = "same") -> Array:

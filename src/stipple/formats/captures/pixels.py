@@ -139,8 +139,8 @@ def decode(path: Path, size: Size) -> Array:
         return _eight_bit(fitting)
 
 
-def _wrong_size(path: Path, wanted: Size, got: Size) -> FileFormatError:
-    return FileFormatError(f"{path}: expected {wanted[0]} x {wanted[1]} pixels, got {got[0]} x {got[1]}")
+def _wrong_size(path: Path, expected: Size, got: Size) -> FileFormatError:
+    return FileFormatError(f"{path}: expected {expected[0]} x {expected[1]} pixels, got {got[0]} x {got[1]}")
 
 
 def _eight_bit(image: Image.Image) -> Array:

@@ -19,7 +19,7 @@ from stipple.ir.ops.structure import known_value, one, sum_to
 from stipple.ir.shape import TensorType, broadcast_shapes
 
 NumpyFn = Callable[..., Any]
-"""An op's function of NumPy arrays, by which the reference and the CPU compute it."""
+"""An op's function of NumPy arrays, which the reference and the CPU use."""
 
 Rule = Callable[[VjpContext, "Value"], "Sequence[Value | None]"]
 
@@ -115,7 +115,7 @@ def _two(name: str, a: Operandish, b: Operandish) -> Value:
 
 
 def _known(op: str, *operands: Operandish) -> Value:
-    """The first operand that is a graph value: it says which graph and dtype numbers join."""
+    """The first operand that is a graph value: it determines the graph and dtype of numbers."""
     for operand in operands:
         if isinstance(operand, Value):
             return operand
@@ -129,52 +129,56 @@ def _numpy_sigmoid(x: Any) -> Any:
 # --- unary ------------------------------------------------------------------------------------------------
 neg = _unary("neg", np.negative, "-x", lambda g, ct: [-ct])
 abs_: Unary = _unary("abs", np.abs, "The magnitude; its gradient at 0 is 0.", lambda g, ct: [ct * sign(g.operands.x)])
-sign: Unary = _unary("sign", np.sign, "-1, 0 or 1; 0 of both zeros, NaN of NaN.", None)
-ceil = _unary("ceil", np.ceil, "The smallest integer not below x; infinities and NaN are themselves.", None)
-floor = _unary("floor", np.floor, "The largest integer not above x; infinities and NaN are themselves.", None)
-exp = _unary("exp", np.exp, "e to the power x; 0 of -inf, inf where it overflows.", lambda g, ct: [ct * g.results.out])
+sign: Unary = _unary("sign", np.sign, "-1, 0 or 1; 0 for both zeros, NaN for NaN.", None)
+ceil = _unary("ceil", np.ceil, "The smallest integer not below x; infinities and NaN are unchanged.", None)
+floor = _unary("floor", np.floor, "The largest integer not above x; infinities and NaN are unchanged.", None)
+exp = _unary("exp", np.exp, "e to the power x; 0 for -inf, inf where it overflows.", lambda g, ct: [ct * g.results.out])
 log = _unary(
-    "log", np.log, "The natural logarithm; -inf of 0, NaN of negative numbers.", lambda g, ct: [ct / g.operands.x]
+    "log", np.log, "The natural logarithm; -inf for 0, NaN for negative numbers.", lambda g, ct: [ct / g.operands.x]
 )
-sqrt = _unary("sqrt", np.sqrt, "The square root; NaN of negative numbers.", lambda g, ct: [ct * 0.5 / g.results.out])
+sqrt = _unary("sqrt", np.sqrt, "The square root; NaN for negative numbers.", lambda g, ct: [ct * 0.5 / g.results.out])
 square: Unary = _unary("square", np.square, "x * x; inf where it overflows.", lambda g, ct: [ct * 2.0 * g.operands.x])
 reciprocal = _unary(
     "reciprocal",
     np.reciprocal,
-    "1 / x; infinite at zeros, with their sign.",
+    "1 / x; infinite for zeros, with their sign.",
     lambda g, ct: [-ct * square(g.results.out)],
 )
-sin: Unary = _unary("sin", np.sin, "The sine of radians; NaN of infinities.", lambda g, ct: [ct * cos(g.operands.x)])
-cos: Unary = _unary("cos", np.cos, "The cosine of radians; NaN of infinities.", lambda g, ct: [-ct * sin(g.operands.x)])
+sin: Unary = _unary(
+    "sin", np.sin, "The sine of x in radians; NaN for infinities.", lambda g, ct: [ct * cos(g.operands.x)]
+)
+cos: Unary = _unary(
+    "cos", np.cos, "The cosine of x in radians; NaN for infinities.", lambda g, ct: [-ct * sin(g.operands.x)]
+)
 tanh = _unary(
     "tanh",
     np.tanh,
-    "The hyperbolic tangent; -1 and 1 of infinities.",
+    "The hyperbolic tangent; -1 and 1 for infinities.",
     lambda g, ct: [ct * (1.0 - square(g.results.out))],
 )
 sigmoid = _unary(
     "sigmoid",
     _numpy_sigmoid,
-    "1 / (1 + exp(-x)); 0 and 1 of infinities.",
+    "1 / (1 + exp(-x)); 0 and 1 for infinities.",
     lambda g, ct: [ct * g.results.out * (1.0 - g.results.out)],
 )
 softplus = _unary(
     "softplus",
     lambda x: np.logaddexp(x.dtype.type(0), x),
-    "log(1 + exp(x)); 0 of -inf, inf of inf.",
+    "log(1 + exp(x)); 0 for -inf, inf for inf.",
     lambda g, ct: [ct * sigmoid(g.operands.x)],
 )
 relu = _unary(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
-    "x where positive, else 0, NaN of NaN; its gradient at 0 is 0.",
+    "x where positive, else 0, NaN for NaN; its gradient at 0 is 0.",
     lambda g, ct: [where(g.operands.x > 0.0, ct, 0.0)],
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------
-less = _compare("less", np.less, "a < b; false of NaN.")
-less_equal = _compare("less_equal", np.less_equal, "a <= b; false of NaN.")
-equal = _compare("equal", np.equal, "a == b; false of NaN, 0 equals -0.")
+less = _compare("less", np.less, "a < b; false for NaN.")
+less_equal = _compare("less_equal", np.less_equal, "a <= b; false for NaN.")
+equal = _compare("equal", np.equal, "a == b; false for NaN, 0 equals -0.")
 
 
 def _logic(name: str, numpy: NumpyFn, count: int, doc: str) -> None:
@@ -193,9 +197,9 @@ def _logic(name: str, numpy: NumpyFn, count: int, doc: str) -> None:
     )
 
 
-_logic("logical_and", np.logical_and, 2, "Both.")
-_logic("logical_or", np.logical_or, 2, "Either or both.")
-_logic("logical_not", np.logical_not, 1, "The opposite.")
+_logic("logical_and", np.logical_and, 2, "True where both are.")
+_logic("logical_or", np.logical_or, 2, "True where at least one is.")
+_logic("logical_not", np.logical_not, 1, "True where x is false.")
 
 
 def logical_and(a: Value, b: Value) -> Value:
@@ -231,7 +235,7 @@ def isfinite(x: Value) -> Value:
 # --- binary -----------------------------------------------------------------------------------------------
 def _pow_rule(g: VjpContext, ct: Value) -> list[Value | None]:
     base, power = g.inputs
-    # x^0 is 1 everywhere, but 0 * 0^-1 is no number.
+    # x^0 is 1 everywhere, but 0 * 0^-1 is not a number.
     to_base = ct * where(equal(power, 0.0), 0.0, power * pow_(base, power - 1.0))
     # x^p has a derivative in p only where log x exists; 0 elsewhere keeps integer powers of negatives usable.
     safe = where(base > 0.0, base, 1.0)
@@ -261,7 +265,7 @@ div = _binary(
 pow_ = _binary(
     "pow",
     np.power,
-    "a to the power b: 1 where b is 0 or a is 1, NaN of negative a unless b is whole; the gradient in a is 0 where b "
+    "a to the power b: 1 where b is 0 or a is 1, NaN for negative a unless b is whole; the gradient in a is 0 where b "
     "is 0, in b where a <= 0.",
     _pow_rule,
 )
@@ -302,7 +306,7 @@ register(
         (Operand("condition", dtype="bool"), Operand("a", dtype="any"), Operand("b", dtype="any")),
         ("out",),
         _infer_where,
-        "a where the condition holds, else b; what is not chosen does not matter, NaN or not.",
+        "a where the condition holds, else b; what is not selected does not matter, NaN or not.",
         vjp=_vjp_where,
         elementwise=True,
         numpy=np.where,
@@ -334,7 +338,7 @@ register(
         (Operand("x"),),
         ("out",),
         _infer_clamp,
-        "x held between low and high, NaN of NaN; the gradient passes where low <= x <= high.",
+        "x limited to low and high, NaN for NaN; the gradient is passed on where low <= x <= high.",
         attrs=(Attr("low", "float", default=float("-inf")), Attr("high", "float", default=float("inf"))),
         vjp=_vjp_clamp,
         elementwise=True,
@@ -353,8 +357,8 @@ register(
         (Operand("x", dtype="any"),),
         ("out",),
         lambda c: [TensorType(c.types[0].shape, c.attrs["dtype"])],
-        "The same values as another dtype: to integers the fraction is cut off, their range's ends hold, NaN is 0; all "
-        "but 0 is true. Between floats the gradient passes; ints carry none.",
+        "The same values as another dtype: integers drop the fraction and saturate, with 0 for NaN; bool is true for "
+        "all but 0. Between floats the gradient is passed on; integers have none.",
         attrs=(Attr("dtype", "dtype", required=True),),
         vjp=lambda g: [cast(g.cotangent(), g.operands.x.dtype) if g.operands.x.dtype.is_float else None],
         elementwise=True,
@@ -364,8 +368,8 @@ register(
 
 def cast(x: Value, dtype: DType | str) -> Value:
     known_value("cast: x", x)
-    made = DType.of(dtype)
-    return x if x.dtype is made else one("cast", [x], dtype=made)
+    target = DType.of(dtype)
+    return x if x.dtype is target else one("cast", [x], dtype=target)
 
 
 __all__ = [

@@ -31,7 +31,7 @@ def step_attrs(step: Step) -> dict[str, AttrValue]:
 
 
 class ProgramStep(NamedTuple):
-    """One op of a program: what it reads (operand i, then earlier steps), its attributes, the dtype it makes."""
+    """One op of a program: its references (operand i, then earlier steps), its attributes, its result's dtype."""
 
     op: str
     refs: tuple[int, ...]
@@ -68,7 +68,7 @@ def _infer_fused(c: InferContext) -> list[TensorType]:
         ):
             c.fail(f"program step {i}: expected (op, operands, attributes), got {step!r}")
         if len({name for name, _ in step[2]}) < len(step[2]):
-            c.fail(f"program step {i}: an attribute stands twice")
+            c.fail(f"program step {i}: an attribute is given twice")
         definition = lookup(step[0])
         if not definition.elementwise or definition.name == "fused":
             c.fail(f"program step {i}: {step[0]} is not an elementwise op")
@@ -81,7 +81,7 @@ def _infer_fused(c: InferContext) -> list[TensorType]:
 
 
 def _no_fresh(base: str) -> Dim:
-    raise GraphError("elementwise ops make no new dimensions")
+    raise GraphError("elementwise ops create no new dimensions")
 
 
 def expand_fused(graph: Graph, operands: Sequence[Value], program: Sequence[Step]) -> Value:

@@ -19,7 +19,7 @@ class LossOperands(NamedTuple):
 
 
 class LossBackwardOperands(NamedTuple):
-    """Two images and the gradient in their loss."""
+    """Two images and the gradient of their loss."""
 
     image: Any
     target: Any
@@ -27,14 +27,14 @@ class LossBackwardOperands(NamedTuple):
 
 
 class LossGradients(NamedTuple):
-    """Gradients in the two images."""
+    """Gradients of the two images."""
 
     v_image: Any
     v_target: Any
 
 
 class L1SsimResults(NamedTuple):
-    """l1 and ssim, scalars; slopes [3, H, W, C], what their gradient needs."""
+    """l1 and ssim, scalars; slopes [3, H, W, C], which their gradient needs."""
 
     l1: Any
     ssim: Any
@@ -42,7 +42,7 @@ class L1SsimResults(NamedTuple):
 
 
 class L1SsimBackwardOperands(NamedTuple):
-    """Two images, the slopes of image_l1_ssim, and the gradients in its losses."""
+    """Two images, the slopes of image_l1_ssim, and the gradients of its losses."""
 
     image: Any
     target: Any
@@ -55,7 +55,7 @@ _PAIR = (Operand("image", "H W C"), Operand("target", "H W C"))
 _PADDING = Attr(
     "padding",
     "str",
-    "same: windows reach over the border into zeros; valid: they do not",
+    "same: windows extend beyond the border, into zeros; valid: they do not",
     default="same",
     choices=("same", "valid"),
 )
@@ -111,8 +111,8 @@ register(
         _PAIR,
         L1SsimResults._fields,
         lambda c: [TensorType(Shape(), c.float_dtype)] * 2 + [c.result("3 H W C", c.float_dtype)],
-        "image_l1 and image_ssim in one pass. slopes keeps, for the gradient in image, the derivatives of the mean "
-        "SSIM in each window's mean, mean square and mean product.",
+        "image_l1 and image_ssim in one pass. slopes keeps, for the gradient of image, the derivatives of the mean "
+        "SSIM with respect to each window's mean, mean square and mean product.",
         attrs=(_PADDING,),
         vjp=_both_vjp,
         differentiable=frozenset({"l1", "ssim"}),
@@ -144,7 +144,7 @@ def image_ssim(image: Value, target: Value, padding: str = "same") -> Value:
 
     Window 11x11, Gaussian with sigma 1.5, C1 = 0.01^2, C2 = 0.03^2, each channel on its own (Wang et al.,
     2004, with the window and the zero padding that 3DGS trains with). ``padding="valid"`` keeps only windows
-    that lie inside the image, which must then be at least 11x11.
+    that are entirely inside the image, which must then be at least 11x11.
     """
     return one("image_ssim", [image, target], padding=padding)
 

@@ -1,4 +1,4 @@
-"""Noise on means, as MCMC training takes it: explores where Gaussians are faint, along their own extent."""
+"""Noise on means, as in MCMC training: faint Gaussians explore, along their own extent."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def splat_noise(means: Value, quats: Value, scales: Value, opacities: Value, amo
     """Means [N, 3] moved at random by ``amount`` * gate * covariance @ normal (Kheradmand et al., "3D Gaussian
     Splatting as Markov Chain Monte Carlo", 2024).
 
-    quats [N, 4] wxyz, scales [N, 3] linear, opacities [N] in [0, 1]; the gate is a sigmoid that lets faint
-    Gaussians move and holds opaque ones. ``key`` [2] i32 is (seed, step): the same key gives the same noise on
-    every device, up to rounding. There is no gradient.
+    quats [N, 4] wxyz, scales [N, 3] linear, opacities [N] in [0, 1]; the gate is a sigmoid that lets faint Gaussians
+    move and keeps opaque ones in place. ``key`` [2] i32 is (seed, step): the same key gives the same noise on every
+    device, up to rounding. There is no gradient.
     """
     lifted = means.graph.lift(amount, means.dtype)
     return one("splat_noise", [means, quats, scales, opacities, lifted, key])

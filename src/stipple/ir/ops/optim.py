@@ -45,7 +45,7 @@ def _infer_adam(c: InferContext) -> AdamResults:
     param = x.param
     for name, type_ in (("grad", x.grad), ("m", x.m), ("v", x.v)):
         if type_ != param:
-            c.fail(f"{name}: expected {param} as param has, got {type_}")
+            c.fail(f"{name}: expected {param}, the type of param, got {type_}")
     rate = x.lr.shape
     if rate.rank and (param.shape.rank < 2 or tuple(rate) != tuple(param.shape)[1:]):
         c.fail(f"lr: expected a number, or one for each column of {param}, got shape {rate}")
@@ -96,7 +96,7 @@ register(
         (*_OPERANDS, Operand("visible", dtype="bool")),
         AdamResults._fields,
         _infer_visible,
-        "An Adam update of the rows that a mask names; the others keep their values and moments.",
+        "An Adam update of the rows that a mask selects; the others keep their values and moments.",
         attrs=_ATTRS,
         inplace=_INPLACE,
         operand_record=AdamVisibleOperands,

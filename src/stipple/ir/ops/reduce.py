@@ -63,16 +63,16 @@ def _vjp_extreme(g: VjpContext) -> list[Value]:
 
 
 for _name, _doc, _vjp in (
-    ("sum", "The sum over axes; of no elements 0.", _vjp_sum),
-    ("mean", "The mean over axes; of no elements, NaN.", _vjp_mean),
+    ("sum", "The sum over axes; 0 for no elements.", _vjp_sum),
+    ("mean", "The mean over axes; NaN for no elements.", _vjp_mean),
     (
         "reduce_max",
-        "The largest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        "The maximum over axes, NaN if any is, an error for no elements; ties share the gradient.",
         _vjp_extreme,
     ),
     (
         "reduce_min",
-        "The smallest over axes, NaN if any is, of no elements an error; ties share the gradient.",
+        "The minimum over axes, NaN if any is, an error for no elements; ties share the gradient.",
         _vjp_extreme,
     ),
 ):
@@ -114,7 +114,7 @@ register(
         (Operand("a", "M K"), Operand("b", "K P")),
         ("out",),
         lambda c: [c.result("M P", c.float_dtype)],
-        "The product of two matrices; of no columns 0.",
+        "The product of two matrices; 0 for no columns.",
         vjp=lambda g: [
             matmul(g.cotangent(), transpose(g.operands.b)),
             matmul(transpose(g.operands.a), g.cotangent()),

@@ -1,4 +1,4 @@
-"""split: an axis cut in two, with a gradient that is put together once instead of added up from padded halves."""
+"""split: an axis cut in two, whose gradient is one concat instead of a sum of two padded halves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ register(
         (Operand("x", dtype="any"),),
         ("first", "second"),
         _infer,
-        "The elements of one axis before ``at``, and those from it on.",
+        "The elements of one axis before ``at``, and those from ``at`` on.",
         attrs=(Attr("axis", "int", required=True, minimum=0), Attr("at", "dim", required=True)),
         vjp=lambda g: [concat([g.cotangent("first"), g.cotangent("second")], g.attrs["axis"])],
         expand=_expand,
@@ -43,7 +43,7 @@ register(
 
 
 def split(x: Value, axis: int, at: DimLike) -> tuple[Value, Value]:
-    """The elements of one axis before ``at``, and those from it on."""
+    """The elements of one axis before ``at``, and those from ``at`` on."""
     known_value("split: x", x)
     first, second = x.graph.add("split", [x], {"axis": axis, "at": at}).outputs
     return first, second

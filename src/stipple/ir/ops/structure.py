@@ -109,7 +109,7 @@ register(
         (_ANY,),
         ("out",),
         _infer_reshape,
-        "The same elements in row-major order under another shape.",
+        "The same elements in row-major order with another shape.",
         attrs=(Attr("shape", "shape", required=True),),
         vjp=lambda g: [reshape(g.cotangent(), g.operands.x.shape)],
         view=True,
@@ -176,7 +176,7 @@ def _infer_narrow(c: InferContext) -> list[TensorType]:
     left = (type_.shape[axis] - start - length).value
     for name, dim in (("start", start.value), ("length", length.value), ("start + length", left)):
         if dim is not None and dim < 0:
-            c.fail(f"{name}: elements {start} to {start + length} do not lie in axis {axis} of {type_.shape}")
+            c.fail(f"{name}: elements {start} to {start + length} are outside axis {axis} of {type_.shape}")
     dims = [*type_.shape[:axis], length, *type_.shape[axis + 1 :]]
     return [TensorType(Shape(dims), type_.dtype)]
 
@@ -216,7 +216,7 @@ register(
         (_ANY,),
         ("out",),
         _infer_pad,
-        "Zeros put before and after along one axis.",
+        "Zeros added before and after along one axis.",
         attrs=(_AXIS, Attr("before", "dim", default=0), Attr("after", "dim", default=0)),
         vjp=lambda g: [narrow(g.cotangent(), g.attrs["axis"], g.attrs["before"], g.operands.x.shape[g.attrs["axis"]])],
     )
@@ -232,17 +232,17 @@ def _infer_concat(c: InferContext) -> list[TensorType]:
             a == b for k, (a, b) in enumerate(zip(type_.shape, first.shape, strict=True)) if k != axis
         )
         if not same or type_.dtype is not first.dtype:
-            c.fail(f"x[{i}]: expected {first} but for axis {axis}, got {type_}")
+            c.fail(f"x[{i}]: expected {first} except in axis {axis}, got {type_}")
         total = total + type_.shape[axis]
     return [TensorType(Shape([*first.shape[:axis], total, *first.shape[axis + 1 :]]), first.dtype)]
 
 
 def _vjp_concat(g: VjpContext) -> list[Value]:
-    axis, start, made = g.attrs["axis"], Dim.of(0), []
+    axis, start, parts = g.attrs["axis"], Dim.of(0), []
     for value in g.inputs:
-        made.append(narrow(g.cotangent(), axis, start, value.shape[axis]))
+        parts.append(narrow(g.cotangent(), axis, start, value.shape[axis]))
         start = start + value.shape[axis]
-    return made
+    return parts
 
 
 register(
@@ -280,9 +280,9 @@ register(
 
 def _infer_scatter(c: InferContext) -> list[TensorType]:
     base, ids, updates = c.types
-    wanted = Shape([*ids.shape, *base.shape[1:]]) if base.shape.rank else None
-    if wanted != updates.shape or base.dtype is not updates.dtype:
-        c.fail(f"updates: expected {base.dtype.value}{wanted}, got {updates}")
+    expected = Shape([*ids.shape, *base.shape[1:]]) if base.shape.rank else None
+    if expected != updates.shape or base.dtype is not updates.dtype:
+        c.fail(f"updates: expected {base.dtype.value}{expected}, got {updates}")
     return [base]
 
 
@@ -292,7 +292,7 @@ register(
         (Operand("base"), Operand("ids", dtype="i32"), Operand("updates")),
         ("out",),
         _infer_scatter,
-        "base with each row of updates added to the row that ids names, in order of ids. Ids outside base are an "
+        "base with each row of updates added to the row given by ids, in order of ids. Ids outside base are an "
         "error when the graph runs.",
         vjp=lambda g: [g.cotangent(), None, gather(g.cotangent(), g.operands.ids)],
         inplace={0: 0},
@@ -304,7 +304,7 @@ register(
         (_ANY,),
         ("out",),
         lambda c: [c.operands.x],
-        "The same value; no gradient passes.",
+        "The same value; gradients stop here.",
         vjp=lambda g: [None],
         view=True,
     )
@@ -328,8 +328,8 @@ def zeros_like(x: Value) -> Value:
 
 def reshape(x: Value, shape: ShapeLike) -> Value:
     known_value("reshape: x", x)
-    made = Shape(shape)
-    return x if made == x.shape else one("reshape", [x], shape=made)
+    target = Shape(shape)
+    return x if target == x.shape else one("reshape", [x], shape=target)
 
 
 def transpose(x: Value, axes: Sequence[int] | None = None) -> Value:
@@ -341,8 +341,8 @@ def transpose(x: Value, axes: Sequence[int] | None = None) -> Value:
 
 def broadcast_to(x: Value, shape: ShapeLike) -> Value:
     known_value("broadcast_to: x", x)
-    made = Shape(shape)
-    return x if made == x.shape else one("broadcast", [x], shape=made)
+    target = Shape(shape)
+    return x if target == x.shape else one("broadcast", [x], shape=target)
 
 
 def narrow(x: Value, axis: int, start: DimLike, length: DimLike) -> Value:

@@ -29,8 +29,8 @@ class RemoveDeadNodes:
         dead = [n.op for n in graph.nodes if n.id not in live and not n.definition.source]
         if not dead:
             return PassResult(graph, 0)
-        made = rebuild(graph, lambda rw, node: None if node.id in live else ())
-        return PassResult(made, len(dead), f"dropped {tally(dead)}")
+        rebuilt = rebuild(graph, lambda rw, node: None if node.id in live else ())
+        return PassResult(rebuilt, len(dead), f"dropped {tally(dead)}")
 
 
 class MergeCommonSubexpressions:
@@ -51,8 +51,8 @@ class MergeCommonSubexpressions:
                 known[key] = rw.copy(node)
             return known[key]
 
-        made = rebuild(graph, visit)
-        return PassResult(made, len(merged), f"merged {tally(merged)}") if merged else PassResult(graph, 0)
+        rebuilt = rebuild(graph, visit)
+        return PassResult(rebuilt, len(merged), f"merged {tally(merged)}") if merged else PassResult(graph, 0)
 
 
 class FoldConstants:
@@ -74,8 +74,8 @@ class FoldConstants:
             folded.append(node.op)
             return [rw.new.constant(a, v.dtype) for a, v in zip(results, node.outputs, strict=True)]
 
-        made = rebuild(graph, visit)
-        return PassResult(made, len(folded), f"computed {tally(folded)}") if folded else PassResult(graph, 0)
+        rebuilt = rebuild(graph, visit)
+        return PassResult(rebuilt, len(folded), f"computed {tally(folded)}") if folded else PassResult(graph, 0)
 
     def _fold(self, node: Node, operands: Sequence[Value]) -> Sequence[np.ndarray] | None:
         if not operands or not all(self._small(v) for v in (*operands, *node.outputs)) or _depends_on_sizes(node):
@@ -86,7 +86,7 @@ class FoldConstants:
         try:
             return self.evaluate(node, [a for a in arrays if a is not None])
         except InputError:
-            return None  # the same error, with the node's name, comes when the graph runs
+            return None  # the same error, with the node's name, is raised when the graph runs
 
     def _small(self, value: Value) -> bool:
         size = value.shape.size.value
@@ -94,13 +94,13 @@ class FoldConstants:
 
 
 def _depends_on_sizes(node: Node) -> bool:
-    """Whether what a node does depends on a symbol, which only a run gives a value."""
+    """Whether a node's work depends on a symbol, which has a value only when the graph runs."""
     shaped = [node.attrs[a.name] for a in node.definition.attrs if a.kind in ("dim", "shape")]
     return any(attr.symbols for attr in shaped)
 
 
 def _constant_array(value: Value) -> np.ndarray | None:
-    """The array of a constant or full of a known shape, else None."""
+    """The array of a ``constant``, or of a ``full`` with a known shape; else None."""
     node = value.node
     if node.op == "constant":
         array: np.ndarray = node.attrs["value"]
@@ -111,7 +111,7 @@ def _constant_array(value: Value) -> np.ndarray | None:
 
 
 def _uniform(value: Value) -> float | None:
-    """The one number that a constant holds everywhere, to the sign of its zero, or None."""
+    """The one number that a constant holds everywhere (all zeros of one sign), or None."""
     node = value.node
     if node.op == "full":
         return float(node.attrs["value"])
@@ -124,7 +124,7 @@ def _uniform(value: Value) -> float | None:
 
 
 def _is(value: Value, neutral: float) -> bool:
-    """Whether a value is one number everywhere, 0 and -0 told apart."""
+    """Whether a value is this number everywhere; 0 and -0 differ."""
     number = _uniform(value)
     return number is not None and number == neutral and math.copysign(1, number) == math.copysign(1, neutral)
 
@@ -148,10 +148,10 @@ class Simplify:
                 changed.append(node.op)
                 return [found]
 
-            made = rebuild(current, visit)
+            rebuilt = rebuild(current, visit)
             if not changed:
                 break
-            current = made
+            current = rebuilt
             total += changed
         return PassResult(current, len(total), f"simplified {tally(total)}" if total else "")
 
@@ -221,7 +221,7 @@ def _unchanged(rw: Rewriter, node: Node) -> Value | None:
 
 
 def _narrow(rw: Rewriter, node: Node) -> Value | None:
-    """All of the axis, or of one part of a concat; a start that is a symbol is for the run to check."""
+    """The whole axis, or a range inside one part of a concat; a symbolic start is checked only by the run."""
     attrs = rw.attrs(node)
     axis, start, length = attrs["axis"], attrs["start"].value, attrs["length"].value
     if start == 0 and (whole := _unchanged(rw, node)) is not None:

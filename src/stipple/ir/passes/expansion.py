@@ -1,7 +1,7 @@
 """Composite ops replaced by the nodes that they stand for.
 
-Expansion followed by merging of common subexpressions is what lets a gradient use what the forward computed: nothing
-about it is special-cased.
+Expansion followed by merging of common subexpressions is what lets a gradient reuse the results of the forward pass:
+nothing about it is special-cased.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild, tally
 
 
 class ExpandComposites:
-    """Replace composite ops by their definition, but for those that ``keep`` says a device runs as they are."""
+    """Replace composite ops by their definition, except those for which ``keep`` is true: the device has a kernel."""
 
     name = "expand-composites"
 
@@ -21,7 +21,7 @@ class ExpandComposites:
         self._keep = keep
 
     def run(self, graph: Graph) -> PassResult:
-        """Expand until nothing is left to: a composite may stand for other composites."""
+        """Expand until no composite is left: a composite may expand to other composites."""
         expanded: list[str] = []
 
         def visit(rw: Rewriter, node: Node) -> Sequence[Value] | None:

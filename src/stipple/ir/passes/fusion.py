@@ -9,14 +9,14 @@ from stipple.ir.ops.fused import Step, program_step
 from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild
 
 MAX_STEPS = 256
-"""The longest group: one kernel is compiled for each on GPUs, in a time that grows faster than its length."""
+"""The longest group: GPUs compile one kernel for each, in a time that grows faster than its length."""
 
 
 class FuseElementwise:
     """Join elementwise nodes into groups that one kernel runs, of at most :data:`MAX_STEPS`.
 
-    A node joins the group of its users when all of them are in one group and its shape is the group's: then
-    nothing is computed twice and nothing is stored between.
+    A node joins the group of its users when all of them are in one group and its shape is the group's: then nothing is
+    computed twice and no intermediate result is stored.
     """
 
     name = "fuse-elementwise"
@@ -34,9 +34,9 @@ class FuseElementwise:
                 return [_emit(rw, groups[node.id])]
             return None
 
-        made = rebuild(graph, visit)
+        rebuilt = rebuild(graph, visit)
         sizes = ", ".join(str(len(m)) for m in groups.values())
-        return PassResult(made, len(absorbed), f"{len(groups)} groups of {sizes} nodes")
+        return PassResult(rebuilt, len(absorbed), f"{len(groups)} groups of {sizes} nodes")
 
 
 def _groups(graph: Graph) -> dict[int, list[Node]]:

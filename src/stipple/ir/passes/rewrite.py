@@ -1,4 +1,4 @@
-"""What passes share: rebuilding a graph node by node, and the record of what changed."""
+"""Shared by passes: rebuilding a graph node by node, and the record of what changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """A graph-to-graph transformation that keeps what the graph computes."""
+    """A graph-to-graph transformation that preserves what the graph computes."""
 
     @property
     def name(self) -> str: ...
@@ -33,7 +33,7 @@ Visit = Callable[["Rewriter", Node], "Sequence[Value] | None"]
 
 
 class Rewriter:
-    """Builds a new graph from an old one. Types are inferred afresh, so shapes follow what was changed.
+    """Builds a new graph from an old one. Types are inferred again, so shapes follow the changes.
 
     Symbols that nodes generate get new names on the way; attributes and types that mention one are
     translated.
@@ -42,15 +42,15 @@ class Rewriter:
     def __init__(self, old: Graph) -> None:
         self.old = old
         self.new = Graph(old.name)
-        self.made: dict[Value, Value] = {}
+        self._values: dict[Value, Value] = {}
         self._renamed: dict[str, Dim] = {}
 
     def __getitem__(self, value: Value) -> Value:
         """The new value for an old one."""
-        return self.made[value]
+        return self._values[value]
 
     def operands(self, node: Node) -> list[Value]:
-        return [self.made[v] for v in node.inputs]
+        return [self._values[v] for v in node.inputs]
 
     def attrs(self, node: Node) -> dict[str, AttrValue]:
         """A node's attributes in terms of the new graph's symbols."""
@@ -71,13 +71,13 @@ class Rewriter:
         return self.new.add(node.op, self.operands(node), self.attrs(node)).outputs
 
     def put(self, node: Node, values: Sequence[Value]) -> None:
-        """Say which new values stand for a node's results; fewer than all if the rest is never used."""
+        """Set the new values that replace a node's results; fewer than all if the rest is never used."""
         for old, new in zip(node.outputs, values, strict=False):
             self.bind(old, new)
 
     def bind(self, old: Value, new: Value) -> None:
-        """Say which new value stands for an old one."""
-        self.made[old] = new
+        """Set the new value that replaces an old one."""
+        self._values[old] = new
         for before, after in zip(old.shape, new.shape, strict=True):
             if before.symbol is not None and is_generated(before.symbol):
                 self._renamed[before.symbol] = after
@@ -90,9 +90,9 @@ class Rewriter:
 
     def finish(self) -> Graph:
         for name, value in self.old.outputs.items():
-            self.new.output(name, self.made[value])
+            self.new.output(name, self._values[value])
         for name, value in self.old.updates.items():
-            self.new.update(self.new.params[name], self.made[value])
+            self.new.update(self.new.params[name], self._values[value])
         for name, array in self.old.param_values.items():
             self.new.set_init(name, array)
         return self.new

@@ -1,4 +1,4 @@
-"""One graph cut in two: what can run at once, and what waits for inputs that come later."""
+"""One graph cut in two: the part that can run immediately, and the part that waits for inputs that come later."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stipple.ir.passes.rewrite import Rewriter
 def split(graph: Graph, late: Collection[str]) -> tuple[Graph, Graph]:
     """Cut a graph at its ``late`` inputs: (first, second).
 
-    ``first`` has the other inputs, the outputs that depend on no late one, and besides, as outputs named ``kept.*``,
-    the values that ``second`` uses; these are inputs of the same names there. ``second`` has the other outputs, and of
-    the inputs those that it needs. A forward and its gradients are cut like this: the gradients in the result are the
-    late inputs. Graphs that update parameters cannot be split.
+    ``first`` has the other inputs, the outputs that depend on no late one, and also, as outputs named ``kept.*``, the
+    values that ``second`` uses; there they are inputs of the same names. ``second`` has the other outputs, and those of
+    the inputs that it needs. A forward and backward pass are cut like this: the gradients of the results are the late
+    inputs. Graphs that update parameters cannot be split.
     """
     unknown = set(late) - graph.inputs.keys()
     if unknown:
@@ -54,7 +54,7 @@ def _computed_from(graph: Graph, values: Iterable[Value]) -> set[int]:
 
 
 def _after(graph: Graph, later: Iterable[Value], early: set[int]) -> tuple[set[int], dict[Value, None]]:
-    """The nodes of the second part, and the values that it is given by the first."""
+    """The nodes of the second part, and the values that the first part passes to it."""
     found: set[int] = set()
     crossing: dict[Value, None] = {}
 

@@ -210,11 +210,11 @@ def _deinterleaved(builder: Any, parts: list[Any]) -> list[Any]:
 def _interleaved(builder: Any, columns: list[Any]) -> list[Any]:
     """The vectors that hold the rows of some columns one after the other."""
     count = len(columns)
-    made = []
+    result = []
     for part in range(count):
         places = [divmod(part * LANES + lane, count) for lane in range(LANES)]
-        made.append(_chosen(builder, columns, [(column, row) for row, column in places]))
-    return made
+        result.append(_chosen(builder, columns, [(column, row) for row, column in places]))
+    return result
 
 
 def _row_masks(builder: Any, lanes: Any, columns: int) -> list[Any]:

@@ -33,12 +33,12 @@ def _sum_all(builder: Any, values: list[Any]) -> list[Any]:
 
 def _sums_with_lanes(builder: Any, values: list[Any]) -> list[tuple[Any, Any]]:
     """Vectors of sums, each with the mask of the lanes that hold one; None if all do."""
-    made = []
+    result = []
     for block, sums in enumerate(_sum_all(builder, values)):
         count = len(values) - block * LANES
         lanes = None if count >= LANES else ir.Constant(BITS, [int(lane < count) for lane in range(LANES)])
-        made.append((sums, lanes))
-    return made
+        result.append((sums, lanes))
+    return result
 
 
 @intrinsic

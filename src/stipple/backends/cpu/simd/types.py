@@ -21,11 +21,11 @@ HOST_FEATURES = llvm.get_host_cpu_features()
 
 
 def _choose_lanes() -> int:
-    wanted = os.environ.get("STIPPLE_SIMD_WIDTH")
-    if wanted is not None:
-        if wanted not in ("4", "8", "16"):
-            raise DeviceError(f"STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got {wanted!r}")
-        return int(wanted)
+    requested = os.environ.get("STIPPLE_SIMD_WIDTH")
+    if requested is not None:
+        if requested not in ("4", "8", "16"):
+            raise DeviceError(f"STIPPLE_SIMD_WIDTH: expected 4, 8 or 16, got {requested!r}")
+        return int(requested)
     if HOST_FEATURES.get("avx512f"):
         return 16
     return 8 if HOST_FEATURES.get("avx2") else 4

@@ -3,8 +3,8 @@
 N Gaussians, C colour channels, F features, K SH coefficients per channel, E tile entries (known only after splat_bin
 has run), T tiles in row-major order, an image of height x width pixels.
 
-``splat_project`` makes footprints, ``splat_sh`` colours, ``splat_bin`` the list of each tile, ``splat_rasterize`` the
-image. ``splat_prepare`` and ``splat_render`` stand for several of them. Each op is defined in one module, with the
+``splat_project`` computes footprints, ``splat_sh`` colours, ``splat_bin`` the list of each tile, ``splat_rasterize``
+the image. ``splat_prepare`` and ``splat_render`` stand for several of them. Each op is defined in one module, with the
 records (NamedTuples) of its operands and results: their fields hold a graph's values, types, or a device's arrays.
 """
 

@@ -11,7 +11,7 @@ from stipple.ir.op import InferContext, Operand
 from stipple.ir.shape import Dim
 
 PASS_THROUGH = -1
-"""``sh_degree`` of colours that are not SH but go to the image as they are."""
+"""``sh_degree`` of colours that are not SH and are used as they are."""
 
 CONIC_LENGTH: Mapping[str, int] = {"ewa": 3, "ray": 8}
 """Numbers that describe a footprint, by ``projection``."""
@@ -23,7 +23,9 @@ SIZE = (
     Attr("height", "int", "image height in pixels", required=True, minimum=1, maximum=1 << 20),
 )
 TILE = Attr("tile_size", "int", "tile edge in pixels", default=nx.TILE_SIZE, minimum=1, maximum=MAX_TILE_SIZE)
-CUTOFF = Attr("alpha_cutoff", "float", "smallest alpha that counts", default=nx.ALPHA_CUTOFF, minimum=0.0, maximum=0.98)
+CUTOFF = Attr(
+    "alpha_cutoff", "float", "smallest alpha that contributes", default=nx.ALPHA_CUTOFF, minimum=0.0, maximum=0.98
+)
 PROJECTION = Attr(
     "projection", "str", "how a Gaussian's footprint is evaluated", default="ewa", choices=tuple(CONIC_LENGTH)
 )
@@ -31,14 +33,14 @@ CAMERA_MODEL = Attr(
     "camera_model", "str", "how a camera maps points to pixels", default="pinhole", choices=tuple(nx.DISTORTION_LENGTHS)
 )
 EPS2D = Attr("eps2d", "float", "variance added to projected covariances (ewa)", default=nx.EPS2D, minimum=0.0)
-ANTIALIASED = Attr("antialiased", "bool", "scale opacity by what eps2d spreads (ewa)", default=False)
+ANTIALIASED = Attr("antialiased", "bool", "scale opacity to compensate for eps2d (ewa)", default=False)
 MAX_ENTRIES = Attr(
     "max_list_entries", "int", "keep only this many tile entries, nearest Gaussians first; 0: all", default=0, minimum=0
 )
 TRANSMITTANCE = Attr(
     "transmittance_threshold",
     "float",
-    "a pixel stops before its transmittance reaches this",
+    "a pixel is finished before its transmittance falls to this value",
     default=nx.TRANSMITTANCE_THRESHOLD,
     minimum=0.0,
     maximum=1.0,
@@ -73,7 +75,7 @@ def tile_count(width: int, height: int, tile_size: int) -> int:
 
 
 def check_camera_model(c: InferContext) -> None:
-    """GraphError for options that do not go together: distortion, camera model, projection, antialiasing."""
+    """GraphError for options that cannot be combined: distortion, camera model, projection, antialiasing."""
     model, length = c.attrs["camera_model"], c.dims["D"].value
     if length not in nx.DISTORTION_LENGTHS[model]:
         lengths = " or ".join(map(str, nx.DISTORTION_LENGTHS[model]))
@@ -81,7 +83,7 @@ def check_camera_model(c: InferContext) -> None:
     if c.attrs["projection"] != "ray":
         return
     if c.attrs["antialiased"]:
-        c.fail("antialiased: needs projection='ewa': a ray is evaluated without a low-pass filter")
+        c.fail("antialiased: needs projection='ewa': 'ray' has no low-pass filter")
     if length:
         c.fail("projection='ray' needs a camera without distortion: rays must be affine in the pixel; use 'ewa'")
 
@@ -92,10 +94,10 @@ def conic_length(c: InferContext) -> Dim:
 
 def check_conics(c: InferContext) -> None:
     """GraphError unless ``conics`` has as many columns as the projection takes."""
-    wanted = (c.dims["N"], conic_length(c))
-    if tuple(c.operands.conics.shape) != wanted:
+    expected = (c.dims["N"], conic_length(c))
+    if tuple(c.operands.conics.shape) != expected:
         c.fail(
-            f"conics: expected shape [{wanted[0]}, {wanted[1]}] for projection {c.attrs['projection']!r}, "
+            f"conics: expected shape [{expected[0]}, {expected[1]}] for projection {c.attrs['projection']!r}, "
             f"got {c.operands.conics.shape}"
         )
 

@@ -1,4 +1,4 @@
-"""splat_bin: which Gaussians each tile of the image meets, front to back."""
+"""splat_bin: which Gaussians touch each tile of the image, front to back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BinOperands(NamedTuple):
 
 
 class BinResults(NamedTuple):
-    """tile_ranges [T, 2] i32, where each tile's entries begin and end in sorted_ids [E] i32, indices of Gaussians."""
+    """tile_ranges [T, 2] i32: where each tile's entries begin and end in sorted_ids [E] i32, indices of Gaussians."""
 
     tile_ranges: Any
     sorted_ids: Any
@@ -57,10 +57,10 @@ register(
 
 
 def splat_bin(means2d: Value, conics: Value, opacities: Value, radii: Value, depths: Value, **attrs: Any) -> BinResults:
-    """The Gaussians that each tile meets, by depth, ties by index.
+    """The Gaussians that touch each tile, by depth, ties by index.
 
-    means2d, conics, radii and depths are results of ``splat_project``; opacities [N] are those that count in the
-    image. Gaussians with radii 0 have no entry. Tiles are in row-major order.
+    means2d, conics, radii and depths are results of ``splat_project``; opacities [N] are those used in the image
+    (compensated). Gaussians with radii 0 have no entry. Tiles are in row-major order.
     """
     operands = BinOperands(means2d, conics, opacities, radii, depths)
     results: BinResults = means2d.graph.add("splat_bin", operands, attrs).results

@@ -21,7 +21,7 @@ ATTRS = (
     at.MAX_ENTRIES,
 )
 META_PARAM_NAMES = tuple(a.name for a in ATTRS)
-"""Names of meta[15:23], which must repeat what the graph was built with."""
+"""Names of meta[15:23], which must repeat the values that the graph was built with."""
 
 
 class CameraOperands(NamedTuple):
@@ -49,7 +49,7 @@ class CameraBackwardOperands(NamedTuple):
 
 
 class CameraBackwardResults(NamedTuple):
-    """The gradient in the meta."""
+    """The gradient of the meta."""
 
     v_meta: Any
 

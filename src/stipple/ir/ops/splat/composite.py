@@ -1,4 +1,4 @@
-"""splat_prepare and splat_render: the whole way in one op, defined by the smaller ops that they stand for."""
+"""splat_prepare and splat_render: the whole pipeline in one op, defined by the smaller ops that they stand for."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PrepareOperands(NamedTuple):
 
 
 class PrepareResults(NamedTuple):
-    """means2d [N, 2], conics [N, 3] or [N, 8], colors [N, C], opacities [N] (those that count: 0 where culled), depths
+    """means2d [N, 2], conics [N, 3] or [N, 8], colors [N, C], opacities [N] (compensated; 0 where culled), depths
     [N], radii [N, 2], tile_ranges [T, 2], sorted_ids [E]."""
 
     means2d: Any
@@ -125,7 +125,7 @@ def _expand_prepare(graph: Graph, x: PrepareOperands, attrs: Mapping[str, AttrVa
     colors = x.colors
     if attrs["sh_degree"] != at.PASS_THROUGH:
         colors = splat_sh(x.means, x.colors, x.viewmat, p.radii, attrs["sh_degree"])
-    visible = p.compensation > 0.0  # an opacity that is not finite culls a Gaussian, and must not come back as 0 * NaN
+    visible = p.compensation > 0.0  # a Gaussian whose opacity is not finite is culled, and must not become 0 * NaN here
     opacities = where(visible, x.opacities * p.compensation, 0.0)
     lists = splat_bin(p.means2d, p.conics, opacities, p.radii, p.depths, **at.select_attrs(binning.ATTRS, attrs))
     return PrepareResults(p.means2d, p.conics, colors, opacities, p.depths, p.radii, *lists)
@@ -137,7 +137,7 @@ register(
         (*at.GAUSSIANS, Operand("colors"), *at.CAMERA),
         PrepareResults._fields,
         _infer_prepare,
-        "splat_project, splat_sh and splat_bin: all that rasterization takes.",
+        "splat_project, splat_sh and splat_bin: everything that rasterization needs.",
         attrs=PREPARE_ATTRS,
         differentiable=frozenset({"means2d", "conics", "colors", "opacities", "depths"}),
         operand_record=PrepareOperands,
@@ -151,7 +151,7 @@ register(
 def _infer_render(c: InferContext) -> RenderResults:
     channels, f = _channels(c), c.float_dtype
     if tuple(c.operands.background.shape) != (channels,):
-        c.fail(f"background: expected shape [{channels}] as colors have channels, got {c.operands.background.shape}")
+        c.fail(f"background: expected shape [{channels}] to match colors, got {c.operands.background.shape}")
     c.dims["rgba"] = channels + 1
     return RenderResults(c.result("height width rgba", f), c.result("height width", f))
 

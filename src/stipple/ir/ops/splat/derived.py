@@ -1,4 +1,4 @@
-"""What ordinary ops make of the splat ops' operands and results: normals as features, median depth."""
+"""Outputs derived from the splat ops by ordinary ops: normals as features, median depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stipple.ir.ops.structure import concat, full, gather, narrow, reshape, tran
 
 
 def splat_median_depth(depths: Value, median_ids: Value) -> Value:
-    """The camera z [H, W] of each pixel's median Gaussian, 0 where nothing is drawn; gradients go to ``depths`` [N].
+    """The camera z [H, W] of each pixel's median Gaussian, 0 where nothing is drawn; differentiable in ``depths`` [N].
 
     ``median_ids`` [H, W] is a result of ``splat_rasterize``. The median is where half of the light is absorbed (Huang
     et al., "2D Gaussian Splatting", 2024).
@@ -22,8 +22,8 @@ def splat_median_depth(depths: Value, median_ids: Value) -> Value:
 def splat_normals(means: Value, quats: Value, scales: Value, viewmat: Value) -> Value:
     """Normals [N, 3] of Gaussians in camera axes, towards the camera: features for ``splat_rasterize``.
 
-    The normal is the axis of the smallest scale (Chen et al., "NeuSG", 2023); of equal ones the first. Gradients go to
-    quats and viewmat. The image of normals is their weighted mean, not of unit length.
+    The normal is the axis of the smallest scale (Chen et al., "NeuSG", 2023), the first of equal ones. It is
+    differentiable in quats and viewmat. The image of normals is their weighted mean, not of unit length.
     """
     count = means.shape[0]
     unit = quats / maximum(sqrt(total(square(quats), 1, keepdims=True)), 1e-12)

@@ -1,7 +1,7 @@
-"""Tile lists from which a Gaussian finds its entries, for devices that add up gradients entry by entry.
+"""Tile lists in which a Gaussian's entries can be found, for devices that sum gradients entry by entry.
 
 ``splat_bin_listed`` is splat_bin with further results, which ``splat_rasterize_backward_listed`` takes. Passes of such
-a device put them in the places of the plain ops; nobody else needs them.
+a device substitute them for the plain ops; nothing else needs them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from stipple.ir.ops.splat.rasterize import RasterizeBackwardOperands, RasterizeB
 
 
 class BinListedResults(NamedTuple):
-    """Results of splat_bin, and order [N] i32: all Gaussians, the visible by depth (ties by index), then the others by
-    index; offsets [N + 1] i32: listed Gaussian by Gaussian in this order, and each one's tiles in row-major order,
-    the entries of ``order[r]`` stand at offsets[r] to offsets[r + 1]; emission [E] i32: where each entry of sorted_ids
-    stands there."""
+    """Results of splat_bin, and order [N] i32: all Gaussians, the visible ones by depth (ties by index), then the
+    others by index; offsets [N + 1] i32: with entries listed Gaussian by Gaussian in this order, and each one's tiles
+    in row-major order, the entries of ``order[r]`` are offsets[r] to offsets[r + 1]; emission [E] i32: the position of
+    each entry of sorted_ids in that list."""
 
     tile_ranges: Any
     sorted_ids: Any

@@ -15,8 +15,8 @@ Camera models: ``pinhole``, with ``distortion`` of length 0, or 8 for OpenCV's r
 (OpenCV orders them k1 k2 p1 p2 k3 k4 k5 k6); ``fisheye``, OpenCV's equidistant model with k1 to k4; ``ortho``, with
 focal lengths in pixels per world unit. Points beyond the radius at which a distortion stops growing are culled.
 
-Culled Gaussians have radii 0 and zeros everywhere else. Opacities that count in the image are ``opacities *
-compensation``; ``compensation`` is 1 for visible Gaussians, or less with ``antialiased``.
+Culled Gaussians have radii 0 and zeros everywhere else. The opacity used in the image is ``opacities * compensation``;
+``compensation`` is 1 for visible Gaussians, or less with ``antialiased``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ProjectBackwardOperands(NamedTuple):
 
 
 class ProjectBackwardResults(NamedTuple):
-    """Gradients in the operands of splat_project."""
+    """Gradients of the operands of splat_project."""
 
     v_means: Any
     v_quats: Any
@@ -120,7 +120,7 @@ register(
         (*at.GAUSSIANS, *at.CAMERA),
         ProjectResults._fields,
         _infer,
-        "Project Gaussians to footprints, and cull those that cannot be seen.",
+        "Project Gaussians to footprints, and cull those that are not visible.",
         attrs=ATTRS,
         vjp=_vjp,
         differentiable=frozenset({"means2d", "conics", "depths", "compensation"}),
@@ -133,9 +133,9 @@ register(
 def _infer_backward(c: InferContext) -> ProjectBackwardResults:
     at.check_camera_model(c)
     x: ProjectBackwardOperands = c.operands
-    wanted: TensorType = c.result(f"N {at.conic_length(c)}", c.float_dtype)
-    if x.v_conics != wanted:
-        c.fail(f"v_conics: expected {wanted}, got {x.v_conics}")
+    expected: TensorType = c.result(f"N {at.conic_length(c)}", c.float_dtype)
+    if x.v_conics != expected:
+        c.fail(f"v_conics: expected {expected}, got {x.v_conics}")
     return ProjectBackwardResults(x.means, x.quats, x.scales, x.viewmat, x.intrinsics, x.distortion)
 
 
@@ -162,7 +162,7 @@ register(
 
 
 def clip_planes(graph: Graph, near: float = nx.NEAR, far: float = nx.FAR, dtype: DType | str = DType.F32) -> Value:
-    """The constant (near, far), distances along the camera's z axis, that projection takes."""
+    """The clip planes (near, far) as a constant: distances along the camera's z axis."""
     return graph.constant([near, far], dtype)
 
 
@@ -184,11 +184,11 @@ def splat_project(
 ) -> ProjectResults:
     """Project Gaussians to footprints on the image.
 
-    means [N, 3] in world units; quats [N, 4] wxyz, normalised inside; scales [N, 3], linear sigma > 0; opacities [N]
-    in [0, 1]; viewmat [4, 4] world to camera (+x right, +y down, +z forward); intrinsics [3, 3] in pixels without
-    skew; clip (near, far); distortion as the module says. Gaussians that hold NaN or infinity, have a zero quaternion,
-    lie outside (near, far) or reach no pixel are culled. ``attrs`` are the op's attributes; width and height are
-    required.
+    means [N, 3] in world units; quats [N, 4] wxyz, normalised inside; scales [N, 3], linear sigma > 0; opacities [N] in
+    [0, 1]; viewmat [4, 4] world to camera (+x right, +y down, +z forward); intrinsics [3, 3] in pixels without skew;
+    clip (near, far); distortion as described in the module's documentation. Gaussians that hold NaN or infinity, have a
+    zero quaternion, are outside (near, far) or reach no pixel are culled. ``attrs`` are the op's attributes; width and
+    height are required.
     """
     graph = means.graph
     planes = clip_planes(graph, dtype=means.dtype) if clip is None else clip

@@ -1,4 +1,4 @@
-"""splat_rasterize: composite any features of Gaussians, front to back, over a background."""
+"""splat_rasterize: composite arbitrary features of Gaussians, front to back, over a background."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RasterizeOperands(NamedTuple):
 
 
 class RasterizeResults(NamedTuple):
-    """image [H, W, F], alpha [H, W], and of each pixel [H, W]: transmittance, what is left of the light; last_ids, the
+    """image [H, W, F], alpha [H, W], and per pixel [H, W]: transmittance, the light that is left; last_ids, the
     position in sorted_ids of its last contributor (-1: none); median_ids, the Gaussian at which transmittance first
     falls to 0.5 or below, else the last contributor (-1: none); counts, its contributors. Unused ones cost nothing."""
 
@@ -57,8 +57,8 @@ class RasterizeBackwardOperands(NamedTuple):
 
 
 class RasterizeBackwardResults(NamedTuple):
-    """Gradients in the operands of splat_rasterize, and v_means2d_abs [N, 2]: per Gaussian the sum over pixels of the
-    magnitudes of the 2D mean's gradient (Ye et al., AbsGS, 2024)."""
+    """Gradients of the operands of splat_rasterize, and v_means2d_abs [N, 2]: per Gaussian the sum over pixels of the
+    magnitude of the 2D mean's gradient (Ye et al., AbsGS, 2024)."""
 
     v_means2d: Any
     v_conics: Any
@@ -117,8 +117,8 @@ register(
         _OPERANDS,
         RasterizeResults._fields,
         _infer,
-        "Composite the features of each tile's Gaussians front to back over the background. Footprints that are no "
-        "ellipse, and Gaussians of which a number is not finite, are skipped.",
+        "Composite the features of each tile's Gaussians front to back over the background. Gaussians whose footprint "
+        "is not an ellipse or that have a value that is not finite are skipped.",
         attrs=ATTRS,
         vjp=_vjp,
         differentiable=frozenset({"image", "alpha"}),
@@ -168,7 +168,7 @@ def splat_rasterize(
 ) -> RasterizeResults:
     """Composite features [N, F] of Gaussians into an image [H, W, F], front to back over ``background`` [F].
 
-    A pixel is the sum of weight * feature, where weight = alpha * transmittance so far, plus what is left of the light
+    A pixel is the sum of weight * feature, where weight = alpha * transmittance so far, plus the final transmittance
     times the background. means2d [N, 2] and conics describe footprints (see ``splat_project``); opacities [N];
     tile_ranges and sorted_ids are results of ``splat_bin``.
     """
@@ -178,9 +178,9 @@ def splat_rasterize(
 
 
 def splat_backward_node(graph: Graph) -> Node:
-    """The node that holds the gradients of the 2D means after ``grad``: of rasterize, if there is exactly one.
+    """The node that holds the gradients of the 2D means after ``grad``: that of rasterize, if there is exactly one.
 
-    Its results ``v_means2d`` and ``v_means2d_abs`` steer densification.
+    Its results ``v_means2d`` and ``v_means2d_abs`` drive densification.
     """
     found = [n for n in graph.nodes if n.op == "splat_rasterize_backward"]
     if len(found) != 1:

@@ -1,4 +1,4 @@
-"""splat_sh: colours from spherical harmonics (SH), in the sign and layout of 3DGS."""
+"""splat_sh: colours from spherical harmonics (SH), with the signs and layout of 3DGS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ShBackwardOperands(NamedTuple):
 
 
 class ShBackwardResults(NamedTuple):
-    """Gradients in the operands of splat_sh."""
+    """Gradients of the operands of splat_sh."""
 
     v_means: Any
     v_sh: Any
@@ -76,7 +76,7 @@ register(
         _OPERANDS,
         ShResults._fields,
         _infer,
-        "Colours of visible Gaussians: SH + 0.5, clamped at 0; zeros where radii are 0. What is not finite stays so.",
+        "Colours of visible Gaussians: SH + 0.5, clamped at 0; zeros where radii are 0. NaN and infinity are kept.",
         attrs=ATTRS,
         vjp=_vjp,
         operand_record=ShOperands,
@@ -108,7 +108,7 @@ register(
 def splat_sh(means: Value, sh: Value, viewmat: Value, radii: Value, sh_degree: int) -> Value:
     """Colours [N, C] of visible Gaussians: max(SH + 0.5, 0), zeros where ``radii`` [N, 2] are 0.
 
-    means [N, 3]; sh [N, K, C] with K >= (sh_degree + 1)^2; viewmat [4, 4]. A Gaussian is looked at from the camera's
+    means [N, 3]; sh [N, K, C] with K >= (sh_degree + 1)^2; viewmat [4, 4]. The viewing direction is from the camera's
     centre, whatever the camera model.
     """
     node = means.graph.add("splat_sh", ShOperands(means, sh, viewmat, radii), {"sh_degree": sh_degree})
