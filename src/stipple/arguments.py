@@ -1,7 +1,7 @@
-"""Arguments of public functions: taken in every sensible form, refused in one sentence otherwise.
+"""Arguments of public functions: accepted in every sensible form, refused in one sentence otherwise.
 
 Each function takes the argument's name and value and returns the value in its canonical type, or raises InputError
-that names the argument, what was expected, and what was given. Numbers end in float32 everywhere, so a number that
+that names the argument, what was expected, and what was passed. All numbers end up in float32, so a number that
 float32 cannot hold counts as infinite, and one that it rounds to 0 as 0.
 """
 
@@ -21,11 +21,11 @@ Kind = TypeVar("Kind")
 _LONGEST = 60
 _LONGEST_INT = 128
 MAX_SIDE = 1 << 20
-"""Pixels of an image's side."""
+"""Maximum width and height of an image in pixels."""
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it: short, whatever it is."""
+    """A value as shown in messages: always short."""
     if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value):
         return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
     if isinstance(value, int) and value.bit_length() > _LONGEST_INT:  # Python refuses to print very long ones
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 
 
 def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
-    """An int: Python's, NumPy's, or an array without dimensions. Neither truth values nor floats, whole or not."""
+    """An int: Python's, NumPy's, or an array without dimensions. Not a bool, nor a float, even a whole one."""
     try:
         result = None if isinstance(value, (bool, np.bool_)) else operator.index(_scalar(value))
     except TypeError:
@@ -52,7 +52,7 @@ def number(
     name: str, value: Any, *, above: float | None = None, minimum: float | None = None, maximum: float | None = None,
     below: float | None = None,
 ) -> float:  # fmt: skip
-    """A finite number within bounds, as a float. No truth values, no text."""
+    """A finite number within bounds, as a float. Not a bool or a string."""
     scalar = _scalar(value)
     real = isinstance(scalar, numbers.Real) and not isinstance(scalar, (bool, np.bool_))
     try:
@@ -76,12 +76,12 @@ def number(
 
 
 def _scalar(value: Any) -> Any:
-    """What an array without dimensions holds; anything else as it is."""
+    """The element of an array without dimensions; anything else as it is."""
     if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0 or isinstance(value, np.ma.MaskedArray):
         return value
     try:
         return np.asarray(value)[()]
-    except Exception:  # somebody else's array: what it says does not help, the caller says what was expected
+    except Exception:  # another library's array: its error does not help, the caller says what was expected
         return value
 
 
@@ -93,7 +93,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of a few words."""
+    """One of a few strings."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name}: expected one of {', '.join(choices)}, got {shown(value)}")
     return value
@@ -127,7 +127,7 @@ def read(name: str, value: Any, kinds: str = "iuf", what: str = "an array of num
         array = np.from_dlpack(value) if through_dlpack else np.asarray(value)
     except MemoryError:
         raise
-    except Exception as error:  # somebody else's array may raise anything
+    except Exception as error:  # another library's array may raise anything
         raise InputError(f"{expected}, got {shown(value)}: {error}") from error
     if array.dtype.kind not in kinds and not (array.size == 0 and isinstance(value, (list, tuple))):
         raise InputError(f"{expected}, got {f'dtype {array.dtype}' if array.dtype != object else shown(value)}")
@@ -138,10 +138,10 @@ def array(
     name: str, value: Any, shape: Sequence[int | str], dtype: type[np.floating[Any]] = np.float32, *,
     finite: bool = False, single: bool = True,
 ) -> Array:  # fmt: skip
-    """Numbers in a contiguous array of a shape, whose words (``"N"``) stand for any size.
+    """Numbers in a contiguous array of a shape, in which strings (``"N"``) stand for any size.
 
-    NaN and infinity pass unless ``finite``. What float32 cannot hold does not, even where the array stays float64,
-    unless ``single`` is False.
+    NaN and infinity are accepted unless ``finite``. Numbers that overflow float32 are not, even where the array stays
+    float64, unless ``single`` is False.
     """
     given = read(name, value)
     if given.ndim != len(shape) or any(isinstance(w, int) and w != n for w, n in zip(shape, given.shape, strict=True)):
@@ -163,7 +163,7 @@ def array(
 
 
 def image_size(width: Any, height: Any, channels: int) -> tuple[int, int]:
-    """Width and height of an image whose elements can be counted by the kernels."""
+    """Width and height of an image whose elements the kernels can index with 32 bits."""
     size = integer("width", width, 1, MAX_SIDE), integer("height", height, 1, MAX_SIDE)
     if size[0] * size[1] * (channels + 1) >= 1 << 31:
         raise InputError(

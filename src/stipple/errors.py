@@ -12,7 +12,7 @@ class StippleError(Exception):
 
 
 class GraphError(StippleError, ValueError):
-    """A graph was built or stored wrongly: names the op, the argument, and what was expected."""
+    """A graph was built or stored incorrectly: names the op, the argument, and what was expected."""
 
 
 class FileFormatError(StippleError, ValueError):
@@ -28,7 +28,7 @@ class FeedError(StippleError, ValueError):
 
 
 class InputError(StippleError, ValueError):
-    """A value that an op was given at run time lies outside what the op accepts."""
+    """A value passed to an op or function is outside what it accepts."""
 
 
 class LimitWarning(UserWarning):
@@ -36,11 +36,11 @@ class LimitWarning(UserWarning):
 
 
 class FormatWarning(UserWarning):
-    """A file's format cannot hold all of a scene: says what was left out."""
+    """A file format cannot hold all of a scene: says what was left out."""
 
 
 class CacheWarning(UserWarning):
-    """Something could not be kept for the next process, which makes it again: says why and what to do."""
+    """Something could not be cached for the next process, which has to compute it again: says why and what to do."""
 
 
 class DeviceError(StippleError, RuntimeError):

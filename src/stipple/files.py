@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NAME_KEPT = 40
-"""Characters of a file's name in its temporary one, which file systems hold to 255 bytes."""
+"""Characters of a file's name that its temporary name keeps; file systems allow 255 bytes."""
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], older: Path | None = None) -> Iterator[BinaryIO]:
-    """A binary file that appears under its name only when it is complete; what was there is then kept as ``older``.
+    """A binary file that appears under its name only when it is complete; the previous file is then kept as ``older``.
 
-    No other writer, in this process or another, has the same temporary file; of two that write at once, the one that
-    is done last wins. A killed writer leaves its temporary file: see :func:`remove_leftovers`.
+    No other writer, in this process or another, uses the same temporary file; of two concurrent writers, the one that
+    finishes last wins. A killed writer leaves its temporary file: see :func:`remove_leftovers`.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name[:_NAME_KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str], older: Path | None = None) -> Ite
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of a file have left. Only call this while nobody is writing it."""
+    """Remove temporary files of killed writers of a file. Only call this while nobody is writing it."""
     target = Path(path)
     left = re.compile(rf"\.{re.escape(target.name[:_NAME_KEPT])}\.\d+-[0-9a-f]+\.tmp")
     for found in list(target.parent.iterdir()):
@@ -46,7 +46,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def _keep(target: Path, older: Path) -> None:
-    """Give a file a second name, so that it is never without one; where there are no links, only the second."""
+    """Give a file a second name by a hard link, so that it always has a name; without hard links, rename it."""
     older.unlink(missing_ok=True)
     try:
         os.link(target, older)
@@ -55,7 +55,7 @@ def _keep(target: Path, older: Path) -> None:
 
 
 def _settle_names(folder: Path) -> None:
-    """Let a rename outlive a power cut, on systems where a folder can be synchronised."""
+    """Make a rename survive a power cut, on systems where a folder can be synchronised."""
     if os.name == "nt":
         return
     with suppress(OSError):  # some network file systems refuse; the file itself is safe by then

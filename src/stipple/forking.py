@@ -1,7 +1,7 @@
-"""What a forked process must make anew.
+"""What a forked process must create again.
 
-A fork copies only the thread that calls it: threads are gone in the child, and what they held stays held. Whoever owns
-threads, locks or a device says here what to do about it in the child.
+A fork copies only the thread that calls it: other threads are gone in the child, and locks that they held stay locked.
+Owners of threads, locks or a device register here what the child has to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def in_forked_children(item: Item, renew: Callable[[Item], None]) -> None:
 
 
 def hold_across_forks(lock: Any) -> None:
-    """Have no other thread hold a lock at the moment of a fork: the child could never take it."""
+    """Ensure that no other thread holds a lock at the moment of a fork: the child could never acquire it."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 

@@ -1,4 +1,4 @@
-"""Running out of memory, as far as Python sees it: reported as what it was needed for."""
+"""Running out of memory, as far as Python notices it: errors that say what the memory was needed for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CV2_CODE = -4  # Error::StsNoMem
 
 
 def shortage(error: BaseException) -> str | None:
-    """What an error says about the memory that was missing, perhaps nothing; None if it is about something else."""
+    """The message of an error about missing memory, perhaps empty; None for any other error."""
     if isinstance(error, MemoryError):
         return str(error)
     if isinstance(error, cv2.error) and getattr(error, "code", None) == _CV2_CODE:
@@ -28,7 +28,8 @@ def shortage(error: BaseException) -> str | None:
 
 @contextmanager
 def memory_for(what: str | Callable[[], str]) -> Iterator[None]:
-    """Turn a shortage of memory within into OutOfMemoryError; ``what`` says what it was needed for and what helps."""
+    """Convert errors about missing memory into OutOfMemoryError; ``what`` says what it was needed for and what
+    helps."""
     try:
         yield
     except OutOfMemoryError:

@@ -26,10 +26,10 @@ EPS2D: Final = 0.3
 """Variance in pixels squared added to both axes of a projected covariance: a pixel-sized low-pass filter."""
 
 JACOBIAN_MARGIN: Final = 0.3
-"""How far beyond the frame, in units of tan(fov / 2), the projection's Jacobian follows a mean."""
+"""How far beyond the frame, in units of tan(fov / 2), the projection's Jacobian is evaluated at the mean itself."""
 
 DISTORTED_JACOBIAN_MARGIN: Final = 1.3
-"""The same for a pinhole with distortion, whose frame may end at larger slopes than its focal length says."""
+"""The same for a pinhole with distortion, whose frame may reach larger slopes than its focal length suggests."""
 
 EXTENT_SIGMA: Final = 3.33
 """A Gaussian's support ends at this many standard deviations, whatever its opacity."""
@@ -60,7 +60,8 @@ NOISE_MIDDLE: Final = 0.995
 
 PCG_FACTOR: Final = 1664525
 PCG_TERM: Final = 1013904223
-"""Of pcg4d, the hash that noise comes from: Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020."""
+"""Constants of pcg4d, the hash that generates the noise: Jarzynski and Olano, "Hash Functions for GPU Rendering",
+2020."""
 
 # --- SH ---------------------------------------------------------------------------------------------------
 MAX_SH_DEGREE: Final = 4

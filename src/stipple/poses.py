@@ -29,7 +29,7 @@ _ENOUGH_PHOTOS = 0.9
 _ONE_THREAD_UP_TO = 100
 _NOT_COLMAP = (".webp", ".avif")
 _GREY_OR_RGB = ("L", "RGB")
-_MODES = {  # that files of a suffix can hold; others are converted to RGB
+_MODES = {  # modes that files with a suffix can hold; others are converted to RGB
     ".jpg": _GREY_OR_RGB, ".jpeg": _GREY_OR_RGB, ".bmp": _GREY_OR_RGB, ".png": (*_GREY_OR_RGB, "RGBA", "LA", "I;16"),
     ".tif": (*_GREY_OR_RGB, "RGBA", "I;16", "F"), ".tiff": (*_GREY_OR_RGB, "RGBA", "I;16", "F"),
 }  # fmt: skip
@@ -58,10 +58,10 @@ def make_poses(
     """Find the poses of a folder of photos and write a capture to ``out``.
 
     ``ordered`` photos (a walk, a video) are matched with their neighbours only; ``one_camera`` means that one camera
-    with one focal length took them all; ``thorough`` looks for more features, much longer. Photos are stored with
-    their longer side at most ``max_size`` pixels; poses come from the whole ones. Up to 100 photos give the same poses
-    every time; more of them are mapped by several threads, whose sums differ in their last digits. Raises InputError
-    where too few photos fit together.
+    with one focal length took them all; ``thorough`` looks for more features, which takes much longer. Photos are
+    stored with their longer side at most ``max_size`` pixels; poses are computed from the originals. Up to 100 photos
+    give the same poses every time; more of them are mapped by several threads, whose sums differ in their last digits.
+    Raises InputError if too few photos can be matched.
     """
     pycolmap = _pycolmap()
     files = sorted(p for p in photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if photos.is_dir() else []
@@ -80,7 +80,7 @@ def make_poses(
         say(f"looking for features in {len(files)} photos ...")
         mode = pycolmap.CameraMode.SINGLE if one_camera else pycolmap.CameraMode.AUTO
         pycolmap.Database.open(database).close()
-        pycolmap.import_images(database, upright, camera_mode=mode)  # numbers follow names, not who is done first
+        pycolmap.import_images(database, upright, camera_mode=mode)  # ids in the order of names
         pycolmap.extract_features(
             database, upright, camera_mode=mode, extraction_options=_extraction(pycolmap, thorough)
         )
@@ -115,7 +115,7 @@ def _pycolmap() -> Any:
 
 
 def _check_names(files: Sequence[Path]) -> None:
-    """Refuse names that a model's text files cannot hold: each stands at the end of a line, in UTF-8."""
+    """Refuse names that a model's text files cannot hold: each is at the end of a line, in UTF-8."""
     for file in files:
         if visible(file.name) != file.name or file.name.strip() != file.name:
             raise InputError(
@@ -133,7 +133,7 @@ def _stored_name(photo: Path) -> str:
 
 
 def store_photo(source: Path, target: Path, max_size: int | None) -> None:
-    """A photo turned upright, and smaller if it is larger than ``max_size``; as it is where nothing changes.
+    """Store a photo, rotated upright and reduced to ``max_size``; copied unchanged if neither is needed.
 
     Raises FileFormatError, naming a photo that cannot be decoded.
     """
@@ -151,7 +151,7 @@ def store_photo(source: Path, target: Path, max_size: int | None) -> None:
     if same:
         target.write_bytes(read_bytes(source))
         return
-    clean.info = {}  # comments and colour profiles may be broken, and nothing reads them
+    clean.info = {}  # comments and colour profiles may be broken, and nothing uses them
     clean.save(target, quality=_QUALITY)
 
 
@@ -190,7 +190,7 @@ def _match(pycolmap: Any, database: Path, count: int, ordered: bool, thorough: b
 
 
 def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
-    """The largest model of several tries, which end when it holds most photos."""
+    """The largest model of several attempts, which end when it contains most photos."""
     best, count = None, len(list(images.iterdir()))
     for i, options in enumerate(_mapping(pycolmap, count)):
         folder = work / f"model{i}"
@@ -205,7 +205,7 @@ def _map(pycolmap: Any, database: Path, images: Path, work: Path) -> Any:
 
 
 def _mapping(pycolmap: Any, count: int) -> Sequence[Any]:
-    """COLMAP's usual thresholds, then milder ones from several starts: the first pair of photos is drawn at random."""
+    """COLMAP's usual thresholds, then milder ones with several seeds: the initial pair of photos is random."""
 
     def seeded(seed: int) -> Any:
         options = pycolmap.IncrementalPipelineOptions()
@@ -216,7 +216,7 @@ def _mapping(pycolmap: Any, count: int) -> Sequence[Any]:
 
     tries = [seeded(0)]
     for seed in range(_MILD_TRIES):
-        # walks along a street look almost along the way they move: small angles between photos
+        # photos of a walk along a street look almost in the direction of motion: small angles between them
         mild = seeded(seed)
         mild.min_model_size = 3
         mild.mapper.init_min_tri_angle = 4
@@ -230,7 +230,7 @@ def _mapping(pycolmap: Any, count: int) -> Sequence[Any]:
 
 
 def _write_model(model: Any, folder: Path) -> None:
-    """A COLMAP model as text, with the observations of points alone."""
+    """Write a COLMAP model as text, with only those observations that belong to points."""
     folder.mkdir(parents=True, exist_ok=True)
     cameras = [
         f"{c.camera_id} {c.model.name} {c.width} {c.height} {' '.join(f'{p:.6f}' for p in c.params)}"

@@ -1,7 +1,7 @@
 """A device's ops against the float64 reference, on the user's own machine: what ``stipple selftest`` runs.
 
-The scenes are random but fixed. Images may differ by 1e-4 away from the few pixels where a cutoff falls to the other
-side; gradients by a relative 1e-3.
+The scenes are random but fixed. Images may differ by 1e-4, except in the few pixels at which a cutoff is decided
+differently; gradients by a relative 1e-3.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IMAGE, _GRADIENT, _FLIPS = 1e-4, 1e-3, 0.01
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: what, the worst error found, the error that is allowed, seconds on the device."""
+    """One comparison: its name, the largest error, the error that is allowed, seconds on the device."""
 
     name: str
     error: float
@@ -58,7 +58,8 @@ _SCENES: dict[str, dict[str, Any]] = {
 
 
 def _scene(count: int, sh_degree: int = -1, channels: int = 3) -> dict[str, Array]:
-    """Operands of splat_render for a random cloud before a camera, some of it outside the view and some broken."""
+    """Operands of splat_render for a random cloud in front of a camera, with some Gaussians outside the view and some
+    invalid."""
     rng = np.random.default_rng(7)
     camera = Camera(70, 50, 62.0, 60.0, 36.0, 24.0).look_at([0.3, -0.2, -4], [0, 0, 0])
     middle = [(sh_degree + 1) ** 2] if sh_degree >= 0 else []
@@ -80,7 +81,7 @@ def _scene(count: int, sh_degree: int = -1, channels: int = 3) -> dict[str, Arra
 def _on_both(
     session: Session, reference: Session, build: Callable[[str], ir.Graph], feeds: dict[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Array], float]:
-    """Results of the device and of the reference, and the device's seconds of a second run."""
+    """Results of the device and of the reference, and the seconds of a second run on the device."""
     wide = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()}
     expected = reference.compile(build("f64")).run(wide)
     executable = session.compile(build("f32"))
@@ -201,7 +202,7 @@ def _noise(session: Session, reference: Session) -> Check:
 
 
 def _repeats(session: Session) -> Check:
-    """The same bits again: the share of gradients that change from run to run."""
+    """Reproducibility: the share of gradients that differ between two runs."""
     scene = _scene(400)
     graph = ir.Graph("selftest")
     v = {n: graph.input(n, a.shape) for n, a in scene.items()}

@@ -1,28 +1,28 @@
-"""Names and values of others, in a form that is fit for a sentence."""
+"""Names and values from files and users, in a form that is safe to print in messages."""
 
 from __future__ import annotations
 
 import re
 import reprlib
 
-# control characters, separators of lines, marks that turn the direction of text, bytes that are no UTF-8
+# control characters, line separators, marks that change the direction of text, bytes that are not UTF-8
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    r"""The text with what a terminal would obey, or could not show, as escapes such as \n, \x1b and \xff."""
+    r"""The text with control characters and characters that cannot be shown as escapes such as \n, \x1b and \xff."""
     return _UNSEEN.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8 (os.fsdecode)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (os.fsdecode)
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 class _Short(reprlib.Repr):
-    """Reprs that are short enough for a sentence, whatever the value's depth and size."""
+    """Reprs that are short enough for a message, whatever the value's depth and size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,5 +38,5 @@ _SHORT = _Short()
 
 
 def shown(value: object) -> str:
-    """A value from a file as it may be quoted in a sentence: short, on one line, nothing that a terminal obeys."""
+    """A value from a file for use in a message: short, on one line, without control characters."""
     return visible(_SHORT.repr(value))

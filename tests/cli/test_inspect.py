@@ -49,7 +49,7 @@ def test_inspect_warns_of_a_camera_far_out_and_of_a_small_baseline(tmp_path: Pat
     made = truth()
     far = replace(made.cameras[4], viewmat=made.cameras[4].viewmat + np.outer([0, 0, 1, 0], [0, 0, 0, 200.0]))
     write_colmap(replace(made, cameras=(*made.cameras[:4], far, *made.cameras[5:])), tmp_path / "a")
-    assert "times farther out than most cameras" in " ".join(
+    assert "times farther away than most cameras" in " ".join(
         stipple("inspect", tmp_path / "a", "-o", tmp_path / "a.png").output.split()
     )
     near = tuple(

@@ -33,8 +33,8 @@ def test_what_resume_refuses(capture: Path, run: Path, tmp_path: Path) -> None:
         ("empty", "not a capture"),
         ("photo gone", r"003\.png: the image is missing"),
         ("photo cut", r"003\.png: broken or truncated"),
-        ("photo small", r"003\.png: .* do not have the shape"),
-        ("model cut", r"images\.bin: cut short"),
+        ("photo small", r"003\.png: .* do not match the aspect ratio"),
+        ("model cut", r"images\.bin: truncated"),
     ],
 )
 def test_a_bad_capture_ends_in_one_sentence(spoil: str, message: str, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_buffer_of_other_parameters_is_refused() -> None:
     graph.output("rgba", graph.gaussian_splat_rasterize(prep, _meta_of(graph, other), other))
     with pytest.raises(InputError, match="packed with width = 24, not 20"):
         Session("reference").compile(graph).run(arrays)
-    with pytest.raises(GraphError, match="no packed prepare buffer"):
+    with pytest.raises(GraphError, match="do not match a packed prepare buffer"):
         graph.gaussian_splat_rasterize(graph.input("flat", [100], "f64"), inputs.meta, RENDER)
     unlimited = dataclasses.replace(RENDER, max_list_entries=0)
     with pytest.raises(GraphError, match="max_list_entries: expected an int >= 1"):
@@ -290,7 +290,7 @@ def test_one_value_cannot_be_two_inputs_of_a_backward() -> None:
     graph = rlx.Graph("t")
     inputs = declare(graph, scene(), RENDER)
     same = dataclasses.replace(inputs, scales=inputs.positions)
-    with pytest.raises(GraphError, match="one value stands for two of them"):
+    with pytest.raises(GraphError, match="one value is used for two of them"):
         graph.gaussian_splat_render_backward(same, graph.constant(weights()), rlx.GaussianSplatBackwardParams(RENDER))
 
 

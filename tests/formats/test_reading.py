@@ -130,7 +130,7 @@ def test_a_folder_where_a_photo_is_expected(tmp_path: Path) -> None:
     [
         ("{'descr': '<f8', 'fortran_order': False, 'shape': (100000, 1000000), }", "expected numbers"),
         ("{'descr': '|O', 'fortran_order': False, 'shape': (12, 16), }", "expected numbers"),
-        ("{'descr': '<f8', 'fortran_order': False, 'shape': (12, 16), }", "cut short"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (12, 16), }", "truncated"),
         ("{'descr': '<f8', 'shape': (12, 16), }", "cannot be read as an array"),
         ("(" * 4000, "cannot be read as an array"),
         ("{'descr': '<f8", "cannot be read as an array"),

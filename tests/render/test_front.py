@@ -139,8 +139,8 @@ def test_a_second_call_builds_nothing() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "packed": ({"packed": True}, "packed = True is not offered"),
-    "clip": ({"radius_clip": 1.0}, "radius_clip = 1.0 is not offered"),
+    "packed": ({"packed": True}, "packed = True is not supported"),
+    "clip": ({"radius_clip": 1.0}, "radius_clip = 1.0 is not supported"),
     "mode": ({"render_mode": "XYZ"}, "render_mode: expected one of RGB"),
     "rasterize_mode": ({"rasterize_mode": "fast"}, "rasterize_mode: expected one of classic, antialiased, got 'fast'"),
     "means": ({"means": np.zeros((3, 2))}, r"means: expected shape \[N, 3\]"),

@@ -269,10 +269,10 @@ class Misbehaving(ReferenceBackend):
     ("fault", "message"),
     [
         ("operand changed", "changed its operand 'x'"),
-        ("operand returned", "result 'out' is in the memory of operand 'x'"),
+        ("operand returned", "result 'out' shares memory with operand 'x'"),
         ("view returned", "result 'out' is not held as dense f64"),
         ("dtype", "result 'out' is not held as dense f64"),
-        ("shape", r"result 'out' has shape \[1\], declared is \[3\]"),
+        ("shape", r"result 'out' has shape \[1\], declared as \[3\]"),
         ("other buffer", "result 'out' is not in the buffer that was planned for it"),
         ("two results", "returned 2 results of 1"),
     ],
@@ -314,5 +314,5 @@ def test_one_array_for_two_results_is_found() -> None:
     for name, value in zip("ab", ir.grad(graph, ir.image_l1(a, b), [a, b]), strict=True):
         graph.output(name, value)
     feeds = {n: np.full((2, 2, 1), i, np.float32) for i, n in enumerate("ab")}
-    with pytest.raises(DeviceError, match="results 'v_image' and 'v_target' are in the same memory"):
+    with pytest.raises(DeviceError, match="results 'v_image' and 'v_target' share memory"):
         Session(Twice(), debug=True).compile(graph).run(feeds)

@@ -80,7 +80,7 @@ def test_a_mask_that_comes_later_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has a mask now, unlike when the run began"):
         train(tmp_path / "capture", out, resume=True)
     (out / "run.json").write_text(json.dumps({"capture": "x", "contents": {"views": [1]}}))
-    with pytest.raises(FileFormatError, match="what it says about the capture is broken"):
+    with pytest.raises(FileFormatError, match="the record of the capture is broken"):
         train(tmp_path / "capture", out, resume=True)
 
 

@@ -234,7 +234,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lock, "lock_file", refuse)
     with RunFolder(tmp_path).held() as note:
         assert note is not None
-        assert "this file system has no locks" in note
+        assert "this file system does not support locks" in note
         with (
             pytest.raises(InputError, match=r"if that process is gone, remove .*run\.lock"),
             RunFolder(tmp_path).held(),

@@ -1,1 +1,1 @@
-"""The devices that graphs run on, a folder each, and the registry that knows them by name."""
+"""The devices that graphs run on, one package each, and the registry that opens them by name."""

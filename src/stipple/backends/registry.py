@@ -1,8 +1,8 @@
 """Devices by name: those that ship, and those of other packages, which register an entry point.
 
 A package adds a device by an entry point of the group ``stipple.backends``: its name is the device's, its object a
-function that opens the device and returns a :class:`stipple.runtime.Backend`. Nothing is imported before it is asked
-for. ``"auto"`` is the CPU: it is right on every machine, and no GPU has been seen to be both right and faster yet.
+function that opens the device and returns a :class:`stipple.runtime.Backend`. Nothing is imported before it is needed.
+``"auto"`` is the CPU: it is correct on every machine, and no GPU has yet been shown to be both correct and faster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _cpu() -> Backend:
     return CpuBackend()
 
 
-@lru_cache(maxsize=4)  # one device a process: pipelines are compiled once
+@lru_cache(maxsize=4)  # one device per process: pipelines are compiled once
 def _gpu(kind: str) -> Backend:
     from stipple.backends.gpu import GpuBackend
 
@@ -61,7 +61,7 @@ def register_device(name: str, opener: Opener) -> None:
 
 
 def devices() -> list[str]:
-    """Names of the devices, the one that ``"auto"`` takes first."""
+    """Names of the devices; the one that ``"auto"`` selects comes first."""
     return [*_SHIPPED, *dict.fromkeys([*_REGISTERED, *_elsewhere()])]
 
 

@@ -1,4 +1,4 @@
-"""Measuring this machine, for ``stipple bench`` and ``benchmarks/``: what is measured, how, and tables of it."""
+"""Benchmarks of this machine, for ``stipple bench`` and ``benchmarks/``: cases, measurements and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Case", "measure", "table", "usual_cases"]
 def measure(device: str, cases: list[Case], progress: Console) -> dict[str, Any]:
     """The figures of a device; what is being measured is printed to ``progress``.
 
-    Raises InputError for a device that is neither the CPU nor a GPU, DeviceError for one that is not there.
+    Raises InputError for a device that is neither the CPU nor a GPU, DeviceError for one that is not available.
     """
     session = Session(device)
     if isinstance(session.backend, GpuBackend):

@@ -1,4 +1,4 @@
-"""What is measured: scenes and views, frames with and without gradients, training steps."""
+"""Benchmark cases: scenes and views, frames with and without gradients, training steps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CLIP = np.array([nx.NEAR, nx.FAR], np.float32)
 
 
 def slam_case(count: int, width: int, height: int, focal: float) -> Case:
-    """Isotropic Gaussians of log scale -3.5 in a box before the camera, opacities from 0.3 to 0.9."""
+    """Isotropic Gaussians of log scale -3.5 in a box in front of the camera, opacities from 0.3 to 0.9."""
     rng = np.random.default_rng(0)
     f4 = np.float32
     means = rng.uniform([-1, -0.8, 2], [1, 0.8, 6], (count, 3)).astype(f4)
@@ -60,7 +60,7 @@ def slam_case(count: int, width: int, height: int, focal: float) -> Case:
 
 
 def scene_case(path: str, width: int = 1280, height: int = 720) -> Case:
-    """A scene from a file, from where ``stipple render`` looks at it."""
+    """A scene from a file, seen by the default camera of ``stipple render``."""
     scene = load_scene(path)
     camera = framing_camera(scene, (width, height))
     operands = splat.PrepareOperands(
@@ -96,7 +96,8 @@ def frame_of(case: Case) -> Frame:
 
 
 def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object]]:
-    """A stepper, and whole steps on it: SH of degree 3, loss, gradients, Adam; the number of Gaussians stays."""
+    """A stepper, and whole steps on it: SH of degree 3, loss, gradients, Adam; the number of Gaussians does not
+    change."""
     config = make_config(None, {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}})
     stepper = Stepper(session, config, 1)
     stepper.start(scene_of(case))
@@ -110,7 +111,7 @@ def training(session: Session, case: Case) -> tuple[Stepper, Callable[[], object
 
 
 def frame(session: Session, case: Case, backward: bool) -> Executable:
-    """A frame, or a frame with the gradients of its mean square; all but one number stays on the device."""
+    """A frame, or a frame with the gradients of its mean square; everything but one number stays on the device."""
     graph = ir.Graph("frame")
     given = case.operands._asdict()
     params = {n: graph.param(n, given[n].shape, "f32", given[n]) for n in _NAMES}
@@ -128,7 +129,7 @@ def frame(session: Session, case: Case, backward: bool) -> Executable:
 
 
 def usual_cases(quick: bool, scene: str | None) -> list[Case]:
-    """What ``stipple bench`` measures."""
+    """The cases of ``stipple bench``."""
     cases = [slam_case(10_000, 640, 480, 500.0)]
     if not quick:
         cases.append(slam_case(100_000, 1920, 1080, 500.0))

@@ -26,8 +26,8 @@ OPS = (
 
 
 def whole_frame(session: Session, case: Case, backward: bool, last_ids: bool = False) -> Executable:
-    """A frame of colours, alpha and depth, with all that it is made of, and each pixel's last contributor if wanted;
-    with ``backward`` also the gradients in all operands from ``v_rgba`` and ``v_depth``."""
+    """A frame of colours, alpha and depth with all intermediate results, and each pixel's last contributor if
+    ``last_ids``; with ``backward`` also the gradients of all operands from ``v_rgba`` and ``v_depth``."""
     graph = ir.Graph("frame")
     x = splat.PrepareOperands(*(graph.input(n, a.shape) for n, a in case.operands._asdict().items()))
     prepared = splat.PrepareResults(*graph.add("splat_prepare", x, case.attrs).outputs)
@@ -85,7 +85,7 @@ def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
 
 
 def _scalar(frame: dict[str, Array], case: Case, ours: float) -> dict[str, float]:
-    """The same image by the loop that other renderers run, over their lists and over ours."""
+    """The same image by the scalar loop that other renderers use, over their lists and over ours."""
     width, height = case.attrs["width"], case.attrs["height"]
     image = np.empty((height, width, 5), np.float32)
     splats = Splats(*(frame[n] for n in Splats._fields))
@@ -103,7 +103,7 @@ def _scalar(frame: dict[str, Array], case: Case, ours: float) -> dict[str, float
 
 
 def run(cases: list[Case], console: Console) -> dict[str, Any]:
-    """Measure all cases with 1 thread and with all."""
+    """Measure all cases with one thread and with all threads."""
     threads = CpuBackend().threads.count
     rows = []
     for case in cases:

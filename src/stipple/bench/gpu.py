@@ -19,7 +19,8 @@ from stipple.train.state import TrainingState
 
 
 def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
-    """Milliseconds of the fastest of several runs that the host did not spend waiting: what a GPU idles meanwhile."""
+    """Milliseconds of the fastest of several runs, without the time that the host waited: the GPU may idle
+    meanwhile."""
     times = []
     for _ in range(repeats):
         started, waited = time.perf_counter(), gpu.stream.waited
@@ -29,8 +30,9 @@ def host_time(gpu: Gpu, run: Callable[[], object], repeats: int) -> float:
 
 
 def measure_case(session: Session, case: Case, repeats: int) -> tuple[dict[str, Any], list[KernelTime]]:
-    """Milliseconds of a frame, with gradients, and of a training step, also the host's part of it, and of the
-    rearrangement when Gaussians come or go; and the step's kernels, by the device's clock where it has one."""
+    """Milliseconds of a frame, of a frame with gradients, of a training step, of the host's part of it, and of
+    rearranging the state when Gaussians are added or removed; and the step's kernels, timed by the device's clock if it
+    has one."""
     backend = session.backend
     assert isinstance(backend, GpuBackend)
     wait = backend.synchronize
@@ -54,7 +56,7 @@ def _rearrange(state: TrainingState) -> None:
 
 
 def by_kernel(times: Sequence[KernelTime]) -> list[dict[str, Any]]:
-    """Kernels, the slowest first: dispatches, milliseconds, and bytes of the arrays they were given."""
+    """Kernels, the slowest first: dispatches, milliseconds, and bytes of the arrays bound to them."""
     totals: dict[str, dict[str, Any]] = {}
     for t in times:
         row = totals.setdefault(t.name, {"kernel": t.name, "dispatches": 0, "ms": 0.0, "bytes": 0})

@@ -1,4 +1,4 @@
-"""What figures were measured on."""
+"""The machine that benchmarks ran on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stipple.backends.cpu.threads import default_threads
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the benchmarks ran on."""
     return {
         "processor": _processor(),
         "threads": default_threads(),

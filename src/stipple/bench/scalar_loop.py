@@ -1,8 +1,7 @@
-"""The loop that CPU renderers commonly run, one pixel after the other, one Gaussian after the other: what ours is
-measured beside.
+"""The loop that CPU renderers commonly use, one pixel and one Gaussian at a time: the baseline of our benchmarks.
 
-It is compiled by the same compiler with the same precision, over tile lists made from squares around the means, as
-such renderers make them.
+It is compiled by the same compiler with the same precision, over tile lists built from squares around the means, as
+such renderers build them.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def scalar_loop(ranges, ids, splats, size, image):  # type: ignore[no-untyped-de
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def box_lists(order, means2d, radii, tiling, count_only, ranges, ids):  # type: ignore[no-untyped-def]
-    """Tile lists as such renderers make them: a square around the mean, as wide as the larger radius."""
+    """Tile lists as such renderers build them: a square around the mean, with the larger radius."""
     width, height, size = tiling
     across, down = (width + size - 1) // size, (height + size - 1) // size
     total = 0
@@ -77,7 +76,7 @@ def box_lists(order, means2d, radii, tiling, count_only, ranges, ids):  # type: 
 
 
 def boxed(order: Array, means2d: Array, radii: Array, tiling: tuple[int, int, int]) -> tuple[Array, Array]:
-    """tile_ranges and sorted_ids by squares instead of by ellipses; ``tiling`` is width, height, tile size."""
+    """tile_ranges and sorted_ids from squares instead of ellipses; ``tiling`` is width, height, tile size."""
     width, height, size = tiling
     ranges = np.zeros((-(-width // size) * -(-height // size), 2), np.int32)
     total = box_lists(order, means2d, radii, tiling, True, ranges, np.empty(0, np.int32))

@@ -1,4 +1,4 @@
-"""The figures for people: tables in the terminal."""
+"""Measurements as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 MEASURED = {"forward_ms": "whole frame", "forward_backward_ms": "frame + backward", "step_ms": "training step"}
-HOST = {"host_ms": "of it the host's", "edit_ms": "rows rearranged"}
+HOST = {"host_ms": "host's part of it", "edit_ms": "rows rearranged"}
 _MAX_KERNELS = 14
 _STAGES = {
     "project_ms": "project",
@@ -25,7 +25,7 @@ _STAGES = {
 
 
 def cpu_table(measured: dict[str, Any]) -> Group:
-    """The figures for people: one table a scene, stages down, threads across."""
+    """One table per scene, with a row per stage and a column per number of threads."""
     m = measured["machine"]
     parts: list[Any] = [f"{m['processor']}, {m['lanes']} lanes; milliseconds, best of several"]
     by_scene: dict[str, list[dict[str, Any]]] = {}
@@ -47,7 +47,7 @@ def cpu_table(measured: dict[str, Any]) -> Group:
 
 
 def gpu_table(measured: dict[str, Any]) -> Group:
-    """The figures for people."""
+    """A table of frames and steps, and one of kernels per scene."""
     times = Table(title="milliseconds, best of several")
     times.add_column("scene")
     for title in (*MEASURED.values(), *HOST.values()):

@@ -1,4 +1,4 @@
-"""How long a call takes: the shortest of several times in one process, which other work disturbs least."""
+"""How long a call takes: the shortest of several times in one process, which other load disturbs least."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def best_of(run: Callable[[], object], seconds: float = 1.0, minimum: int = 3) -
 
 
 def best_of_waiting(run: Callable[[], object], wait: Callable[[], None], repeats: int) -> float:
-    """Milliseconds of the fastest of several runs, after two that warm up."""
+    """Milliseconds of the fastest of several runs, after two warm-up runs."""
     times = []
     for i in range(repeats + 2):
         wait()

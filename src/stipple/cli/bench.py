@@ -19,9 +19,9 @@ from stipple.cli.terminal import Terminal
 def bench_command(quick: bool, json_file: str | None, scene: str | None, device: str) -> None:
     """Measure this machine and print tables: 10,000 Gaussians at 640x480, and 100,000 at 1920x1080.
 
-    On the CPU: each stage and whole frames, with one thread and with all; and for comparison, in the same run, the loop
-    of other CPU renderers, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the time of each
-    kernel by the device's own clock.
+    On the CPU: each stage and whole frames, with one thread and with all; and for comparison, in the same run, the
+    scalar loop of other CPU renderers, one pixel and one Gaussian at a time. On a GPU: frames, training steps, and the
+    time of each kernel by the device's own clock.
     """
     from stipple import bench
 

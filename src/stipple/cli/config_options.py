@@ -22,7 +22,7 @@ Layer = dict[str, Any]
 class ConfigCommand(click.Command):
     """A command with an option for every field of some of the configuration's sections; all of them by default.
 
-    ``without`` names fields that the command has no use for. What was given arrives as ``section__key``, see
+    ``without`` names fields that the command does not use. Values are passed as ``section__key``, see
     :func:`given_layers`. The options are created on demand: other commands need not import the configuration.
     """
 
@@ -49,7 +49,7 @@ class ConfigCommand(click.Command):
 
 def _options(chosen: tuple[str, ...] | None, without: tuple[str, ...]) -> dict[str, list[click.Option]]:
     """Options by the title of their section."""
-    from stipple.train.config import fields, sections  # here: only commands that need it wait for it
+    from stipple.train.config import fields, sections  # here: only commands that need it pay for the import
 
     grouped: dict[str, list[click.Option]] = {}
     kinds = sections()
@@ -74,7 +74,7 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def _option(name: str, flag: str, field: FieldInfo) -> click.Option:
-    """A field's option; None where it is not given, so that a preset's or a file's value stays."""
+    """A field's option; None by default, so that a preset's or a file's value is kept."""
     text = field.description or ""
     text = text if ":" in text.split(" ")[0] else text[:1].upper() + text[1:]
     kind = _kind(field)
@@ -86,7 +86,7 @@ def _option(name: str, flag: str, field: FieldInfo) -> click.Option:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The type of a field's value where there is one: without None."""
+    """The type of a field's value, without None."""
     if get_origin(field.annotation) in (Union, UnionType):
         kinds = [k for k in get_args(field.annotation) if k is not type(None)]
         return kinds[0] if len(kinds) == 1 else Any
@@ -141,7 +141,7 @@ class _Value(ParamType):  # type: ignore[misc]
 
 
 def given_layers(flags: Layer, settings: tuple[str, ...] = ()) -> list[Layer]:
-    """The options that were given, then ``--set KEY=VALUE``, as layers of configuration."""
+    """The options that were passed, then ``--set KEY=VALUE``, as layers of configuration."""
     from stipple.train.config import layer_of
     from stipple.train.config_toml import parse_setting
 

@@ -11,7 +11,7 @@ from stipple.cli.terminal import Terminal
 
 
 class _WithFormats(click.Command):
-    """Lists the formats that there are."""
+    """Lists the available formats."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from stipple.formats.scenes import FORMATS

@@ -1,4 +1,4 @@
-"""``stipple devices``: what there is to run on."""
+"""``stipple devices``: the devices of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stipple.errors import DeviceError
 
 @click.command(short_help="List the devices of this machine.")
 def devices() -> None:
-    """List the devices of this machine; the first one is that of --device auto."""
+    """List the devices of this machine; --device auto takes the first one."""
     from stipple.runtime import devices as names
 
     console = Terminal()

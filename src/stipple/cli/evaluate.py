@@ -40,7 +40,7 @@ def evaluate(run: str, with_train: bool, network: str | None, save_images: bool,
 
 
 def _evaluate(folder: RunFolder, with_train: bool, network: str | None, save_images: bool, device: str) -> None:
-    """Evaluate in a folder that is held."""
+    """Evaluate in a folder that is locked."""
     from stipple.train.evaluation import evaluation_of, load_lpips
     from stipple.train.finished_run import FinishedRun, save_comparison
     from stipple.train.rundir import write_json

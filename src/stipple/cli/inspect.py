@@ -1,4 +1,4 @@
-"""``stipple inspect``: what a capture holds, before hours are spent on it."""
+"""``stipple inspect``: what a capture holds, before hours of training are spent on it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", default="capture.png", show_default=True, type=click.Path(dir_okay=False),
               help="Picture of the cameras and points from above.")  # fmt: skip
 def inspect(capture: str, output: str, **flags: Any) -> None:
-    """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it from above.
+    """Show what CAPTURE holds: cameras, points, photos, and what may go wrong in training; draw it as seen from above.
 
-    CAPTURE is anything that `stipple train` takes.
+    CAPTURE is anything that `stipple train` accepts.
     """
     from stipple.cli.survey_plot import draw, picture_kind
     from stipple.formats.captures import open_capture

@@ -1,4 +1,4 @@
-"""Text for a terminal or a pipe that may go away while there is work to be finished."""
+"""Output to a terminal or a pipe that may be closed while there is work to finish."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import IO, Any, cast
 
 
 class _Lasting:
-    """A stream whose writes are lost, and no error, once nobody reads them any more."""
+    """A stream whose writes are discarded without an error once nobody reads them any more."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream, self._gone = stream, False
@@ -31,5 +31,5 @@ class _Lasting:
 
 
 def lasting(stream: IO[str]) -> IO[str]:
-    """The stream, but a terminal that is closed and a pipe that is left stop nothing."""
+    """The stream, but without errors when its terminal or pipe is closed."""
     return cast("IO[str]", _Lasting(stream))

@@ -1,4 +1,4 @@
-"""Entry point of the command line: errors become one sentence and exit status 1."""
+"""Entry point of the command line: errors are reported in one sentence, with exit status 1."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class _Commands(click.Group):
             raise click.ClickException(visible(str(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # whoever read the output has gone: click ends in silence
+                raise  # the reader of the output is gone: click exits silently
             where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
             raise click.ClickException(visible(f"{where}{error.strerror or error}")) from None
         except MemoryError as error:
-            needed = f": {error}" if str(error) else " for what was asked"
+            needed = f": {error}" if str(error) else " for this command"
             raise click.ClickException(f"not enough memory{needed}") from None
 
 

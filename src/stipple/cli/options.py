@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-ParamType: Any = click.ParamType  # generic in some versions of click, plain in others
+ParamType: Any = click.ParamType  # generic in some versions of click, not in others
 
 
 class Size(ParamType):  # type: ignore[misc]

@@ -21,8 +21,8 @@ from stipple.cli.terminal import Terminal
 def poses(photos: str, output: str, ordered: bool, many_cameras: bool, thorough: bool, max_size: int | None) -> None:
     """Find out where the photos in the folder PHOTOS were taken, and write a capture for `stipple train`.
 
-    Needs COLMAP: pip install 'stipple[poses]'. Take 30 to 150 photos of something that does not move, from places all
-    around it, each photo overlapping most of the next.
+    Needs COLMAP: pip install 'stipple[poses]'. Take 30 to 150 photos of something that does not move, from positions
+    all around it, each photo overlapping most of the next.
     """
     from stipple.poses import make_poses
 

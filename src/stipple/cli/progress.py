@@ -1,4 +1,4 @@
-"""Bars in the terminal for training, and plain lines where there is none."""
+"""Progress bars in the terminal for training, and plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from stipple.train.progress import Meter
 _REDRAWN = 0.2
 _PLAIN_LINES = 20
 _SPEED_OVER = 60.0
-"""Seconds over which speed is measured: steps become slower as photos and the number of Gaussians grow, so that the
-mean since the start would promise too short a time."""
+"""Seconds over which speed is measured: steps become slower as photos and the number of Gaussians grow, so an average
+since the start would underestimate the time left."""
 
 
 class TerminalMeter(Meter):
-    """A live bar with step, loss, PSNR, Gaussians, steps a second and time left; lines where output is no terminal."""
+    """A live bar with step, loss, PSNR, Gaussians, steps per second and time left; lines where the output is not a
+    terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -57,7 +57,7 @@ _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 def render(scene: str, output: str, **options: Any) -> None:
     """Render SCENE, a scene file or the folder of a run, to a picture, a folder of frames, or a video.
 
-    Pictures of a run are taken from its photos' cameras; videos of a run fly from one of them to the next.
+    Pictures of a run use the cameras of its photos; videos of a run fly from one of them to the next.
 
     \b
     stipple render run/ -o film.mp4
@@ -106,7 +106,7 @@ def render(scene: str, output: str, **options: Any) -> None:
 
 
 def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camera], bool]:
-    """Cameras of a run: a flight of so many frames, or one photo's; and whether it was trained with antialiasing."""
+    """Cameras of a run: a flight of ``frames`` frames, or one photo's; and whether it was trained with antialiasing."""
     from stipple.cli.run_cameras import run_flight, view_camera
     from stipple.train.rundir import RunFolder
 
@@ -117,7 +117,8 @@ def _of_run(run: Path, options: dict[str, Any], frames: int) -> tuple[list[Camer
 
 
 def _cameras(scene: Gaussians, options: dict[str, Any], frames: int) -> list[Camera]:
-    """A camera as the options say, or one that frames the scene, carried around its target for several frames."""
+    """The camera that the options specify, or one that frames the scene; for several frames, an orbit around the
+    target."""
     from stipple.scene.paths import framing, framing_camera, orbit
 
     target, up = options["target"], options["up"]
@@ -150,7 +151,7 @@ def _draw(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> tuple[np
 
 
 def _draw_extras(scene: Gaussians, camera: Camera, options: dict[str, Any]) -> list[str]:
-    """Depth and alpha of the first frame, where asked for."""
+    """Depth and alpha of the first frame, if requested."""
     from PIL import Image
 
     files = [f for f in (options["depth_file"], options["alpha_file"]) if f]

@@ -1,4 +1,4 @@
-"""Cameras for looking at a trained run: those of its photos, and the way from one to the next."""
+"""Cameras for viewing a trained run: those of its photos, and the path from one to the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stipple.train.rundir import RunFolder
 
 
 def view_camera(folder: Path, name: str | None, size: tuple[int, int] | None) -> Camera:
-    """The camera of a photo, by name or the end of one; the first by default."""
+    """The camera of a photo, by its path, file name or stem; the first by default."""
     cameras = _named(folder)
     fitting = [
         c for n, c in cameras.items() if name is None or n == name or Path(n).name == name or Path(n).stem == name
@@ -26,7 +26,7 @@ def view_camera(folder: Path, name: str | None, size: tuple[int, int] | None) ->
 
 
 def run_flight(folder: Path, frames: int, size: tuple[int, int] | None) -> list[Camera]:
-    """A way through all photos' cameras in the order of their names, in ``frames`` steps, without any distortion."""
+    """A path through all photos' cameras in the order of their names, in ``frames`` steps, without distortion."""
     first, *others = (camera.without_distortion() for camera in _named(folder).values())
     return flight([_sized(first, size), *others], frames)
 

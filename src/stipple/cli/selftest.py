@@ -1,4 +1,4 @@
-"""``stipple selftest``: is this machine's device right?"""
+"""``stipple selftest``: does this machine's device compute correctly?"""
 
 from __future__ import annotations
 

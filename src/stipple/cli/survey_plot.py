@@ -1,4 +1,4 @@
-"""A capture drawn from above: cameras with their views, and points."""
+"""A capture drawn as seen from above: cameras with their viewing directions, and points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_POINTS = 20_000
 
 
 def draw(survey: Survey, path: str) -> None:
-    """Draw a survey to a picture (the suffix says which kind)."""
+    """Draw a survey to a picture (its suffix determines the format)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,17 +40,17 @@ def draw(survey: Survey, path: str) -> None:
             plot.plot(*places[ids].T, "o", color=color, markersize=4, label=f"{name}: {len(ids)}")
     _limit(plot, places, capture.points @ axes.T if len(capture.points) else places)
     plot.set_aspect("equal")
-    # a name is no formula, whatever dollars it holds
+    # a name is not a formula, even if it contains dollar signs
     plot.set_title(visible(f"{capture.root.name}: {capture.kind}, from above"), parse_math=False)
     plot.legend(loc="upper right")
     plot.grid(alpha=0.2)
     with atomic_write(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box stands where the font has none
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # missing glyphs are drawn as boxes
         figure.savefig(file, format=picture_kind(path), dpi=110)
 
 
 def picture_kind(path: str) -> str:
-    """The kind of picture that a path's suffix means, png by default. Raises InputError for one that is none."""
+    """The picture format of a path's suffix, png by default. Raises InputError for an unknown one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     kind, known = Path(path).suffix.lstrip(".").lower() or "png", FigureCanvasAgg.get_supported_filetypes()
@@ -60,7 +60,7 @@ def picture_kind(path: str) -> str:
 
 
 def _ground_axes(up: Array) -> Array:
-    """Two unit vectors [2, 3] across the mean up direction of the cameras."""
+    """Two unit vectors [2, 3] orthogonal to the mean up direction of the cameras."""
     length = np.linalg.norm(up)
     normal = up / length if length > 1e-6 else np.array([0.0, -1.0, 0.0])
     start = np.eye(3)[np.argmin(np.abs(normal))]
@@ -70,7 +70,7 @@ def _ground_axes(up: Array) -> Array:
 
 
 def _limit(plot: object, places: Array, points: Array) -> None:
-    """All cameras and most of the points, without the few that lie far out."""
+    """Show all cameras and most of the points, without the few that are far away."""
     low, high = np.percentile(points, [3, 97], axis=0)
     low, high = np.minimum(low, places.min(axis=0)), np.maximum(high, places.max(axis=0))
     margin = 0.05 * float((high - low).max()) or 1.0

@@ -77,7 +77,7 @@ def train(
     if not resume and capture is None:
         raise click.UsageError("name the capture: stipple train CAPTURE -o OUTPUT")
     folder = RunFolder(Path(output))
-    # hours of training end neither with a pipe nor with a terminal
+    # hours of training must not end because a pipe or a terminal is closed
     console = Terminal(file=lasting(sys.stderr))
     if resume:
         folder.read_description()  # a folder without a run is left alone
@@ -97,7 +97,7 @@ def train(
 
 
 def _train(problem: Problem, folder: RunFolder, capture: str, device: str, resume: bool, console: Terminal) -> None:
-    """Train in a folder that is held, and report."""
+    """Train in a folder that is locked, and report."""
     from stipple.cli.progress import TerminalMeter
     from stipple.train import Trainer
 

@@ -105,7 +105,7 @@ def _pack(node: Node, x: PackOperands, dims: Mapping[str, int]) -> PackResults:
     means2d, conics, colors, opacities, depths, ranges, ids, intrinsics, background = x
     limit, count = attrs["max_list_entries"], len(means2d)
     if len(ids) > limit:
-        raise InputError(f"splat_pack_prepared: {len(ids)} tile entries do not fit max_list_entries = {limit}")
+        raise InputError(f"splat_pack_prepared: {len(ids)} tile entries exceed max_list_entries = {limit}")
     rows = max(count, 1)
     k = np.zeros((count, 8))
     k[:, : conics.shape[1]] = conics
@@ -137,7 +137,7 @@ def _infer_pack(c: InferContext) -> list[TensorType]:
     conic, count = CONIC_LENGTH[c.attrs["projection"]], c.dims["N"]
     if tuple(c.operands.conics.shape) != (count, Dim.of(conic)):
         c.fail(f"conics: expected shape [{count}, {conic}], got {c.operands.conics.shape}")
-    # max(N, 1) is no polynomial: with a symbolic N the length is known only when the graph runs.
+    # max(N, 1) is not a polynomial: with a symbolic N the length is known only when the graph runs.
     number = count.value
     length = c.fresh("P") if number is None else Dim.of(max(number, 1) * FLOATS_PER_GAUSSIAN + _tail(c))
     return [TensorType(Shape([length]), c.float_dtype)]
@@ -182,7 +182,7 @@ register(
         ),
         PackResults._fields,
         _infer_pack,
-        "Prepared Gaussians as one float vector, laid out as the module says.",
+        "Prepared Gaussians as one float vector, in the layout that the module describes.",
         attrs=_ATTRS,
         vjp=_vjp_pack,
         operand_record=PackOperands,
@@ -199,7 +199,7 @@ def _unpack(node: Node, x: UnpackOperands, dims: Mapping[str, int]) -> UnpackRes
     tail = packed_tail(attrs["width"], attrs["height"], attrs["tile_size"], attrs["max_list_entries"])
     rows, left = divmod(len(packed) - tail, FLOATS_PER_GAUSSIAN)
     if left or rows < 1:
-        raise InputError(f"splat_unpack_prepared: {len(packed)} floats are no buffer of these parameters")
+        raise InputError(f"splat_unpack_prepared: {len(packed)} floats do not match a buffer of these parameters")
     params = packed[-RASTER_PARAMS:]
     for name, given in zip(_STORED, params, strict=False):
         if np.float32(given) != np.float32(attrs[name]):

@@ -1,14 +1,14 @@
 """The interface of the rlx-ir splat builders, as thin builders over Stipple's ops: a :class:`Graph` that has them.
 
-Names, defaults, orders and lengths are those of rlx-ir's public splat interface; every field does what its
-name says, in forward and in backward:
+Names, defaults, orders and lengths are those of rlx-ir's public splat interface; every field acts on both the forward
+and the backward pass:
 
 * ``radius_scale`` multiplies every sigma.
-* ``max_anisotropy`` lifts a Gaussian's short axes to its longest divided by this (0: no limit).
+** ``max_anisotropy`` limits the ratio of a Gaussian's longest axis to the others, by enlarging these (0: no limit).
 * ``sh_band`` is the highest SH band that is evaluated.
 * ``alpha_cutoff``, ``max_splat_steps``, ``transmittance_threshold``, ``max_list_entries`` are the attributes
   of the same names of ``splat_prepare`` and ``splat_rasterize``.
-* ``loss_grad_clip`` clamps each element of the incoming image gradient to +-this (0: no clipping).
+* ``loss_grad_clip`` clamps each element of the incoming image gradient to plus or minus this (0: no clipping).
 
 The colour of a Gaussian is ``colors`` where there are no SH coefficients; with them it is ``colors`` plus the
 SH (without a further offset), clamped at 0. Scales are linear, rotations wxyz: put an ``exp`` before
@@ -51,7 +51,7 @@ class GaussianSplatInputs:
 
 @dataclass(frozen=True)
 class GaussianSplatRenderParams:
-    """Framebuffer size and limits of a render; see the module for what each does. Limits of 0: none."""
+    """Framebuffer size and limits of a render; the module describes each. 0 means no limit."""
 
     width: int = 64
     height: int = 64
@@ -126,7 +126,7 @@ def unpack_gaussian_splat_packed_grads(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Operands of splat_prepare made from rlx-ir's inputs."""
+    """Operands of splat_prepare, built from rlx-ir's inputs."""
 
     gaussians: tuple[Value, Value, Value, Value]
     colors: Value
@@ -153,7 +153,7 @@ def _shaped(value: Value, name: str, width: int) -> Value:
 
 
 def shaped_inputs(inputs: GaussianSplatInputs) -> GaussianSplatInputs:
-    """The inputs with flat tensors given their rows."""
+    """The inputs, with flat tensors reshaped into rows."""
     opacities, sh = inputs.opacities, inputs.sh_coeffs
     if opacities.shape.rank == 2 and opacities.shape[1] == 1:
         opacities = structure.reshape(opacities, [opacities.shape[0]])
@@ -304,7 +304,7 @@ class Graph(ir.Graph):
     def gaussian_splat_render_backward(
         self, inputs: GaussianSplatInputs, d_loss_rgba: Value, params: GaussianSplatBackwardParams
     ) -> Value:
-        """Packed gradients of a loss whose gradient in the rendered rgba is ``d_loss_rgba``.
+        """Packed gradients of a loss whose gradient with respect to the rendered rgba is ``d_loss_rgba``.
 
         ``d_loss_rgba`` is [height, width, 4] or flat. The order is positions, scales, rotations, opacities,
         colors, sh; the length :func:`gaussian_splat_packed_grad_len`.
@@ -319,8 +319,8 @@ class Graph(ir.Graph):
         has_sh = s.sh_coeffs.shape[1] != 0
         if len({*wrt, s.sh_coeffs}) < len(wrt) + 1:
             raise GraphError(
-                "gaussian_splat_render_backward: inputs: one value stands for two of them, so their gradients cannot "
-                "be told apart"
+                "gaussian_splat_render_backward: inputs: one value is used for two of them, so their gradients cannot "
+                "be separated"
             )
         grads = pullback([(rgba, cotangent)], [*wrt, s.sh_coeffs] if has_sh else wrt, independent=True)
         return packing.pack_gradients(grads[:5], grads[5] if has_sh else None, s.positions.shape[0])
@@ -335,6 +335,6 @@ def _packed_count(prep: Value, params: GaussianSplatRenderParams) -> int:
     count, left = divmod(size - empty, packing.FLOATS_PER_GAUSSIAN)
     if left or count < 1:
         raise GraphError(
-            f"gaussian_splat_rasterize: prep: {size} floats are no packed prepare buffer of these parameters"
+            f"gaussian_splat_rasterize: prep: {size} floats do not match a packed prepare buffer of these parameters"
         )
     return -1 if count == 1 else count

@@ -47,7 +47,7 @@ class TrainableGaussians(Gaussians):
 
 
 class SplatOutput(NamedTuple):
-    """color [H, W, 3] and depth [H, W] (expected camera z; 0 where nothing is)."""
+    """color [H, W, 3] and depth [H, W] (expected camera z; 0 where nothing is drawn)."""
 
     color: Array
     depth: Array
@@ -80,7 +80,7 @@ class DiffSplatRenderer:
         return self.render_with_intermediates(gaussians, camera, records=False)[0]
 
     def render_inference(self, gaussians: Gaussians, camera: DiffCamera) -> SplatOutput:
-        """The same image, with nothing kept for gradients."""
+        """The same image, without keeping anything for gradients."""
         view = arguments.instance("camera", camera, DiffCamera).camera()
         scene = arguments.instance("gaussians", gaussians, Gaussians)
         image = render_view(scene, view, self.background, device=self.device)

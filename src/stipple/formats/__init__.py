@@ -1,4 +1,4 @@
-"""Files that come in and go out."""
+"""Input and output files: scenes and captures."""
 
 from stipple.formats.scenes import load_ply, load_scene, save_ply, save_scene
 

@@ -1,7 +1,7 @@
 """PLY files (Turk, "The PLY Polygon File Format", 1994): header and tables of numbers.
 
-ASCII and both binary byte orders are read, by declared sizes that are checked against the file's before anything
-is allocated.
+ASCII and both binary byte orders are read. Declared sizes are checked against the file's size before anything is
+allocated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TYPES = {
 }  # fmt: skip
 _ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 1 << 20
-_MAX_WORD = 400  # characters of a number in text, and of what separates it from the next
+_MAX_WORD = 400  # characters of a number in text, including the separator
 
 
 @dataclass
@@ -65,7 +65,8 @@ def read_header(name: str, file: BinaryIO) -> tuple[str, list[Element]]:
 
 
 def _read_line(words: list[str], elements: list[Element]) -> str:
-    """Add what a line declares to the elements; the format, where it says that. Raises KeyError or IndexError."""
+    """Add the element or property that a line declares; returns the format if it declares that. Raises KeyError or
+    IndexError."""
     if words[0] == "format" and words[1] in _ORDERS and len(words) == 3:
         return words[1]
     if words[0] == "element" and len(words) == 3 and words[2].isdigit():
@@ -96,13 +97,13 @@ def read_table(name: str, file: BinaryIO, form: str, element: Element) -> Any:
         )
     dtype = np.dtype([(n, _ORDERS[form] + kind) for n, kind in element.properties])
     if not element.properties:
-        return np.empty(0, dtype)  # rows without numbers take no room, however many there are
+        return np.empty(0, dtype)  # rows without numbers take no space, however many there are
     left = os.fstat(file.fileno()).st_size - file.tell()
-    # in text a number is a digit and what separates it from the next, which the last of the file need not have
+    # in text a number takes at least a digit and a separator, which the last number may lack
     row, spare, bound = (2 * len(element.properties), 1, "at most ") if form == "ascii" else (dtype.itemsize, 0, "")
     if element.count * row > left + spare:
         raise FileFormatError(
-            f"{name}: cut short: the header says {element.count} of {element.name!r}, the file holds "
+            f"{name}: truncated: the header declares {element.count} of {element.name!r}, the file holds "
             f"{bound}{max(0, left + spare) // row}"
         )
     if form == "ascii":

@@ -1,4 +1,4 @@
-"""Opening files from elsewhere: only regular files, and never more bytes than a file has."""
+"""Opening untrusted files: only regular files, and never reading more bytes than a file has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_bytes(path: str | os.PathLike[str], maximum: int | None = None) -> byte
 
 
 def read_text(path: str | os.PathLike[str], maximum: int | None = None) -> str:
-    """All of a text file; what is no UTF-8 in it comes out as it does in file names (:func:`os.fsdecode`)."""
+    """All of a text file; bytes that are not UTF-8 are decoded as in file names (:func:`os.fsdecode`)."""
     return read_bytes(path, maximum).decode("utf-8", "surrogateescape")
 
 
@@ -53,7 +53,7 @@ def _usable(path: str | os.PathLike[str]) -> str:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    # without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever; files do not heed it
+    # without O_NONBLOCK, opening a pipe without a writer would block for ever; it has no effect on files
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
     for is_kind, kind in _KINDS:
@@ -64,10 +64,10 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 class BoundedFile(io.BufferedIOBase):
-    """A file for decoders: a read of a length that a broken file claims costs no more than the file's own length.
+    """A file for decoders: reading a length declared by a broken file never costs more than the file's own length.
 
-    It has no descriptor, so that decoders cannot map the file into memory: a mapped file that is cut short while it
-    is read ends the process.
+    It has no descriptor, so that decoders cannot map the file into memory: if a mapped file is truncated while it is
+    read, the process crashes.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ``rasterization`` is given, checked: one sentence for what does not fit."""
+"""Checks of the arguments of ``rasterization``: one sentence for what is wrong."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from stipple.render.graphs import RENDER_MODES
 
 Array = np.ndarray
 _COEFFICIENTS = {"pinhole": (6, 4), "fisheye": (4,)}
-"""Radial coefficients that gsplat's cameras take."""
+"""Numbers of radial coefficients that gsplat's cameras accept."""
 
 
 def refuse_unoffered(a: Mapping[str, Any]) -> None:
-    """Raise InputError for what is not offered, and for words that are not known."""
+    """Raise InputError for unsupported options and unknown modes."""
     for name in ("packed", "sparse_grad"):
         if arguments.flag(name, a[name]):
-            raise InputError(f"{name} = True is not offered; leave it at False")
+            raise InputError(f"{name} = True is not supported; leave it at False")
     if arguments.number("radius_clip", a["radius_clip"]) != 0:
-        raise InputError(f"radius_clip = {a['radius_clip']!r} is not offered; leave it at 0.0")
+        raise InputError(f"radius_clip = {a['radius_clip']!r} is not supported; leave it at 0.0")
     arguments.choice("render_mode", a["render_mode"], RENDER_MODES)
     arguments.choice("rasterize_mode", a["rasterize_mode"], ("classic", "antialiased"))
 
@@ -44,7 +44,7 @@ def cameras(a: Mapping[str, Any]) -> tuple[Array, Array]:
 
 
 def colors(value: ArrayLike, count: int, n_cameras: int, sh_degree: int | None) -> Array:
-    """Colours of all cameras or of each, as they are or as SH."""
+    """Colours shared by all cameras or one set per camera, either as they are or as SH."""
     given = arguments.read("colors", value)
     rank = 2 if sh_degree is None else 3
     shared = given if given.ndim == rank else given[0] if given.ndim == rank + 1 and len(given) == n_cameras else None
@@ -59,7 +59,7 @@ def colors(value: ArrayLike, count: int, n_cameras: int, sh_degree: int | None) 
 
 
 def clip_planes(near: Any, far: Any) -> Array:
-    """Distances between which Gaussians are drawn."""
+    """Near and far plane, between which Gaussians are drawn."""
     clip = arguments.number("near_plane", near, above=0), arguments.number("far_plane", far, above=0)
     if not np.float32(clip[0]) < np.float32(clip[1]):
         raise InputError(f"near_plane, far_plane: expected 0 < near < far, got {clip[0]} and {clip[1]}")
@@ -67,7 +67,7 @@ def clip_planes(near: Any, far: Any) -> Array:
 
 
 def distortion(a: Mapping[str, Any], n_cameras: int) -> Array:
-    """Distortion [C, D] as the ops take it, from gsplat's radial and tangential coefficients."""
+    """Distortion [C, D] in the form of the ops, from gsplat's radial and tangential coefficients."""
     model = arguments.choice("camera_model", a["camera_model"], tuple(nx.DISTORTION_LENGTHS))
     radial, tangential = a["radial_coeffs"], a["tangential_coeffs"]
     if model == "ortho" or (model == "pinhole" and radial is None and tangential is None):

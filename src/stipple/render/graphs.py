@@ -1,6 +1,6 @@
-"""The graphs behind the front: built and compiled once for each signature, found again by it.
+"""The graphs behind the rendering functions: built and compiled once per signature, then cached.
 
-The number of Gaussians is no part of a signature. Several cameras of one call are one graph, in which each camera's
+The number of Gaussians is not part of a signature. Several cameras of one call are one graph, in which each camera's
 operands and results are named with its number (``viewmat.0``, ``image.0``).
 """
 
@@ -19,15 +19,15 @@ from stipple.runtime import Executable, Session
 
 GAUSSIANS = ("means", "quats", "scales", "opacities")
 META = ("means2d", "conics", "depths", "radii", "opacities", "colors", "tile_ranges", "sorted_ids")
-"""Results that a camera's footprints and lists have, besides its image and alpha."""
+"""Results of each camera besides its image and alpha: footprints and tile lists."""
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 MIN_ALPHA = 1e-10
-"""What an accumulated depth is divided by at least to become an expected one."""
+"""Lower bound of the alpha by which an accumulated depth is divided to become an expected one."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph depends on."""
+    """Everything that a graph depends on."""
 
     device: str
     cameras: int
@@ -47,7 +47,7 @@ class Signature:
 
 
 class VjpExecutables(NamedTuple):
-    """A forward that keeps what its gradients need, and the gradients."""
+    """A forward pass that keeps what the backward pass needs, and the backward pass."""
 
     forward: Executable
     backward: Executable
@@ -61,7 +61,7 @@ def session(device: str) -> Session:
 
 @lru_cache(maxsize=64)
 def forward(signature: Signature, with_meta: bool) -> Executable:
-    """``image.c`` [H, W, X] and ``alpha.c`` [H, W] of each camera c, and what META names where that is wanted."""
+    """``image.c`` [H, W, X] and ``alpha.c`` [H, W] of each camera c, and the results in META if ``with_meta``."""
     graph = ir.Graph("rasterization")
     _Views(graph, signature).outputs(with_meta)
     return session(signature.device).compile(graph)
@@ -69,7 +69,7 @@ def forward(signature: Signature, with_meta: bool) -> Executable:
 
 @lru_cache(maxsize=64)
 def forward_and_backward(signature: Signature, absgrad: bool) -> VjpExecutables:
-    """``forward`` with its meta, and the gradients in all its inputs and in means2d: one graph, cut in two."""
+    """``forward`` with its meta, and the gradients of all its inputs and of means2d: one graph, cut in two."""
     graph = ir.Graph("rasterization_vjp")
     views = _Views(graph, signature)
     views.outputs(with_meta=True)
@@ -129,7 +129,7 @@ class _Views:
         self.alphas.append(r.alpha)
 
     def _features(self, prepared: ir.PrepareResults, background: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """What is composited in a mode: colours, depths, or both."""
+        """The features to composite in a mode: colours, depths, or both."""
         if self.signature.mode == "RGB":
             return prepared.colors, background
         depths = ir.reshape(prepared.depths, ["N", 1])
@@ -154,7 +154,7 @@ class _Views:
                 self.graph.output(f"{name}_of.{c}", getattr(prepared, name))
 
     def gradients(self, absgrad: bool) -> list[str]:
-        """Add the gradients as outputs ``v_...``; the names of the inputs that they wait for."""
+        """Add the gradients as outputs ``v_...``; returns the names of the inputs that they wait for."""
         late = {
             **{f"v_image.{c}": image for c, image in enumerate(self.images)},
             **{f"v_alpha.{c}": alpha for c, alpha in enumerate(self.alphas)},

@@ -1,4 +1,4 @@
-"""gsplat's ``rasterization`` by its names, and gradients without a framework."""
+"""gsplat's ``rasterization`` with its names, and gradients without a framework."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def rasterization(
     backgrounds [C, D]. ``render_mode`` is RGB, D (accumulated depth), ED (expected depth), RGB+D or RGB+ED;
     ``rasterize_mode`` classic or antialiased; ``projection`` ewa, or ray for evaluation without approximation.
     ``camera_model`` is pinhole, ortho or fisheye; radial_coeffs are OpenCV's k1 to k6 [C, 6] or k1 to k4 [C, 4],
-    tangential_coeffs its p1, p2 [C, 2]: with them no image need be undistorted.
+    tangential_coeffs its p1, p2 [C, 2]: with them, images need not be undistorted.
 
     Returns colours [C, H, W, X], alphas [C, H, W, 1], and a mapping with means2d, depths, radii, conics, opacities,
     visible_colors [C, N, ...], tile_width, tile_height, tile_size, width, height, n_cameras, isect_offsets and
-    flatten_ids (one array a camera), each fetched from the device when it is asked for. Arrays may be NumPy or anything
-    NumPy reads; results are float32. What saves gsplat memory on its GPU (``packed``, ``sparse_grad``) and
-    ``radius_clip`` is not offered and refused by name.
+    flatten_ids (one array per camera), each fetched from the device when it is accessed. Arrays may be NumPy or
+    anything NumPy reads; results are float32. Options that save gsplat memory on its GPU (``packed``, ``sparse_grad``)
+    and ``radius_clip`` are not supported and refused by name.
     """
     call = _Call.of(locals())
     executable = forward(call.signature, with_meta=True)
@@ -75,13 +75,13 @@ def rasterization(
 
 
 def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, Meta, Vjp]:
-    """``rasterization`` and a function for gradients, for those who bring their own loop.
+    """``rasterization`` and a function for its gradients, for a training loop of your own.
 
-    Takes what ``rasterization`` takes. The fourth result is called with the gradients of the loss in the
-    colours [C, H, W, X] and the alphas [C, H, W, 1] (None: zeros) and returns a dict: means, quats, scales,
+    Takes the arguments of ``rasterization``. The fourth result is called with the gradients of the loss with respect to
+    the colours [C, H, W, X] and the alphas [C, H, W, 1] (None: zeros) and returns a dict: means, quats, scales,
     opacities, colors, viewmats, Ks, backgrounds, each shaped like the argument, distortion [C, D] (k1 to k6, p1, p2;
     fisheye k1 to k4), means2d [C, N, 2], and with ``absgrad`` means2d_abs [C, N, 2]. What gradients need stays on the
-    device; they are of the arguments as they were, even if those are changed afterwards.
+    device; they refer to the arguments as they were at the call, even if arrays are changed afterwards.
     """
     given = inspect.signature(rasterization).bind(*args, **kwargs)
     given.apply_defaults()
@@ -95,7 +95,7 @@ def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, Meta, Vj
     def vjp(v_colors: ArrayLike | None = None, v_alphas: ArrayLike | None = None) -> Gradients:
         known = {**feeds, **out, **call.image_gradients(v_colors, v_alphas)}
         gradients = executables.backward.run({n: known[n] for n in executables.backward.graph.inputs})
-        zeros = {n: a.numpy() for n, a in out.items() if n.startswith("v_")}  # of what the image does not depend on
+        zeros = {n: a.numpy() for n, a in out.items() if n.startswith("v_")}  # where the image does not depend on it
         return call.gradients(zeros | gradients)
 
     return (*call.images(out), Meta(call.signature, out), vjp)
@@ -108,7 +108,7 @@ _META_ARRAYS = {
 
 
 class Meta(Mapping[str, Any]):
-    """What ``rasterization`` tells besides its images. Arrays are fetched from the device when they are asked for."""
+    """What ``rasterization`` returns besides its images. Arrays are fetched from the device when they are accessed."""
 
     def __init__(self, signature: Signature, results: Mapping[str, Any]) -> None:
         attrs = dict(signature.attrs)
@@ -216,7 +216,7 @@ class _Call:
         return _stacked(images), _stacked(alphas)[..., None]
 
     def image_gradients(self, v_colors: ArrayLike | None, v_alphas: ArrayLike | None) -> dict[str, Array]:
-        """Feeds of the backward: the gradients in each camera's image and alpha."""
+        """Feeds of the backward pass: the gradients of each camera's image and alpha."""
         s, attrs = self.signature, dict(self.signature.attrs)
         size = (s.cameras, attrs["height"], attrs["width"])
         features = ("RGB" in s.mode) * s.channels + ("D" in s.mode)
@@ -229,7 +229,7 @@ class _Call:
         return images | {f"v_alpha.{c}": given[1][c, ..., 0] for c in range(s.cameras)}
 
     def gradients(self, out: Mapping[str, Array]) -> Gradients:
-        """The backward's results under the names of the arguments."""
+        """The results of the backward pass under the names of the arguments."""
         shared = {n: out[f"v_{n}"] for n in ("means", "quats", "scales", "opacities", "colors") if f"v_{n}" in out}
         names = {
             "colors": "colors", "viewmats": "viewmat", "Ks": "intrinsics", "backgrounds": "background",
@@ -244,5 +244,5 @@ class _Call:
 
 
 def _stacked(arrays: list[Array]) -> Array:
-    """Arrays one after the other along a new first axis: without a copy where there is only one."""
+    """Arrays stacked along a new first axis: without a copy if there is only one."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

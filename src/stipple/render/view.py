@@ -1,4 +1,4 @@
-"""One view of a scene, for looking at."""
+"""One view of a scene, without gradients."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def render_view(
     projection: str = "ewa",
     device: str = "auto",
 ) -> Image:
-    """Render a scene for looking at: nothing is kept for gradients.
+    """Render a scene; nothing is kept for gradients.
 
-    ``background`` is a colour; ``sh_degree`` uses fewer bands than the scene has.
+    ``background`` is a colour; ``sh_degree`` limits the SH bands that are evaluated.
     """
     scene, camera = arguments.instance("scene", scene, Gaussians), arguments.instance("camera", camera, Camera)
     degree = nx.MAX_SH_DEGREE if sh_degree is None else arguments.integer("sh_degree", sh_degree, 0, nx.MAX_SH_DEGREE)
@@ -75,5 +75,5 @@ def render_view(
 
 
 def render_attrs(width: int, height: int, sh_degree: int, **more: Any) -> tuple[tuple[str, Any], ...]:
-    """Attributes of splat_render, as a signature holds them."""
+    """Attributes of splat_render, in the form of a signature."""
     return tuple(sorted({"width": width, "height": height, "sh_degree": sh_degree, **more}.items()))

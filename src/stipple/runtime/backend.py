@@ -1,4 +1,4 @@
-"""The backend protocol: all that the runtime asks of a device."""
+"""The backend protocol: everything that the runtime requires of a device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stipple.ir.graph import Node
 from stipple.ir.passes import Pass
 
 Buffer = Any
-"""A tensor in a backend's memory; only the backend looks inside."""
+"""A tensor in a backend's memory, opaque to everything but the backend."""
 
 
 class Kernel(Protocol):
@@ -22,19 +22,19 @@ class Kernel(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs, for the dispatch report."""
+        """The kernel's name in the dispatch report."""
         ...
 
     @property
     def owns_outputs(self) -> bool:
-        """Whether the kernel makes its results itself: the runtime then gives it no buffers to write."""
+        """Whether the kernel allocates its results itself: the runtime then passes it no buffers to write."""
         ...
 
     def check(self, inputs: Sequence[Buffer], dims: Mapping[str, int]) -> None:
         """Raise InputError for operands that the op does not accept; changes nothing.
 
         Called before every call of the kernel, and for kernels that overwrite parameters before the first of them runs:
-        what has an ``inplace`` in its definition raises only here. A device that knows better later may raise in
+        an op with ``inplace`` in its definition raises only here. A device that finds out later may raise in
         :meth:`Backend.collect`.
         """
         ...
@@ -44,10 +44,10 @@ class Kernel(Protocol):
     ) -> Sequence[Buffer]:
         """Run the node.
 
-        ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views. An
-        output may be one of the inputs where the op's definition says so. Returns the buffers that hold the
-        results: the given ones where given, else new ones of the declared dtype, or (for views) an input under another
-        shape. ``Session(..., debug=True)`` checks that.
+        ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views. An output may be
+        one of the inputs where the op's definition says so. Returns the buffers that hold the results: those of
+        ``outputs`` that are not None, else new ones of the declared dtype, or (for views) an input with another shape.
+        ``Session(..., debug=True)`` checks that.
         """
         ...
 
@@ -106,34 +106,34 @@ class Backend(Protocol):
         ...
 
     def running(self) -> AbstractContextManager[None]:
-        """Around a whole run, from the first upload to :meth:`collect`. A device that can do one thing at a time lets
-        other threads wait here. What a run that raises has left unfinished is forgotten."""
+        """Around a whole run, from the first upload to :meth:`collect`. A device that can do only one thing at a time
+        makes other threads wait here. If the run raises, its unfinished work is discarded."""
         ...
 
     def overwriting(self) -> AbstractContextManager[None]:
-        """Around kernels that overwrite parameters: they must leave them as they are if :meth:`collect` will raise or
-        ask for another run, even if only the device knows that yet."""
+        """Around kernels that overwrite parameters: they must leave them unchanged if :meth:`collect` will raise or
+        request another run, even if only the device knows that yet."""
         ...
 
     def stage(self, requested: Sequence[tuple[Buffer, DType, bool]]) -> Any:
-        """What :meth:`collect` is to be given for a run's results (buffer, dtype, whether it is given away): copies,
-        where they are made at once. A buffer that is given away may itself become the result.
+        """The argument of :meth:`collect` for a run's results (buffer, dtype, whether the buffer is given away):
+        copies, on devices that copy immediately. A buffer that is given away may itself become the result.
 
-        Called before parameters are overwritten, so that what may fail for want of memory fails before that.
+        Called before parameters are overwritten, so that an allocation that fails does so before that.
         """
         ...
 
     def collect(self, staged: Any) -> list[np.ndarray] | None:
-        """Fresh arrays with a run's results, or None: the run must be made again. Raises InputError for what only the
-        device could check.
+        """Fresh arrays with a run's results, or None: the run must be repeated. Raises InputError for faults that only
+        the device could detect.
 
-        A device whose kernels estimate sizes that only data decide finds out here, waiting once for all results, and
-        raises its capacity. Called at the end of every run.
+        A device whose kernels estimate sizes that depend on data checks the estimates here, waiting once for all
+        results, and increases its capacity. Called at the end of every run.
         """
         ...
 
     def synchronize(self) -> None:
-        """Return when all work that kernels began is done, so that times mean something."""
+        """Return when all work that kernels started is done, so that times are meaningful."""
         ...
 
 

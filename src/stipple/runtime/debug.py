@@ -1,4 +1,4 @@
-"""Kernels under watch: what a kernel may not do, checked on every call. For tests and for writing backends."""
+"""Watched kernels: every call is checked against the backend protocol. For tests and for writing backends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stipple.runtime.backend import Backend, Buffer, Kernel
 
 
 class WatchedKernel:
-    """A kernel of whose every call these are checked: it changes no operand but those it may overwrite; it returns the
-    buffers it was given; no result is in an operand's memory, unless its op is a view, or in another result's; and
+    """A kernel whose every call is checked: it changes no operand except those it may overwrite; it returns the
+    buffers it was given; no result shares memory with an operand, unless its op is a view, or with another result; and
     results have the declared dtype and shape. Raises DeviceError, naming the kernel and the operand or result."""
 
     def __init__(self, kernel: Kernel, node: Node, backend: Backend) -> None:
@@ -66,17 +66,17 @@ class WatchedKernel:
         if len(shape) != value.shape.rank or (
             value.shape.symbols <= dims.keys() and shape != value.shape.resolve(dims)
         ):
-            self._fail(f"{name} has shape {list(shape)}, declared is {value.shape}")
+            self._fail(f"{name} has shape {list(shape)}, declared as {value.shape}")
         if planned is None and not self._node.definition.view:
             for i, operand in enumerate(inputs):
                 if backend.overlap(operand, buffer):
-                    self._fail(f"{name} is in the memory of operand {self._node.definition.operand(i).name!r}")
+                    self._fail(f"{name} shares memory with operand {self._node.definition.operand(i).name!r}")
 
     def _check_apart(self, index: int, results: Sequence[Buffer]) -> None:
         for other in range(index):
             if self._backend.overlap(results[other], results[index]):
                 names = self._node.definition.results
-                self._fail(f"results {names[other]!r} and {names[index]!r} are in the same memory")
+                self._fail(f"results {names[other]!r} and {names[index]!r} share memory")
 
     def _fail(self, what: str) -> None:
         raise DeviceError(f"{self._backend.name}: kernel {self.name}: {what}; this is a bug in the backend")

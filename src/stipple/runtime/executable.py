@@ -1,4 +1,4 @@
-"""A compiled graph: parameters, kernels and a memory plan, run as often as wanted."""
+"""A compiled graph: parameters, kernels and a memory plan; it can be run any number of times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A step with the buffers it reads and writes (None where the kernel makes them)."""
+    """A step with the buffers it reads and writes (None where the kernel allocates them)."""
 
     step: Step
     kernel: Kernel
@@ -37,7 +37,7 @@ class _Prepared:
 
 
 class _Run:
-    """What one run knows: the dimensions, the buffer of each value, and the buffers that are its own to give back.
+    """The state of one run: the dimensions, the buffer of each value, and the buffers that it owns and has to return.
 
     ``keep`` names the outputs that stay in the device's memory.
     """
@@ -52,23 +52,23 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """A run's outputs before anything is overwritten: those that stay on the device, and what ``stage`` made of the
-    rest."""
+    """A run's outputs before anything is overwritten: those that stay on the device, and the result of ``stage`` for
+    the rest."""
 
     kept: Mapping[str, DeviceArray]
     fetched: Sequence[tuple[str, Buffer]]
     staged: Any
-    come_back: Mapping[str, Callable[[object], None]]  # of buffers that the pool lends
+    come_back: Mapping[str, Callable[[object], None]]  # for buffers that the pool lends
 
 
 class _Gone:
-    """Somebody who borrowed a buffer and is gone."""
+    """A borrower of a buffer that is already gone."""
 
 
 class Executable:
     """A graph compiled for one device by :meth:`stipple.runtime.Session.compile`.
 
-    Not for concurrent use: parameters change in place.
+    It must not be used by several threads at once: parameters change in place.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Executable:
 
     # --- parameters ---------------------------------------------------------------------------------------
     def set_param(self, name: str, value: ArrayLike) -> None:
-        """Give a parameter a value. A symbolic dimension may change from one call to the next."""
+        """Set a parameter's value. A symbolic dimension may change from one call to the next."""
         type_ = self._param(name).type
         what = f"parameter {name!r}"
         array = as_array(what, value, type_)
@@ -126,13 +126,13 @@ class Executable:
     def run(
         self, feeds: Mapping[str, Any] | None = None, *, timings: bool = False, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run the graph once: outputs by name, then parameters take their updates.
+        """Run the graph once: returns the outputs by name, and updates the parameters.
 
         ``feeds`` holds an array (NumPy, anything with DLPack on the CPU, or a :class:`DeviceArray` of this session) or
         Python number for each input. Outputs are NumPy arrays; those named in ``keep`` stay in the device's memory, as
         :class:`DeviceArray`. With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for
-        a wrong name, dtype, shape or value, InputError for what an op refuses, MemoryError naming the op that lacked
-        memory; a run that raises leaves the parameters as they were.
+        a wrong name, dtype, shape or value, InputError for operands that an op refuses, MemoryError naming the op that
+        ran out of memory; a run that raises leaves the parameters as they were.
         """
         given = {} if feeds is None else feeds
         if not isinstance(given, Mapping):
@@ -151,7 +151,7 @@ class Executable:
     def _try(self, feeds: Mapping[str, Any], timed: bool, keep: Collection[str]) -> dict[str, Any] | None:
         """Run once: the outputs, or None if the device had too little capacity and must try again.
 
-        Whatever can fail comes before the first kernel that overwrites a parameter.
+        Everything that can fail happens before the first kernel that overwrites a parameter.
         """
         bindings = Bindings()
         run = _Run(self._sources(feeds, bindings), bindings, timed, keep)
@@ -174,7 +174,7 @@ class Executable:
         return {**outputs.kept, **self._arrays(outputs, fetched)}
 
     def _arrays(self, outputs: _Outputs, fetched: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """What was fetched, by name; memory of the pool comes back when nobody holds it any more."""
+        """What was fetched, by name; memory of the pool is returned when nobody holds it any more."""
         arrays = {}
         for (name, buffer), array in zip(outputs.fetched, fetched, strict=True):
             come_back = outputs.come_back.get(name)
@@ -186,8 +186,8 @@ class Executable:
         return arrays
 
     def _outputs(self, run: _Run) -> _Outputs:
-        """Take outputs out of the run's hands: the first of each storage as it is, where nothing else needs that
-        storage, all others as copies."""
+        """Hand out the outputs: the first of each storage as it is, if nothing else needs that storage, all others as
+        copies."""
         free = self._exclusive()
         kept: dict[str, DeviceArray] = {}
         fetched: list[tuple[str, Buffer]] = []
@@ -211,7 +211,7 @@ class Executable:
         return _Outputs(kept, fetched, self.backend.stage(requested), come_back)
 
     def _exclusive(self) -> set[int]:
-        """Storages of outputs that hold no feed, parameter or constant, and no parameter's next value."""
+        """Storages of outputs that do not hold a feed, parameter or constant, or a parameter's next value."""
         storage = self._plan.storage
         needed = {storage[v] for v in self.graph.updates.values()}
         needed |= {storage[v] for n in self.graph.nodes if n.definition.source or n.op == "constant" for v in n.outputs}
@@ -242,7 +242,7 @@ class Executable:
         return self.backend.borrow(array, value.dtype)
 
     def _prepare(self, step: Step, run: _Run) -> _Prepared:
-        """Check a step's operands, and find or make the buffers of its results."""
+        """Check a step's operands, and find or allocate the buffers of its results."""
         node, storage = step.node, self._plan.storage
         kernel = self._kernels[node.id]
         inputs = [run.buffers[v] for v in node.inputs]
@@ -265,7 +265,7 @@ class Executable:
         return _Prepared(step, kernel, inputs, outputs)
 
     def _execute(self, prepared: _Prepared, run: _Run) -> None:
-        """Run a step's kernel, then free what it was the last to use."""
+        """Run a step's kernel, then free the buffers that it was the last to use."""
         node = prepared.step.node
         if run.timed:
             self.backend.synchronize()
@@ -286,13 +286,13 @@ class Executable:
             run.buffers.pop(value, None)
 
     def _copies(self, run: _Run) -> dict[str, Buffer]:
-        """Memory of their own for next values that are a feed, a constant, a view, another parameter, or the next
-        value of another parameter, too."""
+        """Copies of next values that are also a feed, a constant, a view, another parameter, or the next value of
+        another parameter."""
         copies: dict[str, Buffer] = {}
         moved: set[int] = set()
         for name, value in self.graph.updates.items():
             if value not in run.buffers or run.buffers[value] is self.params.buffer(name, value.dtype):
-                continue  # a commit makes it, or the parameter keeps its value
+                continue  # a commit writes it, or the parameter keeps its value
             number = self._plan.storage[value]
             if number not in moved and number in run.owned and run.owned[number][1] is run.buffers[value]:
                 moved.add(number)
@@ -302,7 +302,7 @@ class Executable:
         return copies
 
     def _commit(self, run: _Run, copies: Mapping[str, Buffer]) -> None:
-        """Give parameters their next values, then free what outlived the run only to be returned."""
+        """Set parameters to their next values, then free the buffers that were kept only for outputs."""
         kept = {self._plan.storage[v] for name, v in self.graph.updates.items() if name not in copies}
         for name, value in self.graph.updates.items():
             self.params.put(name, copies[name] if name in copies else run.buffers[value], value.dtype)
@@ -322,14 +322,14 @@ class Executable:
 
 
 def _bind_param(bindings: Bindings, value: Value, shape: tuple[int, ...]) -> None:
-    """Match a parameter's shape, which another executable of its store may have changed."""
+    """Match a parameter's shape, which another executable with the same store may have changed."""
     if len(shape) != value.shape.rank:
         raise FeedError(f"{describe(value)}: expected shape {value.shape}, its value has {list(shape)}")
     bindings.bind(describe(value), value.type, shape)
 
 
 def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | None:
-    """A result's shape, or None while a symbol in it has no value; InputError for sizes that came out negative."""
+    """A result's shape, or None while a symbol in it has no value; raises InputError for negative sizes."""
     if not value.shape.symbols <= dims.keys():
         return None
     shape = value.shape.resolve(dims)
@@ -341,7 +341,7 @@ def _known_shape(value: Value, dims: Mapping[str, int]) -> tuple[int, ...] | Non
 
 @contextmanager
 def _enough_memory(backend: Backend, what: str) -> Iterator[None]:
-    """What NumPy says of an array that is too large, as one sentence."""
+    """Turn NumPy's error about an array that is too large into one sentence."""
     try:
         yield
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""Checking what a caller feeds: names, dtypes, shapes, symbols, and values that an op forbids."""
+"""Checks of feeds: names, dtypes, shapes, symbols, and values that an op forbids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stipple.ir.shape import TensorType
 def as_array(what: str, value: Any, type_: TensorType) -> np.ndarray:
     """A feed as a NumPy array of the right dtype and rank.
 
-    Arrays (NumPy or DLPack) must have the dtype; Python numbers and lists take it where it has them.
+    Arrays (NumPy or DLPack) must have the dtype; Python numbers and lists are converted if it can represent them.
     """
     if isinstance(value, (bool, int, float, list, tuple)):
         try:
@@ -56,14 +56,14 @@ def _from_array_like(what: str, value: Any, type_: TensorType) -> np.ndarray:
 
 
 class Bindings:
-    """Values of the dimension symbols in one run, and who gave each."""
+    """Values of the dimension symbols in one run, and where each comes from."""
 
     def __init__(self) -> None:
         self.dims: dict[str, int] = {}
         self._source: dict[str, str] = {}
 
     def bind(self, what: str, type_: TensorType, shape: tuple[int, ...]) -> None:
-        """Match a concrete shape against a type, binding symbols; FeedError if they do not fit."""
+        """Match a concrete shape against a type, binding symbols; FeedError if they do not match."""
         for dim, number in zip(type_.shape, shape, strict=True):
             symbol = dim.symbol
             if symbol is not None and symbol not in self.dims:
@@ -108,5 +108,5 @@ def check_finite(what: str, array: np.ndarray, user: str) -> None:
 
 
 def describe(value: Value) -> str:
-    """How a source is called in messages."""
+    """A source's name in messages."""
     return f"{'feed' if value.node.op == 'input' else 'parameter'} {value.name!r}"

@@ -13,7 +13,7 @@ from stipple.runtime.backend import Backend, Buffer
 
 
 class DeviceArray:
-    """An array in a device's memory: made by :meth:`stipple.runtime.Session.upload`, or a result of
+    """An array in a device's memory: created by :meth:`stipple.runtime.Session.upload`, or a result of
     ``Executable.run(..., keep=...)``. It can be fed to executables of the same session, and is never overwritten.
     """
 
@@ -34,7 +34,7 @@ class DeviceArray:
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def fit(self, what: str, type_: TensorType, backend: Backend) -> None:
-        """Raise FeedError unless it can stand for a value of this type, but for its dimensions, on this device."""
+        """Raise FeedError unless it has the dtype and rank of this type and is on this device."""
         if self.backend is not backend:
             raise FeedError(f"{what}: the array is in the memory of another session; feed its .numpy()")
         if self.dtype is not type_.dtype or len(self.shape) != type_.shape.rank:

@@ -1,7 +1,7 @@
-"""The memory of runs: buffers that dead values leave are taken by later ones of the same shape and dtype.
+"""The memory of runs: buffers of dead values are reused by later ones of the same shape and dtype.
 
-A backend has one pool, which all executables on it share. What no run has used for a while is let go, and all of it
-when an executable runs at another size: then the old sizes seldom come back.
+A backend has one pool, which all executables on it share. Buffers that no run has used for a while are released, and
+all of them when an executable runs at another size: the old sizes seldom come back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IDLE_RUNS = 8
 
 @dataclass
 class MemoryUse:
-    """Buffers of the last run: made new, taken over from dead values, written in place; peak in bytes."""
+    """Buffers of the last run: allocated, reused from dead values, written in place; peak in bytes."""
 
     allocated: int = 0
     reused: int = 0
@@ -49,7 +49,7 @@ class Pool:
         self._returned: deque[tuple[Key, Buffer]] = deque()
 
     def begin(self, executable: Hashable, sizes: Hashable) -> None:
-        """A run starts, at these sizes of its symbols."""
+        """A run starts, with these values of its symbols."""
         with self._lock:
             self._runs += 1
             self._collect()
@@ -83,16 +83,17 @@ class Pool:
             self._free.setdefault(key, []).append(buffer)
 
     def lend(self, key: Key, buffer: Buffer, use: MemoryUse) -> Callable[[object], None]:
-        """A buffer leaves the run: a function that has it come back when the object that it is given is gone."""
+        """Let a buffer leave the run: returns a function that arranges its return once the object passed to it is
+        gone."""
         use.live_bytes -= _bytes(key)
         return partial(self._come_back, key, buffer)
 
     def _come_back(self, key: Key, buffer: Buffer, borrower: object) -> None:
-        # Python may call this anywhere, also while this thread holds the lock: a deque needs none.
+        # Python may call this at any point, even while this thread holds the lock: a deque needs none.
         finalize(borrower, self._returned.append, (key, buffer)).atexit = False
 
     def _collect(self) -> None:
-        """Take what has come back."""
+        """Collect buffers that were returned."""
         while self._returned:
             key, buffer = self._returned.popleft()
             self._last_use[key] = self._runs
@@ -104,7 +105,7 @@ class Pool:
 
 
 class _Lent:
-    """Whom an array in lent memory, and every view of it, keeps alive."""
+    """The object that an array in lent memory, and every view of it, keeps alive."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -115,7 +116,7 @@ class _Lent:
 
 
 def lent_array(array: np.ndarray, come_back: Callable[[object], None]) -> np.ndarray:
-    """The same array, whose memory comes back when nobody holds it, or a view of it, any more."""
+    """The same array; its memory is returned when nobody holds it, or a view of it, any more."""
     lent = _Lent(array)
     come_back(lent)
     return np.asarray(lent)

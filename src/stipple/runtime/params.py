@@ -15,10 +15,10 @@ from stipple.runtime.feeds import as_array
 
 
 class Params:
-    """The one owner of parameters' values. Made by :meth:`stipple.runtime.Session.params`.
+    """The single owner of parameters' values. Created by :meth:`stipple.runtime.Session.params`.
 
     Executables of any graphs bind to a store by ``Session.compile(graph, params=store)``: a parameter that one of them
-    updates has its new value in all of them. An executable without a store has one of its own.
+    updates has its new value in all of them. An executable that is compiled without one has its own store.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -34,7 +34,7 @@ class Params:
         return list(self._held)
 
     def set(self, name: str, value: Any, dtype: DType | str = DType.F32) -> None:
-        """Give a parameter a value: an array of that dtype, or numbers that the dtype has."""
+        """Set a parameter's value: an array of that dtype, or numbers that the dtype can represent."""
         type_, what = DType.of(dtype), f"parameter {arguments.instance('parameter', name, str)!r}"
         array = as_array(what, value, TensorType(Shape(_shape(what, value)), type_))
         self.put(name, self.backend.upload(array, type_), type_)
@@ -53,7 +53,7 @@ class Params:
         self._held[name] = (buffer, dtype)
 
     def buffer(self, name: str, dtype: DType) -> Buffer:
-        """The buffer with a parameter's value, which stays the store's."""
+        """The buffer with a parameter's value; the store still owns it."""
         buffer, held = self._entry(name)
         if held is not dtype:
             raise FeedError(f"parameter {name!r}: expected dtype {dtype.value}, its value is {held.value}")

@@ -1,7 +1,7 @@
 """The memory plan: which values share storage, when storage dies, and what may be overwritten in place.
 
 One liveness analysis decides all of it. A storage is needed by every node that reads a value in it, and at the end of
-the run by every output and every update that is read from it: outputs are handed out and updates taken over only then.
+the run by every output and update that is read from it: only then are outputs returned and updates applied.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _END = 1 << 60
 class Step:
     """One node in order of execution.
 
-    ``inplace`` maps an output to the operand whose buffer it takes; ``dead`` are the storages that nothing
-    uses after this step, ``forgotten`` the values in them.
+    ``inplace`` maps an output to the operand whose buffer it takes; ``dead`` are the storages that nothing uses after
+    this step, ``forgotten`` their values.
     """
 
     node: Node
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """``steps`` make values, then ``commits`` overwrite parameters; nothing reads what a commit writes.
+    """``steps`` compute values, then ``commits`` overwrite parameters; nothing reads what a commit writes.
 
     ``storage`` is the number of the storage that holds each value.
     """
@@ -43,7 +43,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Liveness:
-    """Where each storage is read last, in one order of execution; storage that no run frees is read at the end."""
+    """The position at which each storage is last read, for one order of execution; storage that is never freed is read
+    at the end."""
 
     storage: Mapping[Value, int]
     last: Mapping[int, int]
@@ -62,8 +63,8 @@ class _Liveness:
 def make_plan(graph: Graph) -> Plan:
     """Plan a graph's memory.
 
-    Parameters are overwritten only by nodes that do nothing but make next parameter values, and those run last: a run
-    that fails before them leaves every parameter as it was. A node that would but may not overwrite is an ordinary one.
+    Parameters are overwritten only by nodes that compute nothing but next parameter values, and those run last: a run
+    that fails before them leaves every parameter unchanged. A candidate that may not overwrite is an ordinary node.
     """
     storage = _storages(graph)
     order = [n for n in graph.nodes if not n.definition.source and n.op != "constant"]
@@ -93,8 +94,8 @@ def _storages(graph: Graph) -> dict[Value, int]:
 
 
 def _commit_candidates(graph: Graph) -> dict[int, dict[int, int]]:
-    """Nodes whose results are next values of their own operands, each of one parameter, and nothing else; with the
-    outputs that may take the parameter's memory."""
+    """Nodes whose results are only the next values of parameters that are their own operands; with the outputs that may
+    take the parameter's memory."""
     read = {v for n in graph.nodes for v in n.inputs} | set(graph.outputs.values())
     taken = list(graph.updates.values())
     next_of = {v: graph.params[name] for name, v in graph.updates.items() if taken.count(v) == 1}

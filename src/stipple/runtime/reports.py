@@ -1,4 +1,4 @@
-"""What an executable tells of itself: its kernels, and after a timed run their times."""
+"""Reports of an executable: its kernels, and after a timed run their times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session: the way in to a device."""
+"""Session: the entry point to a device."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from stipple.runtime.plan import make_plan
 class Session:
     """Compiles graphs for one device.
 
-    ``device`` is a device's name (see :func:`stipple.runtime.devices`), ``"auto"`` for the best one that this
-    machine has, or a backend object. With ``debug``, every call of a kernel is checked for what the backend protocol
-    forbids, which is slow: for tests, and for those who write a backend.
+    ``device`` is a device's name (see :func:`stipple.runtime.devices`), ``"auto"`` for the best one that this machine
+    has, or a backend object. With ``debug``, every call of a kernel is checked against the backend protocol, which is
+    slow: for tests and for authors of backends.
     """
 
     def __init__(self, device: str | Backend = "auto", *, debug: bool = False) -> None:
@@ -55,23 +55,23 @@ class Session:
     def compile(self, graph: Graph, passes: Sequence[Pass] | None = None, params: Params | None = None) -> Executable:
         """Verify, optimise and plan a graph. The graph itself is not changed, and may be changed afterwards.
 
-        ``passes`` replaces the standard ones; with an empty sequence the graph runs as it is, but for composite ops
-        that the device has no kernel for: those are always expanded.
-        ``params`` is the store that holds the graph's parameters, shared with other executables; first values stored
-        with the graph are taken where the store has none. Without it the executable has a store of its own. Raises
-        UnsupportedOpError, naming every op that the device has no kernel for, or a value that it cannot hold.
+        ``passes`` replaces the standard ones; with an empty sequence the graph runs as it is, except that composite ops
+        without a kernel on the device are always expanded. ``params`` is the store that holds the graph's parameters,
+        shared with other executables; initial values stored with the graph are used where the store has none. Without
+        it the executable has a store of its own. Raises UnsupportedOpError, naming every op that the device has no
+        kernel for, or a value that it cannot hold.
         """
         verify(arguments.instance("graph", graph, Graph))
         if passes is not None and not (isinstance(passes, Sequence) and all(hasattr(p, "run") for p in passes)):
             raise InputError(f"passes: expected a list of passes, got {arguments.shown(passes)}")
         if params is not None and arguments.instance("params", params, Params).backend is not self.backend:
-            raise InputError("params: expected a store of this session's device, made by Session.params()")
+            raise InputError("params: expected a store of this session's device, created by Session.params()")
         self._check_dtypes(graph)
         chosen = standard_passes(lambda n, a: evaluate(self.backend, n, a)) if passes is None else passes
         manager = PassManager([ExpandComposites(keep=self._runs), *chosen, *self.backend.passes()])
         optimised = manager.run(graph)
         if optimised is graph:
-            optimised = rebuild(graph, lambda rewriter, node: None)  # the caller's graph stays the caller's
+            optimised = rebuild(graph, lambda rewriter, node: None)  # the caller's graph must not be shared
         plan = make_plan(optimised)
         nodes = [step.node for step in (*plan.steps, *plan.commits)]
         kernels = {node.id: self._kernel(node) for node in nodes}

@@ -1,4 +1,4 @@
-"""A camera: where it stands, how it looks, and what its lens does."""
+"""A camera: its pose, its intrinsics and its lens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stipple.errors import InputError
 
 Array = np.ndarray
 USUAL_FOV = 50.0
-"""A vertical field of view, in degrees, for looking at a scene."""
+"""The default vertical field of view, in degrees, for viewing a scene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +23,8 @@ class Camera:
 
     ``width`` and ``height`` in pixels; ``fx``, ``fy``, ``cx``, ``cy`` in pixels (``ortho``: pixels per world unit);
     ``viewmat`` [4, 4] world to camera; Gaussians nearer than ``near`` or farther than ``far`` (camera z) are not drawn.
-    ``model`` is pinhole, ortho or fisheye; ``distortion`` holds OpenCV's coefficients, of a pinhole none or k1 to k6,
-    p1, p2, of a fisheye k1 to k4.
+    ``model`` is pinhole, ortho or fisheye; ``distortion`` holds OpenCV's coefficients: none or k1 to k6, p1, p2 for a
+    pinhole, k1 to k4 for a fisheye.
     """
 
     width: int
@@ -70,7 +70,7 @@ class Camera:
     def from_fov(
         cls, width: int, height: int, fov_y_degrees: float, viewmat: ArrayLike | None = None, **more: Any
     ) -> Camera:
-        """Square pixels, the principal point in the middle, a vertical field of view."""
+        """A camera with square pixels, the principal point in the middle, and a vertical field of view."""
         size = arguments.integer("height", height, 1, arguments.MAX_SIDE)
         middle = 0.5 * arguments.integer("width", width, 1, arguments.MAX_SIDE), 0.5 * size
         fov = arguments.number("fov_y_degrees", fov_y_degrees, above=0, below=180)
@@ -112,7 +112,7 @@ class Camera:
         )
 
     def without_distortion(self) -> Camera:
-        """The pinhole (or orthographic) camera with the same matrix: for pictures that no lens has bent."""
+        """The pinhole (or orthographic) camera with the same matrix: for pictures without distortion."""
         return replace(self, model="ortho" if self.model == "ortho" else "pinhole", distortion=())
 
     @property
@@ -131,9 +131,9 @@ def rotation_of(quat: ArrayLike) -> Array:
     q = arguments.array("quaternion", quat, (4,), np.float64, finite=True, single=False)
     if not np.any(q):
         raise InputError("quaternion: expected four finite numbers, not all 0, got zeros")
-    if not 1e-100 < np.abs(q).max() < 1e100:  # where squares overflow or vanish
+    if not 1e-100 < np.abs(q).max() < 1e100:  # here squares would overflow or underflow
         q = q / np.abs(q).max()
-    from scipy.spatial.transform import Rotation  # here: importing it takes as long as all of stipple does
+    from scipy.spatial.transform import Rotation  # here: importing it takes as long as importing the rest of stipple
 
     w, x, y, z = q
     return np.asarray(Rotation.from_quat([x, y, z, w]).as_matrix())

@@ -130,7 +130,7 @@ class Gaussians:
 
 
 def _one_or_each(name: str, value: ArrayLike, shapes: Sequence[tuple[int, ...]]) -> Array:
-    """A finite array of one of the shapes: one number for all Gaussians, or some for each."""
+    """A finite array of one of the shapes: one number for all Gaussians, or values for each."""
     given = arguments.read(name, value)
     if given.shape not in shapes:
         expected = " or ".join(str(list(shape)) if shape else "one number" for shape in shapes)

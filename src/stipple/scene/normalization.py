@@ -1,4 +1,4 @@
-"""Scene normalisation: training happens in units where the cameras' surroundings have size one."""
+"""Scene normalisation: training uses units in which the extent of the cameras is about one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SMALLEST = 1e-30
 
 @dataclass(frozen=True)
 class Normalization:
-    """x -> (x - center) * scale. There is no rotation, so SH stay as they are and undoing is exact."""
+    """x -> (x - center) * scale. There is no rotation, so SH coefficients are unchanged and undoing is exact."""
 
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
@@ -35,9 +35,9 @@ class Normalization:
     def of(cls, cameras: Sequence[Camera], points: ArrayLike) -> Normalization:
         """The cameras' mean becomes the origin and the scene's extent 1.
 
-        The extent is 1.1 times the largest distance of a camera from their mean, as 3DGS takes it; but at least
-        a quarter of the median distance of the points, so that a short walk before a large scene does not shrink
-        every step that training takes.
+        The extent is 1.1 times the largest distance of a camera from their mean, as 3DGS takes it; but at least a
+        quarter of the median distance of the points, so that a short walk in front of a large scene does not make every
+        training step too small.
         """
         if not isinstance(cameras, Sequence) or not cameras:
             raise InputError(f"cameras: expected a list of at least one Camera, got {arguments.shown(cameras)}")

@@ -1,4 +1,4 @@
-"""Cameras for looking at a scene: one that frames it, a circle around a point, a flight from camera to camera."""
+"""Camera paths for viewing a scene: a camera that frames it, an orbit around a point, a flight through cameras."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def framing_camera(
     up: ArrayLike = UP,
 ) -> Camera:
     """A camera of ``size`` (width, height) pixels and a vertical field of view in degrees, at ``position`` and looking
-    at ``target``; by default at the scene's centre, from so far towards -z that the scene fills the image."""
+    at ``target``; by default at the scene's centre, from a distance along -z at which the scene fills the image."""
     width, height = size
     center, radius = framing(scene)
     aim = center if target is None else np.asarray(target, float)
@@ -48,7 +48,7 @@ def framing_camera(
 
 
 def orbit(camera: Camera, target: ArrayLike, up: ArrayLike, frames: int) -> list[Camera]:
-    """The camera carried around ``target`` about the axis ``up``, once around in so many frames, looking at it."""
+    """The camera moved once around ``target`` about the axis ``up``, in ``frames`` frames, looking at it."""
     aim, axis = np.asarray(target, float), np.asarray(up, float)
     angles = 2 * np.pi * np.arange(1, frames) / frames
     arms = Rotation.from_rotvec(np.outer(angles, axis / np.linalg.norm(axis))).apply(camera.position - aim)
@@ -56,7 +56,7 @@ def orbit(camera: Camera, target: ArrayLike, up: ArrayLike, frames: int) -> list
 
 
 def flight(cameras: Sequence[Camera], frames: int) -> list[Camera]:
-    """A way through all cameras in their order, in so many frames, with the first one's lens."""
+    """A path through all cameras in their order, in ``frames`` frames, with the first one's lens."""
     base = cameras[0]
     if len(cameras) == 1:
         return [base] * frames

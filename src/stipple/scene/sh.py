@@ -1,4 +1,4 @@
-"""Colours and the spherical harmonics (SH) of band 0 that show them."""
+"""Conversion between colours and spherical harmonics (SH) of band 0."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stipple import numerics as nx
 
 
 def rgb_to_sh(rgb: ArrayLike) -> np.ndarray:
-    """Band-0 coefficients that show these colours from every side."""
+    """Band-0 coefficients of these colours."""
     return np.asarray((arguments.read("rgb", rgb) - nx.SH_OFFSET) / nx.SH_C0)
 
 
 def sh_to_rgb(sh: ArrayLike) -> np.ndarray:
-    """Colours that band-0 coefficients show (not clamped)."""
+    """Colours of band-0 coefficients (not clamped)."""
     return np.asarray(arguments.read("sh", sh) * nx.SH_C0 + nx.SH_OFFSET)
 
 

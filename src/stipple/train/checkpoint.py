@@ -1,6 +1,6 @@
 """Checkpoints: every array of a run in one safetensors file that appears only when it is complete, with a checksum.
 
-The one before is kept beside it until the run is done, so that a damaged file costs steps and not the run.
+The previous checkpoint is kept beside it until the run is complete, so that a damaged file costs steps, not the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _DTYPES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The state after ``step`` steps; everything random follows from the seed and the step. ``run`` names the
-    configuration and the views that it belongs to; ``errors`` are those of the last steps, for their running mean."""
+    configuration and the views that it belongs to; ``errors`` are the mean square errors of the last steps, for their
+    running mean."""
 
     step: int
     arrays: Mapping[str, Array]
@@ -41,9 +42,9 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, older: Path) -> None:
-    """Write a checkpoint; the one that was there stays until this one is complete, and then becomes the older one.
+    """Write a checkpoint; the existing one is kept until this one is complete, and then becomes the older one.
 
-    Where the disk has no space for three, the older one is removed. Raises OSError.
+    If the disk has no space for three, the older one is removed first. Raises OSError.
     """
     try:
         _write(checkpoint, path, older)
@@ -68,8 +69,8 @@ def _write(checkpoint: Checkpoint, path: Path, older: Path) -> None:
 
 
 def _write_tensors(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """The safetensors format, from the arrays as they lie in memory: the library's writer would copy them twice, and
-    aborts the process where memory is short."""
+    """Write the safetensors format directly from the arrays: the library's writer would copy them twice, and aborts the
+    process when memory is short."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, array in arrays.items():
@@ -83,7 +84,7 @@ def _write_tensors(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mappin
 
 
 def _checksum(arrays: Mapping[str, Array], text: str) -> str:
-    """Over everything that a checkpoint says."""
+    """A digest of everything in a checkpoint."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(arrays):
         array = arrays[name]
@@ -97,7 +98,8 @@ def _raw(array: Array) -> memoryview:
 
 
 def checkpoint_bytes(count: int, config: Config) -> int:
-    """What a checkpoint takes on disk at the end. A run needs twice that while one is replaced; its scene, a third."""
+    """The size of a final checkpoint in bytes. A run needs twice that while one is replaced, and its scene a third of
+    it."""
     row = 11 + 3 * (config.schedule.sh_degree + 1) ** 2
     arrays = 1 + len(MOMENTS) // len(PARAMS)
     statistics = sum(math.prod(shape) for shape in config.density.traits.statistics.values())
@@ -128,9 +130,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def latest_checkpoint(path: Path, older: Path) -> tuple[Checkpoint | None, str | None]:
-    """The newest checkpoint that is whole, and what a user should know about it; None where there never was one.
+    """The newest intact checkpoint, and a note for the user if there is something to know; None if there never was one.
 
-    Raises FileFormatError where there are some and none is whole.
+    Raises FileFormatError if checkpoints exist but none is intact.
     """
     damaged: list[str] = []
     for place in (path, older):

@@ -1,10 +1,10 @@
 """Everything that can be set about a training run, typed, with ranges and descriptions; presets.
 
 Every field is also an option of ``stipple train`` (:mod:`stipple.cli.config_options`) and a line of ``config.toml``
-(:mod:`stipple.train.config_toml`); both are derived from what stands here.
+(:mod:`stipple.train.config_toml`); both are derived from these definitions.
 
-Learning rates, thresholds and intervals are those that 3DGS and gsplat publish, unless a preset for the CPU says
-otherwise. Distances are in units of the scene's extent (see :class:`stipple.scene.Normalization`).
+Learning rates, thresholds and intervals are those published by 3DGS and gsplat, unless a preset for the CPU changes
+them. Distances are in units of the scene's extent (see :class:`stipple.scene.Normalization`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Data(Section):
     test_every: int = Field(8, ge=0, description="hold out every n-th view for evaluation; 0: none")
     images: str | None = Field(None, description="folder of photos inside a COLMAP capture; by default images")
     masks: str | None = Field(
-        None, description="folder of masks; bright pixels count", json_schema_extra=option(folder=True)
+        None, description="folder of masks; bright pixels are used", json_schema_extra=option(folder=True)
     )
     intrinsics: tuple[float, float, float, float] | None = Field(
         None, description="of an RGB-D camera, in pixels", json_schema_extra=option(metavar="FX,FY,CX,CY")
@@ -161,7 +161,7 @@ if TYPE_CHECKING:
     class Density(CommonDensity):  # noqa: D101
         def __getattr__(self, name: str) -> Any: ...
 
-else:  # what strategies declare in their own files are values of this section too
+else:  # values that strategies declare in their own files belong to this section too
     Density = create_model("Density", __base__=(*settings_of_strategies(CommonDensity), CommonDensity))
     Density.__doc__ = CommonDensity.__doc__
 
@@ -241,7 +241,7 @@ def preset(name: str) -> Config:
 
 
 def make_config(name: str | None, *layers: Mapping[str, Any]) -> Config:
-    """A preset with values laid over it, later layers over earlier ones.
+    """A preset with values that override it, later layers overriding earlier ones.
 
     Raises InputError that names the value, what it is and what was expected.
     """

@@ -18,12 +18,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_MAX_BYTES, _MAX_LINE = 1 << 16, 1 << 12  # reading dotted keys takes time that grows with their length squared
+_MAX_BYTES, _MAX_LINE = 1 << 16, 1 << 12  # parsing dotted keys takes time quadratic in their length
 _COMMENTS_FROM = 32
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises FileFormatError, naming it, where it is none."""
+    """The tables of a TOML file. Raises FileFormatError, naming the file, if it is not valid TOML."""
     try:
         return _parse(read_bytes(path, _MAX_BYTES).decode())
     except FileFormatError:
@@ -54,7 +54,7 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value in TOML; what is no TOML is a bare word."""
+    """A value in TOML; anything that is not TOML is a bare word."""
     try:
         return _parse(f"v = {text}")["v"]
     except ValueError:
@@ -62,8 +62,8 @@ def parse_value(text: str) -> Any:
 
 
 def to_toml(config: Config, comments: bool = True) -> str:
-    """The configuration as TOML. With ``comments`` each value's meaning stands beside it, and values that are not set
-    are there as comments; without, they are left out."""
+    """The configuration as TOML. With ``comments`` each value is followed by its meaning, and values that are not set
+    are listed as comments; without, they are left out."""
     document = tomlkit.document()
     values = config.model_dump(exclude_none=True, mode="json")
     for section, kind in sections().items():

@@ -1,4 +1,4 @@
-"""Rearranging SH coefficients and moments where they are when Gaussians come or go, as graphs."""
+"""Graphs that rearrange SH coefficients and moments on the device when Gaussians are added or removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a scene is: PSNR and SSIM of views, as the 3DGS papers define them, and LPIPS where it is installed."""
+"""Evaluation of a scene: PSNR and SSIM of views, as the 3DGS papers define them, and LPIPS if it is installed."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def _ssim_graph(device: str) -> Executable:
 
 
 def ssim(image: Array, photo: Array, device: str = "auto") -> float:
-    """Mean structural similarity over an 11x11 Gaussian window, borders padded with zeros, as 3DGS evaluates."""
+    """Mean structural similarity over an 11x11 Gaussian window, borders padded with zeros, as in 3DGS."""
     images = {"image": np.ascontiguousarray(image, np.float32), "photo": np.ascontiguousarray(photo, np.float32)}
     return float(_ssim_graph(device).run(images)["ssim"])
 
 
 def corrected(image: Array, photo: Array, mask: Array | None = None) -> Array:
-    """An image under the affine colour transform that brings it nearest to the photo."""
+    """An image after the affine colour transform that fits it best to the photo."""
     flat = np.concatenate([image.reshape(-1, 3), np.ones((image.size // 3, 1))], axis=1)
     rows = slice(None) if mask is None else mask.reshape(-1)
     transform, *_ = np.linalg.lstsq(flat[rows], photo.reshape(-1, 3)[rows], rcond=None)
@@ -147,7 +147,7 @@ def evaluation_of(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def load_lpips(network: str = "vgg") -> Lpips:
-    """The LPIPS metric (Zhang et al., 2018) of the extra ``lpips``; the network's weights are downloaded by it."""
+    """The LPIPS metric (Zhang et al., 2018) of the extra ``lpips``, which downloads the network's weights."""
     try:
         import lpips
         import torch

@@ -1,4 +1,4 @@
-"""A record of a capture at the start of a run, by which later changes of photos and poses are detected."""
+"""A record of a capture at the start of a run, used to detect later changes of photos and poses."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _REMEDY = "restore it, or start again with --overwrite"
 
 
 class Contents:
-    """Digests of the files of views. A file that is read again and holds something else raises FileFormatError."""
+    """Digests of the files of views. A file whose contents differ when it is read again raises FileFormatError."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, str], str] = {}
 
     def expect(self, view: str, digests: Mapping[str, str]) -> None:
-        """What a view's files held when the run began."""
+        """Set the digests that a view's files had when the run began."""
         self._digests.update({(view, kind): digest for kind, digest in digests.items()})
 
     def check(self, view: View) -> None:
@@ -38,7 +38,7 @@ class Contents:
                 raise FileFormatError(f"{path}: the file has changed since the run began; {_REMEDY}")
 
     def of(self, view: View) -> dict[str, str]:
-        """Digests of a view's files, by kind; of those that have been read."""
+        """Digests, by kind, of those of a view's files that have been read."""
         return {kind: d for kind in _files(view) if (d := self._digests.get((view.name, kind))) is not None}
 
 
@@ -63,9 +63,9 @@ def record_of(capture: Capture, views: Sequence[View], contents: Contents) -> di
 
 
 def compare(capture: Capture, views: Sequence[View], record: Record) -> dict[str, dict[str, str]]:
-    """The digests that a record holds, by view, after cameras and points were compared with the capture.
+    """The digests that a record holds, by view, after comparing cameras and points with the capture.
 
-    Raises InputError that names what is not as it was, FileFormatError if the record is broken.
+    Raises InputError that names what has changed, FileFormatError if the record is broken.
     """
     try:
         rows = {
@@ -74,7 +74,7 @@ def compare(capture: Capture, views: Sequence[View], record: Record) -> dict[str
         }
         points = record["points"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FileFormatError(f"run.json: what it says about the capture is broken: {error!r}") from None
+        raise FileFormatError(f"run.json: the record of the capture is broken: {error!r}") from None
     names = [v.name for v in views]
     strange = [*(n for n in rows if n not in set(names)), *(n for n in names if n not in rows)]
     if strange:

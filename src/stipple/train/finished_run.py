@@ -25,7 +25,7 @@ SplitView = tuple[View, str]
 class FinishedRun:
     """The scene, cameras and capture of a run, read from its folder.
 
-    Raises InputError where the folder holds no run or the capture is none, FileFormatError, naming the file, where
+    Raises InputError if the folder holds no run or the capture is not valid, FileFormatError, naming the file, if
     something is broken.
     """
 
@@ -35,7 +35,7 @@ class FinishedRun:
         self.capture = open_capture(self._described["capture"], capture_options(self.config.data))
 
     def views(self, with_train: bool) -> list[SplitView]:
-        """The held-out views, and the training views if wanted."""
+        """The held-out views, and the training views if ``with_train``."""
         train, test = self.capture.split(self.config.data.test_every)
         chosen = [(i, "test") for i in test] + ([(i, "train") for i in train] if with_train else [])
         return [(self.capture.views[i], split) for i, split in chosen]

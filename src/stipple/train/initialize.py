@@ -22,7 +22,7 @@ _FAR_QUANTILE = 0.99
 
 def from_points(points: Array, colors: Array, config: Start) -> Gaussians:
     """One Gaussian per point [M, 3], its colour [M, 3] in [0, 1], as large as the root mean square distance of its
-    three nearest neighbours (Kerbl et al., 2023); points that coincide are taken once."""
+    three nearest neighbours (Kerbl et al., 2023); points that coincide are used once."""
     places, first = np.unique(np.asarray(points, np.float32), axis=0, return_index=True)
     if not len(places):
         raise InputError("start: there are no points to start from")
@@ -32,7 +32,7 @@ def from_points(points: Array, colors: Array, config: Start) -> Gaussians:
 
 
 def _neighbour_distances(points: Array) -> Array:
-    """Root mean square distance to the nearest neighbours, outliers held at a high quantile."""
+    """Root mean square distance to the nearest neighbours, outliers clamped to a high quantile."""
     if len(points) == 1:
         return np.full(1, 0.01)
     found, _ = cKDTree(points).query(points, k=min(_NEIGHBOURS + 1, len(points)))
@@ -66,8 +66,9 @@ def from_depth(frames: Sequence[Frame], count: int, seed: int) -> tuple[Array, A
 def at_random(cameras: Sequence[Camera], count: int, seed: int) -> tuple[Array, Array]:
     """Grey points, uniform in the box around what the cameras look at together.
 
-    Its middle is the point nearest to all optical axes; it reaches half way to the cameras that look at it, as 3DGS
-    does for Blender scenes. Cameras that do not look at one place get points in front of each of them instead.
+    Its middle is the point nearest to all optical axes; it extends half way to the cameras that look at it, as 3DGS
+    does for Blender scenes. If the cameras do not look at a common point, points are placed in front of each of them
+    instead.
     """
     rng = np.random.default_rng([seed, 2])
     middle, radius = common_volume(cameras)
@@ -77,7 +78,7 @@ def at_random(cameras: Sequence[Camera], count: int, seed: int) -> tuple[Array, 
 
 
 def common_volume(cameras: Sequence[Camera]) -> tuple[Array, float]:
-    """Middle and half the side of the box that all cameras look at; 0 where they do not look at one place."""
+    """Middle and half the side of the box that all cameras look at; 0 if they do not look at a common point."""
     places = np.array([c.position for c in cameras])
     axes = np.array([c.viewmat[2, :3] for c in cameras])
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]

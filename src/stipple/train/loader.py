@@ -21,7 +21,7 @@ _AHEAD = 8
 class Loader:
     """Frames of some views in normalised units, by index and factor of downscaling.
 
-    The first that fit into ``memory`` bytes are kept; the others are decoded again each time, ahead of time where
+    The first that fit into ``memory`` bytes are kept; the others are decoded again each time, in advance if
     :meth:`prefetch` was called.
     """
 
@@ -55,7 +55,7 @@ class Loader:
         return len(self.views) - len(self._kept)
 
     def load(self, advance: Callable[[], None]) -> None:
-        """Decode every view once, so that a broken photo is found now; keep what fits."""
+        """Decode every view once, so that a broken photo is detected now; keep what fits."""
         window: list[tuple[int, Future[Frame]]] = []
         upcoming = iter(range(len(self.views)))
         for i in upcoming:

@@ -1,5 +1,5 @@
-"""A lock that a process holds on a file through the operating system, so that it ends with the process, however that
-ends. The file says who holds it."""
+"""A file lock of the operating system: it is released when its process ends, however that happens. The file says who
+holds it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Holder(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Holder | None:
-        """Who a file names; None where it names nobody, or cannot be read while it is locked."""
+        """The holder that a file names; None if it names nobody, or cannot be read while it is locked."""
         try:
             values = json.loads(path.read_bytes())
             return cls(int(values["pid"]), str(values["host"]), str(values["since"]))
@@ -61,7 +61,7 @@ class Holder(NamedTuple):
 
     @property
     def may_live(self) -> bool:
-        """Whether the process may still be there; of another host's nothing is known."""
+        """Whether the process may still be alive; nothing is known about processes of other hosts."""
         if self.host != socket.gethostname() or sys.platform == "win32":
             return True
         try:
@@ -69,7 +69,7 @@ class Holder(NamedTuple):
         except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
-            return True  # somebody else's
+            return True  # another user's
         return True
 
 
@@ -87,7 +87,7 @@ class FileLock:
     def acquire(self) -> str | None:
         """Take the lock, or raise InputError that says who holds it.
 
-        Returns what a user should know, if anything. Raises OSError where the file cannot be made.
+        Returns a note for the user, if there is something to know. Raises OSError if the file cannot be created.
         """
         with self._guard:
             if self._depth and self._thread != threading.get_ident():
@@ -97,7 +97,7 @@ class FileLock:
             return note
 
     def release(self) -> None:
-        """Let go, and remove the file."""
+        """Release the lock, and remove the file."""
         with self._guard:
             if self._file is None:
                 return  # a forked child: its parent holds the lock
@@ -110,7 +110,7 @@ class FileLock:
                 file.close()
                 _remove(self.path)  # fails, as it should, if another process has opened it by now
             else:
-                _remove(self.path)  # while it is locked: who has opened it finds that it is gone, and opens anew
+                _remove(self.path)  # while it is locked: others notice that it is gone, and open it again
                 file.close()
 
     def _take(self) -> str | None:
@@ -128,7 +128,8 @@ class FileLock:
                     file.close()
 
     def _own(self, file: FileIO) -> str | None:
-        """Lock an open file. Text for the user where there is something to know, or where locks do not exist."""
+        """Lock an open file. Returns a note for the user if there is something to know, or if locks are not
+        supported."""
         before = Holder.read(self.path)
         try:
             lock_file(file.fileno())
@@ -139,7 +140,7 @@ class FileLock:
                 raise
             if before is not None and before.may_live:
                 raise self._held(f"; if that process is gone, remove {self.path}") from None
-            return f"{self.path.parent}: this file system has no locks: make sure that no other process works here"
+            return f"{self.path.parent}: this file system does not support locks: make sure no other process works here"
         if before is not None and before.host != socket.gethostname():
             return (
                 f"{self.path.parent}: {before}, worked here and did not end properly; stop it if it is still running: "
@@ -155,7 +156,7 @@ class FileLock:
         )
 
     def _forget(self) -> None:
-        """In a forked child: the lock stays the parent's, and ends with the parent even if the child lives on."""
+        """In a forked child: the parent keeps the lock, which ends with the parent even if the child lives on."""
         self._guard = threading.Lock()
         if self._file is not None:
             self._file.close()
@@ -163,7 +164,7 @@ class FileLock:
 
 
 def _is_named(file: FileIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the one with that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -173,5 +174,5 @@ def _is_named(file: FileIO, path: Path) -> bool:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except PermissionError:  # Windows: somebody has it open; an empty file that is left means nothing
+    except PermissionError:  # Windows: another process has it open; an empty file has no effect
         return

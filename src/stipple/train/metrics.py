@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run measures as it goes on, one line of JSON for each logged step or evaluation."""
+"""metrics.jsonl: measurements during a run, one line of JSON for each logged step or evaluation."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class MetricsLog:
         self.path, self.rows = path, list(rows)
 
     def rewrite(self) -> None:
-        """Make the file hold the rows and nothing else. Raises OSError."""
+        """Rewrite the file so that it holds exactly these rows. Raises OSError."""
         write_text(self.path, "".join(json.dumps(r) + "\n" for r in self.rows))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a line. Raises OSError; the row is kept in memory then."""
+        """Append a line. Raises OSError; even then the row is kept in memory."""
         self.rows.append(dict(row))
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def rows_until(path: Path, step: int) -> list[Row]:
-    """The rows up to a step, without those of a run's end. Raises OSError; a file that is missing has none."""
+    """The rows up to a step, without final ones. Raises OSError, but not if the file is missing."""
     return [r for r in read_metrics(path) if r["step"] <= step and "final" not in r] if path.exists() else []
 
 
@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> list[Row]:
         try:
             row = json.loads(line.decode())
         except (ValueError, RecursionError):
-            continue  # cut short by a kill, or damaged: the curve has one point less
+            continue  # truncated when the run was killed, or damaged: the curve has one point less
         if isinstance(row, dict) and _is_step(row.get("step")):
             rows.append({k: v for k, v in row.items() if _is_number(v) or k == "final"})
     return rows

@@ -1,4 +1,4 @@
-"""What is to be trained: a capture, split, normalised and decoded, and the Gaussians to start from."""
+"""The training problem: a capture, split, normalised and decoded, and the Gaussians to start from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_DEPTH_FRAMES = 50
 
 
 def capture_options(data: Data) -> CaptureOptions:
-    """What a configuration says about reading the capture."""
+    """The options of a configuration for reading the capture."""
     return CaptureOptions(
         data.images, data.masks, data.intrinsics, data.depth_scale, data.allow_outside, data.undistort
     )
@@ -52,7 +52,7 @@ class Problem:
         tracks = self.config.loss.depth > 0
         return Loader(self.capture, views, data.downscale, self.normalization, memory, tracks, self.contents)
 
-    # --- what it was when a run began ---------------------------------------------------------------------
+    # --- comparison with the start of the run -------------------------------------------------------------
     @property
     def views(self) -> list[View]:
         """Training and held-out views."""
@@ -63,9 +63,9 @@ class Problem:
         return record_of(self.capture, self.views, self.contents)
 
     def expect(self, record: Mapping[str, Any]) -> None:
-        """Hold the capture to what it was: cameras and points now, photos when they are read.
+        """Compare the capture with a record: cameras and points now, photos when they are read.
 
-        Raises InputError that names what has changed; reading a photo that has raises FileFormatError.
+        Raises InputError that names what has changed; reading a changed photo raises FileFormatError.
         """
         for name, digests in compare(self.capture, self.views, record).items():
             self.contents.expect(name, digests)
@@ -82,12 +82,12 @@ class Problem:
 
     @property
     def identity(self) -> str:
-        """A name for the configuration and the views, so that a checkpoint is not resumed on something else."""
+        """A digest of the configuration and the views, so that a checkpoint is not resumed with different ones."""
         views = [(v.name, v.camera.width, v.camera.height) for v in self.views]
         return hashlib.sha256(repr((self.config.model_dump_json(), views)).encode()).hexdigest()[:16]
 
     def start(self) -> Gaussians:
-        """The Gaussians to start from, as the configuration says."""
+        """The Gaussians to start from, as configured."""
         config, source = self.config.start, self.config.start.source
         has_points, has_depth = len(self.capture.points) > 0, any(v.depth for v in self.train.views)
         if source == "auto":

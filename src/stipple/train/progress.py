@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 
 class Meter:
-    """Says nothing. Override what is of interest."""
+    """Ignores everything. Override the methods of interest."""
 
     def loading(self, total: int) -> None:
-        """Photos begin to be decoded."""
+        """Decoding of the photos begins."""
 
     def loaded_one(self) -> None:
         """One photo has been decoded."""
 
     def training(self, first: int, steps: int) -> None:
-        """Steps begin, ``first`` of ``steps`` having been done before."""
+        """Training begins; ``first`` of ``steps`` steps are already done."""
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """A step is done; values hold loss, psnr (running mean) and count."""
 
     def evaluating(self, total: int) -> None:
-        """Views begin to be evaluated at the end."""
+        """The final evaluation of the views begins."""
 
     def evaluated_one(self) -> None:
         """One view has been evaluated."""

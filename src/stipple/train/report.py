@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a run, to look at and to send."""
+"""report.html: one self-contained page about a run, to view or to share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a run: which of its checkpoints, and whether the capture still is what it began with."""
+"""Resuming a run: choosing its checkpoint, and checking that the capture has not changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stipple.train.rundir import RunFolder, write_json
 
 
 def find_begun(folder: RunFolder, problem: Problem, capture: str, meter: Meter) -> Checkpoint | None:
-    """The checkpoint to go on from; None where the run ended before its first. Holds the problem to what it was.
+    """The checkpoint to resume from; None if the run ended before its first. Checks that the problem has not changed.
 
     Raises InputError or FileFormatError that names what has changed or is broken. A capture that was moved is
     remembered where it is now.

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and writing it so that nothing is lost."""
+"""The folder of a run: its files, and writing them so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that a run writes. The first says that there is a run."""
+        """All files that a run writes. The first one marks the folder as a run."""
         return (
             self.run,
             self.config,
@@ -91,10 +91,10 @@ class RunFolder:
     # --- before anything is written -----------------------------------------------------------------------
     @contextmanager
     def held(self) -> Iterator[str | None]:
-        """Make the folder and keep it to this process; whoever writes into it does so within. May be nested.
+        """Create the folder and lock it for this process; everything that writes into it does so inside. May be nested.
 
-        Gives what a user should know about it, if anything. Raises InputError where the folder cannot be written, or,
-        naming the process, where another one is at work in it.
+        Yields a note for the user, if there is something to know. Raises InputError if the folder cannot be written,
+        or, naming the process, if another one is working in it.
         """
         created = not self.root.exists()
         try:
@@ -109,11 +109,11 @@ class RunFolder:
         finally:
             self._lock.release()
             if created:
-                with suppress(OSError):  # it holds something now, as it should
+                with suppress(OSError):  # it is not empty any more, as it should be
                     self.root.rmdir()
 
     def need(self, size: int) -> None:
-        """Check that so many bytes are free on the disk. Raises InputError where they are not."""
+        """Check that ``size`` bytes are free on the disk. Raises InputError if they are not."""
         free = self.free_bytes
         if free < size:
             raise InputError(
@@ -131,11 +131,11 @@ class RunFolder:
         return sum(path.stat().st_size for path in self.files if path.is_file())
 
     def clear(self) -> None:
-        """Remove what an earlier run left; what says that there is one goes first."""
+        """Remove the files of an earlier run; the one that marks the folder as a run goes first."""
         for path in self.files:
             path.unlink(missing_ok=True)
 
-    # --- what describes the run ---------------------------------------------------------------------------
+    # --- description of the run ---------------------------------------------------------------------------
     def write_description(
         self, capture: str, config: Config, normalization: Normalization, more: Mapping[str, Any]
     ) -> None:
@@ -152,7 +152,7 @@ class RunFolder:
         """The configuration and run.json. Raises InputError where the folder holds no run."""
         if not (self.run.is_file() and self.config.is_file()):
             raise InputError(
-                f"{self.root}: holds no run: expected run.json and config.toml, as `stipple train` makes them"
+                f"{self.root}: holds no run: expected run.json and config.toml, as `stipple train` writes them"
             )
         values = read_json(self.run)
         if not isinstance(values, dict) or not isinstance(values.get("capture"), str):
@@ -209,7 +209,7 @@ def _camera_row(row: Mapping[str, Any]) -> tuple[Camera, Array | None]:
 # --- files ------------------------------------------------------------------------------------------------
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold bytes that are no UTF-8
+        file.write(text.encode("utf-8", "backslashreplace"))  # file names may hold bytes that are not UTF-8
 
 
 def write_json(path: Path, values: Any) -> None:

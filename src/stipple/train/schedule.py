@@ -1,5 +1,5 @@
-"""What a step does: which view, at which size, with which SH degree and learning rates. All of it follows from the
-configuration and the step's number, so that a run can be resumed from any step."""
+"""The schedule: each step's view, photo size, SH degree and learning rates. All of it follows from the configuration
+and the number of the step, so that a run can be resumed from any step."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def background_at(config: Config, step: int, transparent: bool) -> Array:
 
 
 def fixed_background(config: Config, transparent: bool) -> Array:
-    """The colour to evaluate on; white behind photos with alpha where training takes auto or random."""
+    """The background for evaluation; with auto or random, white for photos with alpha, else black."""
     if isinstance(config.loss.background, tuple):
         return np.array(config.loss.background, np.float32)
     return np.full(3, 1.0 if transparent else 0.0, np.float32)
 
 
 def evaluation_steps(config: Config) -> set[int]:
-    """After which steps held-out views are evaluated."""
+    """The steps after which held-out views are evaluated."""
     steps = config.schedule.steps
     every = config.output.evaluate_every or max(1, -(-steps // 5))
     return {*range(every, steps, every), steps}

@@ -1,4 +1,4 @@
-"""A section of the configuration: typed values with ranges, and what the command line says about each."""
+"""A section of the configuration: typed values with ranges, and their description for the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _INTEGERS, _NUMBERS, _MAX_DEPTH = 2**31, 1e30, 4
 
 
 class Section(BaseModel):
-    """Values that belong together. A field with a description is all that a new value and its option need."""
+    """Values that belong together. A new value, and its option, need nothing but a field with a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     option_prefix: ClassVar[str | None] = None
-    """What the names of its options begin with; None: the section's own name."""
+    """The prefix of its options' names; None: the section's own name."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -25,8 +25,8 @@ class Section(BaseModel):
 
 
 def option(name: str | None = None, *, metavar: str | None = None, folder: bool = False) -> dict[str, Any]:
-    """What a field specifies about its option, for ``Field(json_schema_extra=...)``: a name of its own, how help shows
-    its value, and whether it is a folder (whose full path is then stored)."""
+    """Properties of a field's option, for ``Field(json_schema_extra=...)``: its name, its value's name in the help, and
+    whether it is a folder (whose full path is then stored)."""
     return {"option": name, "metavar": metavar, "folder": folder}
 
 
@@ -37,6 +37,6 @@ def _check_numbers(value: Any, depth: int) -> None:
         raise ValueError(f"expected a number no larger than {_NUMBERS:g}")
     if isinstance(value, (list, tuple)):
         if not depth:
-            raise ValueError("expected fewer lists in lists")
+            raise ValueError("expected fewer nested lists")
         for item in value:
             _check_numbers(item, depth - 1)

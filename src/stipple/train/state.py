@@ -71,7 +71,7 @@ class TrainingState:
         return Gaussians(*(self[name] for name in PARAMS))
 
     def rearrange(self, rows: Array, fresh: Array) -> None:
-        """Row i becomes what row ``rows[i]`` was; where ``fresh[i]``, moments and statistics start at zero."""
+        """Row i becomes the former row ``rows[i]``; where ``fresh[i]``, moments and statistics start at zero."""
         for name, array in self.arrays.items():
             moved = array[rows]
             if name not in PARAMS:

@@ -20,7 +20,7 @@ _MIN_ALPHA = 1e-3
 
 @dataclass(frozen=True)
 class StepShape:
-    """What a step's graph depends on besides the configuration."""
+    """Everything that a step's graph depends on besides the configuration."""
 
     width: int
     height: int
@@ -28,7 +28,7 @@ class StepShape:
     channels: int = 3
     masked: bool = False
     depth: bool = False
-    views: int = 0  # training views, where something is fitted per view
+    views: int = 0  # number of training views, if something is fitted per view
     camera_model: str = "pinhole"
     distortion: int = 0  # how many coefficients the lens has
 
@@ -94,7 +94,7 @@ class _Builder:
         return graph
 
     def _rendered(self, prepared: ir.PrepareResults, background: ir.Value, size: dict[str, Any]) -> _Rendered:
-        """The image, and its depth where that is fitted."""
+        """The image, and its depth if that is fitted."""
         p, graph = prepared, self.graph
         features, behind = p.colors, background
         if self.shape.depth:
@@ -206,7 +206,7 @@ class _Builder:
             graph.update(v, update.v)
 
     def _chosen(self) -> ir.Value:
-        """Which row of what is fitted per view this step may change."""
+        """The mask of the row, in parameters fitted per view, that this step may change."""
         found = self.graph.inputs.get("chosen")
         return self.graph.input("chosen", [self.shape.views], "bool") if found is None else found
 
@@ -230,7 +230,7 @@ class _Builder:
 
 
 def rotation_basis() -> np.ndarray:
-    """The matrix [9, 16] that makes the rotation matrix of q = (w, x, y, z), times |q|^2, from the products q_i q_j."""
+    """The matrix [9, 16] that maps the products q_i q_j to the rotation matrix of q = (w, x, y, z), times |q|^2."""
     basis = np.zeros((3, 3, 4, 4))
     signs = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], float)
     for axis in range(3):

@@ -76,7 +76,7 @@ class Stepper:
         return self._params.get(name) if name in self._params else None
 
     def edit(self, change: Callable[[TrainingState], None]) -> None:
-        """Let the state be changed. What is only rearranged stays on the device."""
+        """Apply a change to the state. Arrays that are only rearranged stay on the device."""
         finite = self._run_edit("finite", build_finite, {})["finite"]
         state = TrainingState(self.arrays((*EDITED, *self._statistics)), finite)
         change(state)

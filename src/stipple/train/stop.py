@@ -1,4 +1,4 @@
-"""Stopping between two steps on Ctrl-C, SIGTERM, or the end of the terminal."""
+"""Stopping between two steps on Ctrl-C, SIGTERM, or when the terminal is closed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Collect signals that ask to stop instead of dying from them; a second one is obeyed at once.
+    """Record signals that ask to stop instead of ending at once; a second one takes effect immediately.
 
-    One that is ignored, as by ``nohup`` or for a shell's background jobs, stays so.
+    Signals that are ignored, as with ``nohup`` or in a shell's background jobs, stay ignored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 class TrainedViews:
-    """Views of a problem as a stepper has fitted them so far."""
+    """Views of a problem with the poses and exposures that a stepper has fitted so far."""
 
     def __init__(self, problem: Problem, stepper: Stepper, device: str) -> None:
         self.problem, self.stepper, self.device = problem, stepper, device

@@ -1,4 +1,4 @@
-"""The training loop: steps, densification, checkpoints, evaluation, and what a run leaves behind."""
+"""The training loop: steps, densification, checkpoints, evaluation, and the files that a run writes."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Trainer:
     def run(self, resume: bool = False) -> Outcome:
         """Train from the start, or from the folder's checkpoint; ends early on Ctrl-C or SIGTERM, with a checkpoint.
 
-        Raises InputError or FileFormatError, before any step, for what is wrong with the capture or the folder, and
-        OutOfMemoryError; the last checkpoint is kept then.
+        Raises InputError or FileFormatError, before any step, if something is wrong with the capture or the folder, and
+        OutOfMemoryError; the last checkpoint is kept.
         """
         with self.folder.held() as note:
             if note is not None:
@@ -100,7 +100,7 @@ class Trainer:
                 return self._finish(request)
 
     def _step_in_words(self) -> str:
-        """What memory is needed for at this point, what is kept, and what helps."""
+        """For errors about memory: what it is needed for at this point, what is kept, and what helps."""
         view = self.problem.train.camera(0)
         what = f"step {self.step + 1}" if self.step < self.config.schedule.steps else "the scene and its evaluation"
         kept = "no checkpoint was written yet" if self._kept is None else f"the checkpoint of step {self._kept} is kept"
@@ -109,7 +109,7 @@ class Trainer:
             f"{view.height}; {kept}; a larger --downscale or a lower --max-gaussians needs less"
         )
 
-    # --- the begin ----------------------------------------------------------------------------------------
+    # --- start and resume ---------------------------------------------------------------------------------
     def _start(self) -> None:
         with memory_for(f"the Gaussians to start from, at most {self.config.density.max_count:,}"):
             scene = self.problem.start()
@@ -154,10 +154,10 @@ class Trainer:
 
     # --- steps --------------------------------------------------------------------------------------------
     def _advance(self) -> None:
-        """The change of the Gaussians that the last step called for, a step, and what is due after it.
+        """Change the Gaussians if the last step made that due, take a step, and do what is due after it.
 
-        The change waits for the next step, so that evaluations and the end see the scene as it was trained, not with
-        opacities that were reset a moment ago.
+        The change waits for the next step, so that evaluations and the final scene use the Gaussians as trained, not
+        with opacities that have just been reset.
         """
         started = time.perf_counter()
         if self.step and self.strategy.due(self.step):
@@ -199,7 +199,7 @@ class Trainer:
             self._save()
 
     def _log(self, row: dict[str, Any]) -> None:
-        """Add a row to the metrics. A failure is said once, until it works again."""
+        """Add a row to the metrics. A failure is reported once, until it works again."""
         try:
             self.metrics.add(row)
             self._unlogged = False
@@ -209,7 +209,7 @@ class Trainer:
             self._unlogged = True
 
     def _save(self, final: bool = False) -> None:
-        """Write a checkpoint. A failure is said at once and tried again soon; at the end it is an error."""
+        """Write a checkpoint. A failure is reported immediately and retried soon; at the end it is an error."""
         folder = self.folder
         try:
             with memory_for("a copy of the parameters"):
@@ -220,8 +220,8 @@ class Trainer:
         except (OSError, OutOfMemoryError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
             text = (
-                f"{folder.checkpoint}: the checkpoint of step {self.step} could not be written: {why}; the one before "
-                "is kept"
+                f"{folder.checkpoint}: the checkpoint of step {self.step} could not be written: {why}; the previous "
+                "one is kept"
             )
             if final:
                 raise StippleError(text) from None
@@ -230,7 +230,7 @@ class Trainer:
 
     # --- the end ------------------------------------------------------------------------------------------
     def _finish(self, request: StopRequest) -> Outcome:
-        """Write the scene and evaluate it; a signal ends the evaluation, which --resume takes up."""
+        """Write the scene and evaluate it; a signal ends the evaluation, which --resume repeats."""
         self._save(final=True)
         scene = self.problem.normalization.undo(self.stepper.scene())
         try:

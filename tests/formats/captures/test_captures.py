@@ -149,7 +149,7 @@ def test_unused_photos_and_several_models_are_reported(made: Truth, tmp_path: Pa
     shutil.copytree(tmp_path / "sparse" / "0", tmp_path / "sparse" / "1")
     capture = open_capture(tmp_path)
     assert capture.unused == ("stray.jpg",)
-    assert any("others are there: 1" in n for n in capture.notes)
+    assert any("there are others: 1" in n for n in capture.notes)
 
 
 def test_sparse_depth_takes_the_nearest_point(made: Truth) -> None:
@@ -217,7 +217,7 @@ def test_not_a_capture(tmp_path: Path) -> None:
     [
         (lambda p: p.unlink(), "missing"),
         (lambda p: p.write_bytes(b"nonsense"), "cannot be read as an image"),
-        (lambda p: Image.new("RGB", (48, 48)).save(p), "do not have the shape"),
+        (lambda p: Image.new("RGB", (48, 48)).save(p), "do not match the aspect ratio"),
     ],
 )
 def test_bad_photos_are_named_when_the_capture_is_opened(
@@ -244,7 +244,7 @@ def test_a_truncated_photo_is_named_when_it_is_decoded(made: Truth, tmp_path: Pa
         ("cameras.txt", "PINHOLE", "FISHBOWL", "line 2: unknown camera model"),
         ("cameras.txt", "PINHOLE", "OPENCV", "expected 8 parameters for OPENCV"),
         ("cameras.txt", "45.0", "-45.0", "fx: expected a finite number > 0, got -45.0"),
-        ("images.txt", " 7 000.png", " 8 000.png", "names camera 8"),
+        ("images.txt", " 7 000.png", " 8 000.png", "refers to camera 8"),
         ("images.txt", " 7 000.png", " x 000.png", "line 2: expected IMAGE_ID"),
         ("images.txt", "1.5 2.5 -1", "1.5 2.5", "expected X Y POINT3D_ID"),
         ("images.txt", " 7 001.png", " 7 000.png", "two views are called"),
@@ -285,7 +285,7 @@ def test_a_pose_that_is_no_rotation(made: Truth, tmp_path: Path) -> None:
     meta = json.loads(file.read_text())
     meta["frames"][2]["transform_matrix"][0] = [5, 0, 0, 0]
     file.write_text(json.dumps(meta))
-    with pytest.raises(FileFormatError, match=r"frame 2 .*holds no rotation"):
+    with pytest.raises(FileFormatError, match=r"frame 2 .*pose is not a rotation"):
         open_capture(tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_a_camera_far_out_or_of_no_size(made: Truth, tmp_path: Path) -> None:
     far = json.loads(file.read_text())
     far["frames"][4]["transform_matrix"][1][3] = 1e308
     for changed, message in (
-        (far, r"camera of 'images/004\.png' lies farther out"),
+        (far, r"camera of 'images/004\.png' is farther away"),
         ({**meta, "w": 10**12, "h": 10**12}, "width: expected an int >= 1 and <= 1048576"),
         ({**meta, "w": 10**400}, "frame 0"),
         ({**meta, "w": float("inf")}, "frame 0"),

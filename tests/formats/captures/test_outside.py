@@ -58,7 +58,7 @@ def test_names_that_leave_the_folder(case: str, tmp_path: Path) -> None:
         shutil.copy(root / "points.ply", tmp_path)
     before = [load_frame(v).pixels.sum() for v in open_capture(root).views]
     change(root)
-    with pytest.raises(FileFormatError, match=rf"({where}).* lies outside the capture's folder; .*--allow-outside"):
+    with pytest.raises(FileFormatError, match=rf"({where}).* is outside the capture's folder; .*--allow-outside"):
         open_capture(root)
     opened = open_capture(root, OUTSIDE)
     assert sorted(load_frame(v).pixels.sum() for v in opened.views) == sorted(before)

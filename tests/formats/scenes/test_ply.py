@@ -106,7 +106,7 @@ BROKEN = {
     ),
     "more rows than the file can hold": (
         b"ply\nformat ascii 1.0\nelement camera 99999999999\nproperty float f\nend_header\n1\n",
-        "the header says 99999999999 of 'camera', the file holds at most 1",
+        "the header declares 99999999999 of 'camera', the file holds at most 1",
     ),
     "points": (HEADER + b"property float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n", "a point cloud"),
 }
@@ -131,7 +131,7 @@ def test_cut_short_and_miscounted(tmp_path: Path) -> None:
         with pytest.raises(FileFormatError):
             load_ply(path)
     path.write_bytes(data[:-1])
-    with pytest.raises(FileFormatError, match="cut short: the header says 20 of 'vertex', the file holds 19"):
+    with pytest.raises(FileFormatError, match="truncated: the header declares 20 of 'vertex', the file holds 19"):
         load_ply(path)
     path.write_bytes(data.replace(b"f_rest_8", b"f_rust_8"))
     with pytest.raises(FileFormatError, match="8 f_rest properties"):

@@ -98,5 +98,5 @@ def test_no_gaussians(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 31, 33])
 def test_cut_short(size: int, tmp_path: Path) -> None:
     (tmp_path / "s.splat").write_bytes(bytes(size))
-    with pytest.raises(FileFormatError, match=rf"s\.splat: cut short.*expected 32 bytes for each.*got {size} bytes"):
+    with pytest.raises(FileFormatError, match=rf"s\.splat: truncated.*expected 32 bytes for each.*got {size} bytes"):
         load_scene(tmp_path / "s.splat")

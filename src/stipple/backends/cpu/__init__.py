@@ -54,7 +54,7 @@ _USED = (
     "splat_rasterize",
     "splat_rasterize_backward",
 )
-"""Kernels that are given which of their results something uses: the others cost extra."""
+"""Kernels that are told which of their results are used, because the others would cost extra."""
 _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 
@@ -141,11 +141,11 @@ class CpuBackend:
         return np.may_share_memory(first, second)
 
     def running(self) -> AbstractContextManager[None]:
-        """Runs leave nothing behind, and do not disturb each other."""
+        """Nothing to do: runs keep no state and do not interfere with each other."""
         return nullcontext()
 
     def overwriting(self) -> AbstractContextManager[None]:
-        """Kernels have the right sizes from the start."""
+        """Nothing to do: sizes are known before kernels run."""
         return nullcontext()
 
     def stage(self, requested: Sequence[tuple[Array, DType, bool]]) -> list[Array]:

@@ -39,7 +39,7 @@ class After(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What an update takes from the moments and the gradient."""
+    """The constants of an update."""
 
     keep_m: np.float32
     take_m: np.float32
@@ -49,9 +49,9 @@ class Rule(NamedTuple):
     """1 / (1 - beta2^step)."""
     eps: np.float32
     rates: Array
-    """lr / (1 - beta1^step) of each element of a row, over and over, for ``period`` elements and a vector."""
+    """lr / (1 - beta1^step) of each element of a row, repeated for ``period`` elements and one vector more."""
     period: int
-    """At least LANES: after so many elements, rates begin again."""
+    """At least LANES; the rates repeat after this many elements."""
     width: int
     """Elements of a row."""
 
@@ -108,7 +108,7 @@ def update(first_row, last_row, x, rule, out):
 
 @kernel((*_SPAN, "b1[::1]", *_TYPES))
 def update_visible(first_row, last_row, visible, x, rule, out):
-    """Of rows first to last, update those that are visible; the others stay as they are."""
+    """Update those of rows first to last that are visible; copy the others."""
     row = first_row
     while row < last_row:
         end = row + 1

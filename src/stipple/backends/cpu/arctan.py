@@ -1,4 +1,4 @@
-"""atan(r) / r, which fisheye lenses are made of, and its derivatives, on LANES values at once."""
+"""atan(r) / r, needed for fisheye lenses, and its derivatives, for LANES values at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ f4 = np.float32
 ONE, THREE, HALF = f4(1), f4(3), f4(0.5)
 HALF_PI = f4(math.pi / 2)
 
-# Polynomials of atan(r) / r and of its first two derivatives in t = r^2 for 0 <= t <= 1, highest power first: through
-# the values at Chebyshev's points. Relative errors 5e-10, 1e-8 and 2e-7.
+# Polynomials of atan(r) / r and of its first two derivatives in t = r^2 for 0 <= t <= 1, highest power first,
+# interpolated at Chebyshev nodes. Relative errors 5e-10, 1e-8 and 2e-7.
 _ARCTAN = (
     0.00105760712, -0.0070306682, 0.0219129436, -0.0439284071, 0.0668528154, -0.0878504291,
     0.110507712, -0.142785758, 0.199995577, -0.333333224, 1.0,

@@ -1,8 +1,8 @@
-"""Which Gaussians each tile draws, nearest first (splat_bin).
+"""Tile lists: the Gaussians of each tile, nearest first (splat_bin).
 
 Every visible Gaussian's ellipse is described by a few numbers in one cache line (``Shape``). Then blocks of Gaussians
 in depth order walk over the tiles that their ellipses touch, exactly: once to count each tile's entries, once to
-place them. Nothing in between is kept, and the order within a tile is the depth's.
+place them. No intermediate list is stored, and entries within a tile are in depth order.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ ZERO, ONE, TWO, HALF, INFINITY = f4(0), f4(1), f4(2), f4(0.5), f4(np.inf)
 EXTENT = f4(0.5 * nx.EXTENT_SIGMA**2)
 LN_2 = f4(math.log(2))
 SLACK = f4(1e-5)
-"""Added to what a Gaussian reaches, relative and absolute: never lose a pixel to rounding."""
+"""Relative and absolute margin added to a Gaussian's extent, so that rounding never loses a pixel."""
 _BLOCK = 4096
 _SHAPE_BLOCK = 8192
 _MAX_BLOCKS = 64
 _AHEAD = 24
-"""Gaussians whose shapes are fetched before they are needed."""
+"""How many Gaussians ahead shapes are prefetched."""
 
-# The ellipse about (x, y) lies at height dy between x - slope dy -+ sqrt(wide - narrowing dy^2), is half_height high
-# and has its rightmost point at dy = -tip; its box reaches from left to right and from top to bottom, infinitely far
-# where it is no ellipse, and slack covers rounding in x. Columns and rows are those of the tiles that the radii reach.
+# At height dy, the ellipse about (x, y) extends between x - slope dy -+ sqrt(wide - narrowing dy^2); half_height is
+# half its height, and its rightmost point is at dy = -tip. Its box is left, right, top, bottom, infinite if the
+# footprint is not an ellipse; slack covers rounding in x. Columns and rows are those of the tiles within the radii.
 Shape = namedtuple(
     "Shape",
     "x y left right top bottom slope wide narrowing half_height tip slack first_column last_column first_row last_row",
@@ -70,7 +70,7 @@ SHAPE = 16
 """Floats from one shape to the next: a cache line."""
 _SHAPE_FLOATS = SHAPE * LANES
 
-# Of tiles: how many, how large, and the last pixel centres of the image.
+# The grid of tiles: how many, how large, and the last pixel centres of the image.
 Grid = namedtuple("Grid", "columns rows size per_size last_x last_y cutoff log2_cutoff")
 _GRID_TYPE = record_type(Grid, "i8", "i8", "f4", "f4", "f4", "f4", "f4", "f4")
 _SPAN = ("i8", "i8")
@@ -112,7 +112,8 @@ def _reached(grid, mean, radius, count):
 
 @kernel((*_SPAN, _FOOTPRINTS_TYPE, _GRID_TYPE, "f4[::1]"))
 def ewa_shapes(start, end, x, grid, shapes):
-    """Shapes of Gaussians start to end with conics of three numbers, LANES at once; others' hold anything."""
+    """Shapes of Gaussians start to end with conics of three numbers, LANES at once; shapes of invisible ones are
+    undefined."""
     fields = stack_floats(_SHAPE_FLOATS)
     for i in range(start, end, LANES):
         lanes = first_lanes(end - i)
@@ -125,7 +126,7 @@ def ewa_shapes(start, end, x, grid, shapes):
         if grid.cutoff > ZERO:
             reach = minimum((log2(load_lanes(x.opacities, i, lanes)) - grid.log2_cutoff) * LN_2, EXTENT)
         k = TWO * reach * (ONE + SLACK) + SLACK
-        # a c - b^2 with the products' rounding errors: for a needle little else is left
+        # a c - b^2 with the rounding errors of the products: for a needle the difference is little more than rounding
         bb = b * b
         det = fma(a, c, -bb) + fma(-b, b, bb)
         ellipse = (a > ZERO) & (det > ZERO) & (absolute(a + c) < INFINITY)
@@ -160,7 +161,7 @@ def _reached_by_one(grid, mean, radius, count):
 
 @kernel()
 def ray_shapes(start, end, x, grid, shapes):
-    """The same with conics of eight numbers, in float64: differences of large numbers decide here."""
+    """The same with conics of eight numbers, in float64, because they involve differences of large numbers."""
     for i in range(start, end):
         u, v = float(x.means2d[i, 0]), float(x.means2d[i, 1])
         if not (x.radii[i, 0] > 0 and x.radii[i, 1] > 0):
@@ -209,8 +210,7 @@ def _tiles(grid, low, high):
 
 @inline
 def _within(tiles, first, last):
-    """Those of the tiles from one to another that are neither before ``first`` nor after ``last``; NaN reaches as far
-    as it may. 0 and -1 if there are none."""
+    """A range of tiles clipped to ``first`` and ``last``; NaN is unbounded. 0 and -1 if the range is empty."""
     low, high = tiles
     low, high = low if low > first else first, high if high < last else last
     return (np.intp(low), np.intp(high)) if low <= high else (np.intp(0), np.intp(-1))
@@ -244,15 +244,15 @@ def _load_shape(shapes, i):
 
 @kernel((*_SPAN, _SORTED_TYPE, _GRID_TYPE, "i8", _ENTRIES_TYPE))
 def walk_tiles(start, end, x, grid, limit, entries):
-    """Count up the cursor of every tile that Gaussians of ranks start to end touch, and where ``entries`` are being
-    placed, store the Gaussian there first; returns the number of entries, which ends at ``limit``."""
+    """Increment the cursor of every tile that Gaussians of ranks start to end touch, and if ``entries.placing``, first
+    store the Gaussian there; returns the number of entries, at most ``limit``."""
     n = 0
     for rank in range(start, end):
         prefetch(x.shapes, np.intp(load_scalar(x.order, min(rank + _AHEAD, end - 1))) * SHAPE)
         i = load_scalar(x.order, rank)
         shape = _load_shape(x.shapes, np.intp(i))
         rows, columns = _tiles(grid, shape.top, shape.bottom), _tiles(grid, shape.left, shape.right)
-        straight = rows[0] == rows[1] or columns[0] == columns[1]  # such an ellipse touches all of its box
+        straight = rows[0] == rows[1] or columns[0] == columns[1]  # such an ellipse touches every tile of its box
         first_row, last_row = _within(rows, shape.first_row, shape.last_row)
         for row in range(first_row, last_row + 1):
             if not straight:
@@ -279,19 +279,19 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
     sorted_shapes = Sorted(order, _shapes(x, attrs["projection"], grid, threads))
     block = max(_BLOCK, -(-len(order) // _MAX_BLOCKS))
     counts = np.zeros((-(-len(order) // block), grid.columns * grid.rows), np.int32)
-    found = np.zeros(len(counts), np.int64)
+    lengths = np.zeros(len(counts), np.int64)
 
     def count(start: int, end: int) -> None:
         entries = Entries(counts[start // block], _NOTHING, False)
-        found[start // block] = walk_tiles(start, end, sorted_shapes, grid, _NO_LIMIT, entries)
+        lengths[start // block] = walk_tiles(start, end, sorted_shapes, grid, _NO_LIMIT, entries)
 
     threads.blocks(len(order), block, count)
-    if _limited(found, attrs["max_list_entries"]):
+    if _limited(lengths, attrs["max_list_entries"]):
         counts[:] = 0
 
         def count_again(start: int, end: int) -> None:
             entries = Entries(counts[start // block], _NOTHING, False)
-            walk_tiles(start, end, sorted_shapes, grid, found[start // block], entries)
+            walk_tiles(start, end, sorted_shapes, grid, lengths[start // block], entries)
 
         threads.blocks(len(order), block, count_again)
     totals = counts.sum(axis=0, dtype=np.int64)
@@ -301,7 +301,7 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
 
     def place(start: int, end: int) -> None:
         entries = Entries(cursors[start // block], ids, True)
-        walk_tiles(start, end, sorted_shapes, grid, found[start // block], entries)
+        walk_tiles(start, end, sorted_shapes, grid, lengths[start // block], entries)
 
     threads.blocks(len(order), block, place)
     return BinResults(np.column_stack([ends - totals, ends]).astype(np.int32), ids)
@@ -330,9 +330,10 @@ def _shapes(x: BinOperands, projection: str, grid: Grid, threads: Threads) -> Ar
     return shapes
 
 
-def _limited(found: Array, limit: int) -> bool:
-    """Keep only the first ``limit`` entries of the blocks, nearest Gaussians first, and say so; whether some go."""
-    total = int(found.sum())
+def _limited(lengths: Array, limit: int) -> bool:
+    """Keep only the first ``limit`` entries, those of the nearest Gaussians, with a warning; returns whether any were
+    cut."""
+    total = int(lengths.sum())
     if not limit or total <= limit:
         return False
     warnings.warn(
@@ -340,8 +341,8 @@ def _limited(found: Array, limit: int) -> bool:
         LimitWarning,
         stacklevel=3,
     )
-    before = np.cumsum(found) - found
-    found[:] = np.clip(limit - before, 0, found)
+    before = np.cumsum(lengths) - lengths
+    lengths[:] = np.clip(limit - before, 0, lengths)
     return True
 
 

@@ -1,9 +1,9 @@
 """Compiled kernels on disk: one file for each kernel and signature.
 
-A file begins with its key and a checksum, and appears under its name only when it is complete: so damage is known
-before LLVM meets it, and processes that compile at the same time cannot mix up each other's files, which the index
-that Numba's own cache keeps allows. The key holds the sources of all kernels, for functions of one file are compiled
-into the kernels of another.
+A file begins with its key and a checksum, and appears under its name only when it is complete: damage is detected
+before LLVM reads it, and processes that compile at the same time cannot mix up each other's files, which can happen
+with the index of Numba's own cache. The key covers the sources of all kernels, because functions of one file are
+compiled into kernels of another.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ _MAGIC = b"stipple kernel 1"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST
 _NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "rasterize.py", "threads.py")
-"""Files of this folder with nothing in them that is compiled."""
+"""Files of this folder that contain no compiled code."""
 
 
 class KernelCache(NullCache):
-    """Numba's interface to what is kept of one kernel. ``missed`` hears the name of one that is to be compiled."""
+    """Numba's interface to the cache of one kernel. ``missed`` is called with the name of a kernel that must be
+    compiled."""
 
     def __init__(self, function: Any, missed: Callable[[str], None] = lambda name: None) -> None:
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._missed = missed
 
     def holds(self, arguments: tuple[Any, ...], target: Any) -> bool:
-        """Whether there is a file for these types, as far as its beginning tells."""
+        """Whether there is a file for these types, judging by its header."""
         return STORE.holds(*self._place(arguments, target))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The kernel for these types, or None where there is none that is whole."""
+        """The kernel for these types, or None if there is no intact file."""
         target_context.refresh()
         data = STORE.read(*self._place(sig, target_context.codegen()))
         if data is None:
@@ -63,7 +64,7 @@ class KernelCache(NullCache):
         STORE.write(*self._place(sig, data.codegen), dumps(data._reduce()))
 
     def _place(self, sig: Any, target: Any) -> tuple[str, bytes]:
-        """A file's name and its key: a change of the sources overwrites it, another machine has its own beside it."""
+        """A file's name and its key: changed sources overwrite it, another machine has its own file."""
         arguments, _ = sigutils.normalize_signature(sig)
         machine = (str(arguments), target.magic_tuple(), os.environ.get("STIPPLE_SIMD_WIDTH"), sys.version)
         digest = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
@@ -73,7 +74,7 @@ class KernelCache(NullCache):
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """What kernels are made from: the compilers' versions, and all files that may be compiled into a kernel."""
+    """A digest of the compilers' versions and of all files that may be compiled into a kernel."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     here = resources.files(__package__)
     files = [*here.iterdir(), *here.joinpath("simd").iterdir(), resources.files("stipple").joinpath("numerics.py")]
@@ -84,11 +85,11 @@ def _sources() -> str:
 
 
 class Store:
-    """The folders that kernels are read from, and of these the first that can be written.
+    """The folders that kernels are read from; they are written to the first of them that is writable.
 
-    ``NUMBA_CACHE_DIR`` alone where it is set and can be written; else ``__pycache__`` beside the kernels, and the
-    user's folder for caches. Both are read: kernels that were compiled when a container's image was made serve there,
-    where nothing can be written.
+    Only ``NUMBA_CACHE_DIR`` if it is set and writable; else ``__pycache__`` beside the kernels, and the user's cache
+    folder. Both are read, so that kernels compiled while a container image was built can be used where nothing can be
+    written.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class Store:
         return [*given, here / "__pycache__", Path(AppDirs("stipple", False).user_cache_dir) / mine]
 
     def holds(self, name: str, key: bytes) -> bool:
-        """Whether a folder has a file that begins as it should."""
+        """Whether a folder has a file with this header."""
         return any(self._head(folder / name) == _MAGIC + key for folder in self.folders())
 
     @staticmethod
@@ -118,7 +119,7 @@ class Store:
             return b""
 
     def read(self, name: str, key: bytes) -> bytes | None:
-        """The contents of the first file that is whole."""
+        """The contents of the first intact file."""
         for folder in self.folders():
             try:
                 data = (folder / name).read_bytes()
@@ -129,7 +130,7 @@ class Store:
         return None
 
     def write(self, name: str, key: bytes, data: bytes) -> None:
-        """Write a file into the first folder that takes it."""
+        """Write a file into the first writable folder."""
         for folder in self.folders():
             if folder not in self._closed:
                 try:
@@ -144,7 +145,7 @@ class Store:
         self._tell()
 
     def open(self) -> None:
-        """Find out which folder can be written, before time is spent on what cannot be kept."""
+        """Find a writable folder, before time is spent on kernels that cannot be cached."""
         for folder in self.folders():
             refusal = _refusal(folder)
             if refusal is None:
@@ -153,7 +154,7 @@ class Store:
         self._tell()
 
     def _tell(self) -> None:
-        """Say once that nothing is kept."""
+        """Warn once that nothing is cached."""
         if self._told:
             return
         self._told = True
@@ -168,7 +169,7 @@ class Store:
 
 @lru_cache(maxsize=16)
 def _refusal(folder: Path) -> OSError | None:
-    """Why a folder cannot be written, if so."""
+    """The error if a folder cannot be written, else None."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

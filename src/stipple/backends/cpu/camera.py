@@ -1,10 +1,10 @@
-"""The camera models on LANES points at once: pixels, their Jacobian, and the gradients of both.
+"""The camera models for LANES points at once: pixels, their Jacobian, and the gradients of both.
 
-The formulas are those of the reference (``backends/reference/camera.py``, which explains them): a lens moves the
-slopes (a, b) = (x/z, y/z) to D, whose derivative H is symmetric, and the Jacobian is diag(fx, fy) H S with
-S = [[1, 0, -a], [0, 1, -b]] / z.
+The formulas are those of the reference (``backends/reference/camera.py``, which explains them): a lens maps the slopes
+(a, b) = (x/z, y/z) to D, whose derivative H is symmetric, and the Jacobian is diag(fx, fy) H S with S = [[1, 0, -a],
+[0, 1, -b]] / z.
 
-A kernel is given a camera as one of the records below, and compiled for its type.
+Kernels get a camera as one of the records below, and are compiled for its type.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ f4 = np.float32
 ZERO, ONE, TWO, THREE, FOUR, SIX = f4(0), f4(1), f4(2), f4(3), f4(4), f4(6)
 
 
-# --- records ----------------------------------------------------------------------------------------------
-# Numbers are float32. low and high are the slopes that the Jacobian follows; max_slope_squared is the largest
-# (x/z)^2 + (y/z)^2 that a lens takes. An orthographic fx and fy are pixels per world unit.
+# --- records ---------------------------------------------------------------------------------------------- Numbers are
+# float32. low and high limit the slopes at which the Jacobian is evaluated; max_slope_squared is the largest (x/z)^2 +
+# (y/z)^2 within a lens's range. An orthographic fx and fy are pixels per world unit.
 Pinhole = namedtuple("Pinhole", "fx fy cx cy low_x low_y high_x high_y")
 Distorted = namedtuple("Distorted", "fx fy cx cy low_x low_y high_x high_y max_slope_squared k1 k2 k3 k4 k5 k6 p1 p2")
 Fisheye = namedtuple("Fisheye", "fx fy cx cy max_slope_squared k1 k2 k3 k4")
 Ortho = namedtuple("Ortho", "fx fy cx cy")
 
 MAX_CAMERA_GRADIENT = 4 + RATIONAL_LENGTH
-"""The most numbers that a camera's gradient has: fx, fy, cx, cy, then the distortion's."""
+"""Maximum length of a camera's gradient: fx, fy, cx, cy, then the distortion's."""
 
 PINHOLE_TYPE = record_type(Pinhole, *["f4"] * len(Pinhole._fields))
 
@@ -63,7 +63,7 @@ def camera_record(camera_model: str, intrinsics: Array, distortion: Array, size:
 # --- lenses: F(t) of t = a^2 + b^2 ------------------------------------------------------------------------
 @inline
 def _rational(camera, t):
-    """F, F', F'' of the rational model, and its denominator with that one's derivative."""
+    """F, F', F'' of the rational model, and its denominator with its derivative."""
     n = ONE + t * (camera.k1 + t * (camera.k2 + t * camera.k3))
     n_first = camera.k1 + t * (TWO * camera.k2 + t * (THREE * camera.k3))
     n_second = TWO * camera.k2 + t * (SIX * camera.k3)
@@ -84,7 +84,7 @@ def _rational_factor(camera, t):
 
 @inline
 def _rational_gradient(camera, t, v_value, v_first, v_p1, v_p2):
-    """Gradient in the coefficients from the gradients in F and F' and of the tangential terms."""
+    """Gradient of the coefficients from the gradients of F, F' and the tangential terms."""
     value, first, _, q, q_first = _rational(camera, t)
     v_n_first = v_first / q
     v_n = v_value / q - v_n_first * q_first / q
@@ -121,7 +121,7 @@ def _fisheye_factor(camera, t):
 
 @inline
 def _fisheye_gradient(camera, t, v_value, v_first, v_p1, v_p2):
-    """Gradient in the coefficients from the gradients in F and F'; there are no tangential terms."""
+    """Gradient of the coefficients from the gradients of F and F'; there are no tangential terms."""
     a, a_first, _ = arctan_ratio(t)
     u, u_first, _ = _angle(t, a, a_first)
     by_power = v_value * a + v_first * a_first
@@ -143,7 +143,7 @@ def _pinhole_pixel(camera, point):
 
 @inline
 def _held(camera, a, b):
-    """Slopes within the limits."""
+    """Slopes clamped to the limits."""
     return minimum(maximum(a, camera.low_x), camera.high_x), minimum(maximum(b, camera.low_y), camera.high_y)
 
 
@@ -158,7 +158,7 @@ def _pinhole_jacobian(camera, point):
 
 @inline
 def _slopes_backward(z, a, b, v_a, v_b):
-    """Gradient in a point from the gradient in its slopes."""
+    """Gradient of a point from the gradient of its slopes."""
     v_x, v_y = v_a / z, v_b / z
     return v_x, v_y, -(v_x * a + v_y * b)
 
@@ -172,8 +172,8 @@ def _pinhole_pixel_backward(camera, point, v_u, v_v):
 
 @inline
 def _held_backward(camera, point, v_a, v_b, v_z):
-    """Gradients in a point, focal lengths and centre from those in the slopes of the Jacobian: within the limits
-    they are x/z and y/z; beyond, a limit that depends on focal length and centre."""
+    """Gradients of a point, focal lengths and centre from those of the slopes of the Jacobian: within the limits these
+    are x/z and y/z; beyond, a limit that depends on focal length and centre."""
     x, y, z = point
     a, b = x / z, y / z
     held_a, held_b = _held(camera, a, b)
@@ -270,7 +270,7 @@ def _lens_jacobian_backward(camera, point, v):
     a, b = jacobian_slopes(camera, x / z, y / z)
     _, _, h_aa, h_ab, h_bb = _lens_distort(camera, a, b)
     v00, v01, v02, v10, v11, v12 = v
-    # rows of H S, and what of the gradient in the Jacobian belongs to the focal lengths
+    # rows of H S, and the focal lengths' part of the Jacobian's gradient
     s02, s12 = -(h_aa * a + h_ab * b), -(h_ab * a + h_bb * b)
     v_fx = (v00 * h_aa + v01 * h_ab + v02 * s02) * per_z
     v_fy = (v10 * h_ab + v11 * h_bb + v12 * s12) * per_z
@@ -345,7 +345,7 @@ def _lenses(rational: Callable[..., Any], fisheye: Callable[..., Any]) -> Any:
     return chosen_by_type({Distorted: rational, Fisheye: fisheye})
 
 
-# of a lens: F, F', F'' at t; gradient in the coefficients; p1 and p2; the slopes of the Jacobian, and their gradient
+# for lenses: F, F', F'' at t; gradient of the coefficients; p1 and p2; the slopes of the Jacobian, and their gradient
 factor = _lenses(_rational_factor, _fisheye_factor)
 factor_gradient = _lenses(_rational_gradient, _fisheye_gradient)
 tangential = _lenses(_rational_tangential, _no_tangential)
@@ -358,16 +358,16 @@ def _models(pinhole: Callable[..., Any], lens: Callable[..., Any], ortho: Callab
 
 
 covers = _models(_covers_all, _lens_covers, _covers_all)
-"""covers(camera, point): the mask of points (x, y, z) in camera space that the lens takes."""
+"""covers(camera, point): the mask of points (x, y, z) in camera space that are within the lens's range."""
 
 pixel = _models(_pinhole_pixel, _lens_pixel, _ortho_pixel)
 """pixel(camera, point): u, v."""
 
 jacobian = _models(_pinhole_jacobian, _lens_jacobian, _ortho_jacobian)
-"""jacobian(camera, point): the six derivatives of u, then v, in x, y, z."""
+"""jacobian(camera, point): the six derivatives of u, then v, with respect to x, y, z."""
 
 pixel_backward = _models(_pinhole_pixel_backward, _lens_pixel_backward, _ortho_pixel_backward)
-"""pixel_backward(camera, point, v_u, v_v): gradients in the point, and in fx, fy, cx, cy and the distortion."""
+"""pixel_backward(camera, point, v_u, v_v): gradients of the point, and of fx, fy, cx, cy and the distortion."""
 
 jacobian_backward = _models(_pinhole_jacobian_backward, _lens_jacobian_backward, _ortho_jacobian_backward)
-"""jacobian_backward(camera, point, v): the same from the gradient in the six derivatives."""
+"""jacobian_backward(camera, point, v): the same from the gradient of the six derivatives."""

@@ -1,8 +1,8 @@
 """How kernels are compiled: options, explicit signatures, and one progress bar on a machine's first run.
 
-Kernels release the GIL and are driven by a thread pool; they are compiled once and kept on disk (``cache.py``).
-What usual runs call has explicit signatures, and is compiled ahead of its first use. Rarer variants of a kernel are
-compiled, and kept, when they are first called.
+Kernels release the GIL and are driven by a thread pool; they are compiled once and kept on disk (``cache.py``). Common
+variants have explicit signatures, and are compiled before their first use. Rarer variants of a kernel are compiled, and
+cached, when they are first called.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ hold_across_forks(global_compiler_lock)
 def inline(function: Function) -> Function:
     """Decorator for a function that is compiled into the kernels that call it.
 
-    Always into them, whatever its size: records of vectors would go through memory otherwise.
+    It is always inlined, whatever its size: otherwise records of vectors would go through memory.
     """
     made: Function = njit(**OPTIONS, forceinline=True)(function)
     return made
@@ -58,7 +58,7 @@ def _type_of(named: Any) -> Any:
 
 
 def chosen_by_type(functions: Mapping[type, Function]) -> Any:
-    """A function of compiled code that is one of these, chosen by the type of its first argument, a record."""
+    """A function for compiled code that calls one of these, chosen by the type of its first argument, a record."""
 
     def chosen(record: Any, *args: Any) -> Any:
         return functions[type(record)](record, *args)
@@ -93,11 +93,11 @@ def kernel(*signatures: Any) -> Callable[[Function], Function]:
 
 
 _warming_up = False
-"""Whether a progress bar, or a caller who wants none, knows already that kernels are compiled."""
+"""Whether a warm-up, with or without a progress bar, is compiling kernels."""
 
 
 def _say_that_it_compiles(name: str) -> None:
-    """One line on a terminal for a variant that is compiled when it is first called: it takes a few seconds."""
+    """Print one line on a terminal for a variant that is compiled on its first call, which takes a few seconds."""
     if not _warming_up and sys.stderr.isatty():
         print(f"Compiling the CPU kernel {name} for this use, once per machine", file=sys.stderr)
 
@@ -105,7 +105,7 @@ def _say_that_it_compiles(name: str) -> None:
 def _missing() -> list[tuple[Any, tuple[Any, ...]]]:
     """Kernels, with their types, that are neither loaded nor on disk.
 
-    Types, not their text: the cache, like Numba's table of what is loaded, looks them up under what a call has.
+    Types, not their names: the cache, like Numba's table of loaded kernels, is keyed by the types of a call.
     """
     found = []
     for dispatcher, cache, signatures in _KERNELS:
@@ -136,7 +136,7 @@ def warm_up(quiet: bool = False) -> int:
 
 
 def _compile_with_a_bar(missing: list[tuple[Any, tuple[Any, ...]]]) -> None:
-    from rich.console import Console  # here: nothing else of the backend needs it
+    from rich.console import Console  # here: nothing else in the backend needs it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

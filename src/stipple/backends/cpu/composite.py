@@ -68,9 +68,9 @@ Array = np.ndarray
 f4 = np.float32
 
 AHEAD = 12
-"""Entries that records are fetched before they are needed."""
+"""How many entries ahead records are prefetched."""
 CHECK = 16
-"""Entries after which the vectors that still take light are looked for."""
+"""Interval, in entries, at which the vectors with unfinished pixels are determined."""
 
 MAX_ALPHA = f4(nx.MAX_ALPHA)
 HALF, ONE = f4(0.5), f4(1)
@@ -81,12 +81,12 @@ LIGHT, LAST, MEDIAN, COUNT, CUT = (k * PIXELS for k in range(5))
 
 
 class Limits(NamedTuple):
-    """Where a pixel stops."""
+    """Limits at which a pixel is finished."""
 
     threshold: np.float32
-    """Transmittance that no pixel may fall to."""
+    """The transmittance that ends a pixel."""
     max_steps: np.float32
-    """Gaussians that a pixel takes; infinite if there is no limit."""
+    """Maximum number of contributors per pixel; infinite if there is no limit."""
 
 
 class Images(NamedTuple):

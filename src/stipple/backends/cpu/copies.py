@@ -1,6 +1,6 @@
-"""Elements moved and not computed: narrow, pad and concat, straight into the result, on all threads.
+"""Ops that only copy elements: narrow, pad and concat, directly into the result, on all threads.
 
-Channels of images are moved by kernels: NumPy takes a loop of its own for every pixel.
+Channels of images are copied by kernels, because NumPy would run a loop for every pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 1 << 16
 
 
 class Move(NamedTuple):
-    """``width`` places of the axis, from ``start`` of a source (None: zeros) to ``target`` of the result."""
+    """Copy ``width`` positions of the axis from ``start`` of a source (None: zeros) to ``target`` of the result."""
 
     source: Array | None
     start: int
@@ -33,11 +33,11 @@ class Move(NamedTuple):
 
 @kernel("void(i8,i8,f4[:,::1],i8,f4[:,::1],i8,i8)")
 def move_columns(first_row, last_row, source, start, out, target, count):
-    """Columns from ``start`` on to those from ``target`` on."""
+    """Copy ``count`` columns from ``start`` on to those from ``target`` on."""
     if count == 1:
         for i in range(first_row, last_row):
             out[i, target] = source[i, start]
-    elif count == 3:  # colours: a loop over them would cost more than they do
+    elif count == 3:  # colours: a loop would cost more than the copies
         for i in range(first_row, last_row):
             a, b, c = source[i, start], source[i, start + 1], source[i, start + 2]
             out[i, target], out[i, target + 1], out[i, target + 2] = a, b, c
@@ -80,7 +80,7 @@ class CopyKernel:
         return [out]
 
     def _span(self, dims: Mapping[str, int]) -> tuple[int, int]:
-        """Of narrow its start and length, of pad what is before and after."""
+        """Start and length of a narrow, or the lengths before and after of a pad."""
         names = ("start", "length") if self.node.op == "narrow" else ("before", "after")
         first, second = (self.node.attrs[n].resolve(dims) for n in names)
         return first, second
@@ -95,7 +95,7 @@ class CopyKernel:
         return shape
 
     def _moves(self, inputs: Sequence[Array], out: Array, dims: Mapping[str, int]) -> list[Move]:
-        """What goes where along the axis; a pad's zeros come from nowhere."""
+        """The copies along the axis; a pad's zeros have no source."""
         axis = self.node.attrs["axis"]
         if self.node.op == "narrow":
             start, length = self._span(dims)

@@ -1,4 +1,4 @@
-"""Elementwise nodes and fused groups of them: block by block, so that what lies between stays in cache.
+"""Elementwise nodes and fused groups of them: block by block, so that intermediate results stay in cache.
 
 Each block runs the group's steps as NumPy's vectorised loops over a few thousand elements; blocks run on all
 threads. There is nothing to compile, whatever the group.
@@ -30,7 +30,7 @@ class ElementwiseKernel:
         self._threads = threads
 
     def check(self, inputs: Sequence[Array], dims: Mapping[str, int]) -> None:
-        """Every value has a result."""
+        """Nothing to check: every value is accepted."""
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Footprints by the local affine approximation, on LANES Gaussians at once, forward and back.
+"""Footprints by the local affine approximation, for LANES Gaussians at once, forward and backward.
 
 As in the reference (``backends/reference/ewa.py``): the covariance on the image is p p^T, p q^T, q q^T of the two rows
 p, q of J R A diag(scales), with the camera's Jacobian J, its rotation R and the Gaussian's axes A.
@@ -36,7 +36,7 @@ EWA_TYPE = record_type(Ewa, "f4", "b1")
 @inline
 def gram(p, q):
     """Products of two vectors, xx, xy, yy, and xx * yy - xy * xy as the square of their cross product (Lagrange's
-    identity): for a needle the difference would be rounding alone."""
+    identity): for a needle the difference would be nothing but rounding."""
     c = cross(p, q)
     return dot(p, p), dot(p, q), dot(q, q), dot(c, c)
 
@@ -67,7 +67,7 @@ def ewa_footprint(mode, pose, camera, point, axes, scales):
 
 @inline
 def ewa_backward(mode, pose, camera, point, axes, scales, v_conic, v_compensation):
-    """Gradients in points, axes and scales, in the pose's rotation, and in the camera."""
+    """Gradients of points, axes and scales, of the pose's rotation, and of the camera."""
     u, w, a, b, p, q = _image_rows(pose, camera, point, axes, scales)
     xx, xy, yy, sharp = gram(p, q)
     per_det = ONE / (sharp + mode.eps2d * (xx + yy + mode.eps2d))

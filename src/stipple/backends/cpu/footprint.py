@@ -2,7 +2,7 @@
 
 A record holds what depends on the Gaussian alone: logarithms, roots and divisions are taken once for a Gaussian, not
 once for each tile that it reaches. Exponents are binary: with x = log2(opacity) - sigma log2(e), a Gaussian's alpha is
-min(2^x, MAX_ALPHA), and it counts where x is at least its threshold.
+min(2^x, MAX_ALPHA), and it contributes where x is at least its threshold.
 
 ``ewa`` has sigma = (a dx^2 + 2 b dx dy + c dy^2) / 2; ``ray`` divides that by
 1 + 2 p dx + 2 q dy + e dx^2 + 2 f dx dy + g dy^2, with conics (a, b, c, p, q, e, f, g).
@@ -56,12 +56,12 @@ CHUNK = 4
 LOG2E = f4(np.log2(np.e))
 REACH = f4(0.5 * nx.EXTENT_SIGMA**2 * np.log2(np.e))
 TWO_LN2 = f4(2 * np.log(2))
-LEAST_EXPONENT = f4(-126)  # what lies below is 0 in float32
+LEAST_EXPONENT = f4(-126)  # 2^x below this underflows to 0 in float32
 INFINITY, FAR, NEVER = f4(np.inf), f4(1e9), f4(1e30)
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for: lengths of tuples, which are types, and thereby constants.
+    """The variant that a kernel is compiled for, as lengths of tuples: these are types, and so compile-time constants.
 
     A flag is () for no and (0,) for yes.
     """
@@ -76,7 +76,7 @@ class Variant(NamedTuple):
 
 
 def variant(ray: bool, features: int, extra: bool) -> Variant:
-    """The variant for a projection, a number of features and what else is wanted."""
+    """The variant for a projection, a number of features and the extra results."""
     flags = [(0,) if wanted else () for wanted in (ray, features > CHUNK, extra)]
     return Variant(flags[0], flags[1], (0,) * min(features, CHUNK), flags[2])
 

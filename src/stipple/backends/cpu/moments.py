@@ -1,4 +1,4 @@
-"""What compositing's gradient sums over an entry's pixels: moments of the exponent's gradient, and their order."""
+"""Sums over an entry's pixels in the gradient of compositing: moments of the exponent's gradient, and their order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stipple.backends.cpu.simd import Vector, broadcast, fma
 f4 = np.float32
 
 # Sums of an entry: of the exponent's gradient and its moments; in ray also those of the denominator's; then
-# the magnitudes of the 2D mean's gradient, if wanted; then the features' gradients.
+# the magnitudes of the 2D mean's gradient, if requested; then the features' gradients.
 MOMENTS = 6
 
 
@@ -64,14 +64,14 @@ def no_rows():
 
 @inline
 def add_row(sums, v, dy):
-    """With the pixels of one more vector."""
+    """Add the pixels of one more vector."""
     v_y = v * dy
     return Rows(sums.one + v, sums.y + v_y, fma(v_y, dy, sums.yy))
 
 
 @inline
 def add_column(sums, rows, dx):
-    """With one more column's sums."""
+    """Add the sums of one more column."""
     x = rows.one * dx
     return Moments(
         sums.one + rows.one,
@@ -99,7 +99,7 @@ def mean_gradient(variant, g, along, dy, v, v_ratio):
 
 # --- sums of an entry -----------------------------------------------------------------------------------
 class EntrySums(NamedTuple):
-    """What an entry leaves, each still a vector of sums; features after the first chunk come later."""
+    """The sums of an entry, each still a vector; features after the first chunk are added later."""
 
     total: Vector
     numerator: Moments

@@ -73,7 +73,7 @@ def shift(x, i, noise, amount):
 
 
 class Gaussians(NamedTuple):
-    """What the noise depends on."""
+    """The operands that the noise depends on."""
 
     means: Array
     quats: Array
@@ -82,7 +82,7 @@ class Gaussians(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """How much, and of which (seed, step)."""
+    """Its amount, and its key (seed, step)."""
 
     amount: np.float32
     seed: np.uint32
@@ -95,7 +95,7 @@ _GAUSSIANS_TYPE = record_type(Gaussians, _ROWS, _ROWS, _ROWS, "f4[::1]")
 
 @kernel(("i8", "i8", _GAUSSIANS_TYPE, record_type(Noise, "f4", "u4", "u4"), _ROWS))
 def perturb(start, end, x, noise, out):
-    """Move means start to end; one that would not be finite stays."""
+    """Move means start to end; one that would become infinite or NaN stays."""
     for i in range(start, end):
         d0, d1, d2 = shift(x, i, normals(i, noise.seed, noise.step), noise.amount)
         m0, m1, m2 = x.means[i, 0] + d0, x.means[i, 1] + d1, x.means[i, 2] + d2

@@ -1,4 +1,4 @@
-"""Where a camera stands, and vectors of three on LANES Gaussians at once."""
+"""The pose of a camera, and 3-vectors of LANES Gaussians at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pose_gradient(sums: Array) -> Array:
 
 @inline
 def to_camera(pose, mean):
-    """Points of the world in camera space."""
+    """World points in camera space."""
     x, y, z = rotated(pose, mean)
     return x + pose.t0, y + pose.t1, z + pose.t2
 
@@ -59,7 +59,7 @@ def rotated_back(pose, a):
 
 @inline
 def to_camera_backward(mean, v):
-    """Gradient in a pose from the gradient in points in camera space."""
+    """Gradient of a pose from the gradient of points in camera space."""
     vx, vy, vz = v
     m0, m1, m2 = mean
     return vx * m0, vx * m1, vx * m2, vy * m0, vy * m1, vy * m2, vz * m0, vz * m1, vz * m2, vx, vy, vz

@@ -1,4 +1,4 @@
-"""Projection: Gaussians to footprints on the image, LANES at once, and gradients back (splat_project)."""
+"""Projection of Gaussians to footprints on the image, LANES at once, and its gradients (splat_project)."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ MAX_RADIUS = f4(nx.MAX_RADIUS)
 LN_2 = f4(math.log(2))
 _BLOCK = 8192
 _CHUNK = 64 * LANES
-"""Gaussians whose part of the camera's gradient is summed in float32 before it goes to float64."""
+"""Gaussians whose parts of the camera's gradient are summed in float32 before they are added in float64."""
 _SUMS = POSE_LENGTH + MAX_CAMERA_GRADIENT
 _SUM_FLOATS = _SUMS * LANES
 
-# What kernels are given: operands, the image and the limits of visibility, results.
+# Arguments of kernels: operands, the image and the limits of visibility, results.
 Gaussians = namedtuple("Gaussians", "means quats scales opacities")
 Frame = namedtuple("Frame", "width height near far cutoff log2_cutoff")
 Footprints = namedtuple("Footprints", "means2d conics depths radii compensation")
 Visible = namedtuple("Visible", "means quats scales radii")
-Arriving = namedtuple("Arriving", "means2d conics depths compensation")
-Leaving = namedtuple("Leaving", "means quats scales sums camera_used")
+OutputGradients = namedtuple("OutputGradients", "means2d conics depths compensation")
+InputGradients = namedtuple("InputGradients", "means quats scales sums camera_used")
 
 _SPAN, _ROWS, _COLUMN = ("i8", "i8"), "f4[:,::1]", "f4[::1]"
 _GAUSSIANS_TYPE = record_type(Gaussians, _ROWS, _ROWS, _ROWS, _COLUMN)
@@ -95,7 +95,7 @@ _ARRIVING_TYPE = record_type(Arriving, _ROWS, _ROWS, _COLUMN, _COLUMN)
 _LEAVING_TYPE = record_type(Leaving, _ROWS, _ROWS, _ROWS, "f8[::1]", "b1")
 
 
-# --- what the way of projecting decides -------------------------------------------------------------------
+# --- functions that depend on the projection --------------------------------------------------------------
 @inline
 def _ewa_extents(mode, conic, spread, k, u, v, frame):
     return sqrt(k * spread[0]), sqrt(k * spread[1])
@@ -114,7 +114,7 @@ footprint_backward = chosen_by_type({Ewa: ewa_backward, Ray: ray_backward})
 # --- forward ----------------------------------------------------------------------------------------------
 @inline
 def _reach(frame, opacity):
-    """The largest sigma at which a Gaussian of this opacity still counts."""
+    """The largest sigma at which a Gaussian of this opacity still contributes."""
     reach = broadcast(EXTENT)
     if frame.cutoff > ZERO:
         reach = minimum((log2(opacity) - frame.log2_cutoff) * LN_2, EXTENT)
@@ -199,7 +199,7 @@ def _mode(attrs: Attrs) -> Any:
 # --- backward ---------------------------------------------------------------------------------------------
 @inline
 def _backward_vector(i, lanes, x, pose, camera, mode, v, out):
-    """Gradients of LANES Gaussians, and in the pose and the camera; which of them are visible."""
+    """Gradients of LANES Gaussians, of the pose and of the camera; and which Gaussians are visible."""
     rx, ry = load_columns_lanes(x.radii, 2 * i, 2, lanes)
     visible = (rx > ZERO) & (ry > ZERO)
     mean = load_columns_lanes(x.means, 3 * i, 3, lanes)
@@ -235,7 +235,7 @@ def _ray_conics(mode, array, i, lanes):
 load_conics = chosen_by_type({Ewa: _ewa_conics, Ray: _ray_conics})
 
 
-@kernel((*_SPAN, _VISIBLE_TYPE, POSE_TYPE, PINHOLE_TYPE, EWA_TYPE, _ARRIVING_TYPE, _LEAVING_TYPE))
+@kernel((*_SPAN, _VISIBLE_TYPE, POSE_TYPE, PINHOLE_TYPE, EWA_TYPE, _OUTPUT_GRADIENTS_TYPE, _INPUT_GRADIENTS_TYPE))
 def project_backward_block(start, end, x, pose, camera, mode, v, out):
     """Gradients of Gaussians start to end; the camera's is added to ``out.sums``, in a fixed order."""
     sums = stack_floats(_SUM_FLOATS)
@@ -265,7 +265,7 @@ def project_backward_block(start, end, x, pose, camera, mode, v, out):
 def project_backward(
     x: ProjectBackwardOperands, attrs: Attrs, threads: Threads, used: ProjectBackwardResults
 ) -> ProjectBackwardResults:
-    """Gradients of splat_project; the camera's are zeros where ``used`` says that nothing asks for them."""
+    """Gradients of splat_project; the camera's are zeros if ``used`` says that they are not needed."""
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
     count = len(x.means)
     v_means, v_quats, v_scales = np.empty_like(x.means), np.empty_like(x.quats), np.empty_like(x.scales)
@@ -276,12 +276,12 @@ def project_backward(
         pose_record(x.viewmat),
         camera_record(attrs["camera_model"], x.intrinsics, x.distortion, (attrs["width"], attrs["height"])),
         _mode(attrs),
-        Arriving(x.v_means2d, x.v_conics, x.v_depths, x.v_compensation),
+        OutputGradients(x.v_means2d, x.v_conics, x.v_depths, x.v_compensation),
     )
 
     def run(start: int, end: int) -> None:
-        leaving = Leaving(v_means, v_quats, v_scales, sums[start // _BLOCK], camera_used)
-        project_backward_block(start, end, *arguments, leaving)
+        out = InputGradients(v_means, v_quats, v_scales, sums[start // _BLOCK], camera_used)
+        project_backward_block(start, end, *arguments, out)
 
     threads.blocks(count, _BLOCK, run)
     total = sums.sum(axis=0)

@@ -23,7 +23,7 @@ def rotation(w, x, y, z):
 
 @inline
 def rotation_backward(unit, v):
-    """Gradient in a unit quaternion from the gradient in its matrix."""
+    """Gradient of a unit quaternion from the gradient of its matrix."""
     w, x, y, z = unit
     v00, v01, v02, v10, v11, v12, v20, v21, v22 = v
     vw = TWO * (x * (v21 - v12) + y * (v02 - v20) + z * (v10 - v01))
@@ -35,8 +35,8 @@ def rotation_backward(unit, v):
 
 @inline
 def normalized(quaternion):
-    """Unit quaternions, one over their lengths, and their largest magnitudes: 0 where there is no rotation, infinite
-    or NaN where something is not finite. By the largest first: squares might overflow or vanish."""
+    """Unit quaternions, one over their lengths, and their largest magnitudes: 0 for a zero quaternion, infinite or NaN
+    if an element is not finite. Dividing by the largest first keeps squares from overflow and underflow."""
     w, x, y, z = quaternion
     largest = maximum(maximum(absolute(w), absolute(x)), maximum(absolute(y), absolute(z)))
     w, x, y, z = w / largest, x / largest, y / largest, z / largest
@@ -46,7 +46,7 @@ def normalized(quaternion):
 
 @inline
 def normalized_backward(unit, per_length, v):
-    """Gradient in a quaternion from the gradient in its unit."""
+    """Gradient of a quaternion from the gradient of its normalised form."""
     w, x, y, z = unit
     vw, vx, vy, vz = v
     along = w * vw + x * vx + y * vy + z * vz

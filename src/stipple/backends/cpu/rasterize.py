@@ -106,7 +106,7 @@ def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: Raster
 def rasterize_backward(
     x: RasterizeBackwardOperands, attrs: Attrs, threads: Threads, used: RasterizeBackwardResults
 ) -> RasterizeBackwardResults:
-    """Results of splat_rasterize_backward; zeros for the background and the magnitudes where they are not used."""
+    """Results of splat_rasterize_backward; zeros for the background and the magnitudes if they are not used."""
     tiles = _tiles(x, attrs)
     kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], used.v_means2d_abs)
     records = _records(kind, x, attrs, threads)

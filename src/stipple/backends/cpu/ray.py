@@ -1,4 +1,4 @@
-"""Footprints by exact evaluation along rays, on LANES Gaussians at once, forward and back.
+"""Footprints by exact evaluation along rays, for LANES Gaussians at once, forward and backward.
 
 The formulas and names are those of the reference (``backends/reference/ray.py``, which explains them); what differs
 between a pinhole and an orthographic camera is in the functions that are chosen by the camera's type.
@@ -33,10 +33,10 @@ Ray = namedtuple("Ray", "")
 RAY_TYPE = record_type(Ray)
 
 
-# --- what the camera decides ------------------------------------------------------------------------------
+# --- functions that depend on the camera model ------------------------------------------------------------
 @inline
 def _pinhole_ray(camera, m, point):
-    """The lever, of which moments are taken, and the direction of the ray through the mean."""
+    """The lever, with which moments are formed, and the direction of the ray through the mean."""
     lever = times(-ONE, rows_times(m, point))
     return lever, times(-ONE / point[2], lever)
 
@@ -49,7 +49,7 @@ def _ortho_ray(camera, m, point):
 
 @inline
 def _pinhole_denominator(camera, direction, cx, cy):
-    """The five numbers of the denominator, but for the norm."""
+    """The five numbers of the denominator, without the factor ``norm``."""
     return dot(direction, cx), dot(direction, cy), dot(cx, cx), dot(cx, cy), dot(cy, cy)
 
 
@@ -61,7 +61,7 @@ def _ortho_denominator(camera, direction, cx, cy):
 
 @inline
 def _pinhole_denominator_backward(camera, direction, cx, cy, v):
-    """Gradients in the direction and in what a pixel adds, from the gradient in the five numbers."""
+    """Gradients of the direction and of its change per pixel, from the gradient of the five numbers."""
     vp, vq, ve, vf, vg = v
     return (
         combined(vp, cx, vq, cy),
@@ -79,7 +79,7 @@ def _ortho_denominator_backward(camera, direction, cx, cy, v):
 
 @inline
 def _pinhole_ray_backward(camera, m, point, lever, v_lever, v_direction):
-    """Gradients in the point, and in the columns of the matrix m."""
+    """Gradients of the point, and of the columns of the matrix m."""
     per_z = ONE / point[2]
     v_lever = combined(ONE, v_lever, -per_z, v_direction)
     vx, vy, vz = columns_times(m, v_lever)
@@ -110,7 +110,7 @@ def _camera_to_unit(pose, axes, scales):
 
 @inline
 def _terms(pose, camera, point, axes, scales):
-    """M, the lever and the direction, one over its square, and what one pixel in x and in y adds."""
+    """M, the lever and the direction, one over its square, and the change per pixel in x and in y."""
     m = _camera_to_unit(pose, axes, scales)
     lever, direction = _ray(camera, m, point)
     return (
@@ -131,7 +131,7 @@ def ray_footprint(mode, pose, camera, point, axes, scales):
     p, q, e, f, g = _denominator(camera, direction, cx, cy)
     a, b, c = norm * dot(mx, mx), norm * dot(mx, my), norm * dot(my, my)
     p, q, e, f, g = norm * p, norm * q, norm * e, norm * f, norm * g
-    # a flat one has no frame to measure in, and one over an infinite scale is a finite number
+    # a flat Gaussian has no unit frame, and one over an infinite scale would be finite
     exists = (scales[0] > ZERO) & (scales[1] > ZERO) & (scales[2] > ZERO) & all_finite(scales)
     exists = exists & (absolute(a + b + c + p + q + e + f + g) < INFINITY)
     return (a, b, c, p, q, e, f, g), broadcast(ONE), (), exists
@@ -139,7 +139,7 @@ def ray_footprint(mode, pose, camera, point, axes, scales):
 
 @inline
 def ray_extents(conic, k, u, v, size):
-    """How far from the mean the region reaches in which sigma <= k / 2, per axis: over the whole image where it is no
+    """Extent per axis, measured from the mean, of the region in which sigma <= k / 2: the whole image if it is not an
     ellipse."""
     a, b, c = conic[0] - k * conic[5], conic[1] - k * conic[6], conic[2] - k * conic[7]
     p, r = -(k * conic[3]), -(k * conic[4])
@@ -155,7 +155,7 @@ def ray_extents(conic, k, u, v, size):
 
 @inline
 def ray_backward(mode, pose, camera, point, axes, scales, v_conic, v_compensation):
-    """Gradients in points, axes and scales, in the pose's rotation, and in the camera."""
+    """Gradients of points, axes and scales, of the pose's rotation, and of the camera."""
     m, lever, direction, norm, cx, cy = _terms(pose, camera, point, axes, scales)
     mx, my = cross(lever, cx), cross(lever, cy)
     p, q, e, f, g = _denominator(camera, direction, cx, cy)
@@ -175,7 +175,7 @@ def ray_backward(mode, pose, camera, point, axes, scales, v_conic, v_compensatio
     v_point, g0, g1, g2 = _ray_backward(camera, m, point, lever, v_lever, v_direction)
     zero = broadcast(ZERO)
     v_camera = -(dot(cx, v_cx) / camera.fx), -(dot(cy, v_cy) / camera.fy), zero, zero
-    # columns of the gradient in M = B R^T with B = diag(1/scales) A^T
+    # columns of the gradient of M = B R^T with B = diag(1/scales) A^T
     g0, g1 = plus(g0, times(ONE / camera.fx, v_cx)), plus(g1, times(ONE / camera.fy, v_cy))
     inverse = ONE / scales[0], ONE / scales[1], ONE / scales[2]
     b0, b1, b2 = each_times(axes[0:3], inverse), each_times(axes[3:6], inverse), each_times(axes[6:9], inverse)
@@ -183,7 +183,7 @@ def ray_backward(mode, pose, camera, point, axes, scales, v_conic, v_compensatio
         dot(g0, b0), dot(g0, b1), dot(g0, b2), dot(g1, b0), dot(g1, b1), dot(g1, b2),
         dot(g2, b0), dot(g2, b1), dot(g2, b2),
     )  # fmt: skip
-    # rows of the gradient in B, one for each axis of the Gaussian
+    # rows of the gradient of B, one for each axis of the Gaussian
     t0 = rotated_back(pose, (g0[0], g1[0], g2[0]))
     t1 = rotated_back(pose, (g0[1], g1[1], g2[1]))
     t2 = rotated_back(pose, (g0[2], g1[2], g2[2]))

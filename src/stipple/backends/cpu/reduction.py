@@ -1,7 +1,7 @@
-"""From sums for each tile entry to gradients for each Gaussian.
+"""Reduction of the sums of each tile entry to the gradients of each Gaussian.
 
-Every task has a range of Gaussians and walks over all entries in order: no atomics, and the same order of additions
-for any number of threads. Entries that no pixel walked have no sums, and are left out.
+Every task handles a range of Gaussians and reads all entries in order: no atomics, and the same order of additions for
+any number of threads. Entries that no pixel has processed have no sums, and are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ f4 = np.float32
 
 ZERO, HALF, INFINITY = f4(0), f4(0.5), f4(np.inf)
 BATCH = 512
-"""Entries that are looked through at once."""
+"""Entries that are searched at a time."""
 AHEAD = 8
 
 
@@ -103,7 +103,7 @@ def finish(variant, start, end, sums, conics, opacities, made):
 
 
 def add_up(ranges: Array, ids: Array, slots: Slots, count: int, threads: Threads) -> Array:
-    """Sums of each of ``count`` Gaussians; columns after those of the slots hold anything."""
+    """Sums of each of ``count`` Gaussians; columns after those of the slots are undefined."""
     sums = threads.scratch("sums", (count, -(-slots.stride // LANES) * LANES))
     step = max(1, -(-count // threads.count))
     threads.blocks(count, step, lambda start, end: add_entries(start, end, ranges, ids, slots, sums))

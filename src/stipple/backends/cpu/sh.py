@@ -1,6 +1,6 @@
-"""Colours from spherical harmonics (SH), LANES Gaussians at once, and gradients back (splat_sh).
+"""Colours from spherical harmonics (SH), LANES Gaussians at once, and their gradients (splat_sh).
 
-Kernels take whole vectors of Gaussians; what is left at the end is copied into arrays that are long enough. The
+Kernels process whole vectors of Gaussians; the rest is copied into padded arrays. The
 coefficients of a few channels are transposed into buffers on the stack: one vector for each (coefficient, channel).
 """
 
@@ -43,7 +43,7 @@ f4 = np.float32
 ZERO, ONE, OFFSET, INFINITY = f4(0), f4(1), f4(nx.SH_OFFSET), f4(np.inf)
 _BLOCK = 8192
 _CHANNELS = 4
-"""Channels whose coefficients lie on the stack at a time."""
+"""Channels whose coefficients are on the stack at a time."""
 _BASIS_FLOATS = nx.sh_coeff_count(nx.MAX_SH_DEGREE) * LANES
 _COEFFICIENT_FLOATS = (nx.sh_coeff_count(nx.MAX_SH_DEGREE) * _CHANNELS + LANES) * LANES
 _CHANNEL_FLOATS = _CHANNELS * LANES
@@ -78,8 +78,8 @@ def _load_coefficients(x, i, first, count, out):
     row = x.sh.shape[1] * channels
     used = (x.degree + 1) * (x.degree + 1) * channels
     done = 0
-    if count == channels:  # as they lie in memory
-        while done + LANES <= used:  # not further: what is not used is not read
+    if count == channels:  # contiguous in memory
+        while done + LANES <= used:  # unused coefficients are not read
             transpose(x.sh, i * row + done, row, out, done * LANES, LANES)
             done += LANES
         for k in range(done, used):
@@ -92,7 +92,7 @@ def _load_coefficients(x, i, first, count, out):
 
 @inline
 def _store_coefficients(x, i, first, count, values, out):
-    """The opposite of ``_load_coefficients``: gradients into the rows of ``out``, zeros into unused coefficients."""
+    """The inverse of ``_load_coefficients``: stores gradients in the rows of ``out``, zeros for unused coefficients."""
     channels = x.sh.shape[2]
     row = x.sh.shape[1] * channels
     used = (x.degree + 1) * (x.degree + 1) * channels
@@ -167,13 +167,13 @@ def _finite(x, i, weights, coefficients):
 
 @inline
 def _channels_backward(x, i, ok, v, weights, coefficients, v_basis):
-    """Gradients in the coefficients into ``v.sh``, in the basis added to ``v_basis``."""
+    """Store the gradients of the coefficients in ``v.sh``, and add those of the basis to ``v_basis``."""
     channels = x.sh.shape[2]
     used = (x.degree + 1) * (x.degree + 1)
     v_color = stack_floats(_CHANNEL_FLOATS)
     for first in range(0, channels, _CHANNELS):
         count = min(_CHANNELS, channels - first)
-        if channels > _CHANNELS:  # else they are there from before
+        if channels > _CHANNELS:  # otherwise they are still loaded
             _load_coefficients(x, i, first, count, coefficients)
         for c in range(count):
             positive = ok & (_unclamped(x, weights, coefficients, count, c) > ZERO)
@@ -236,7 +236,7 @@ def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads, used: ShB
     """Gradients of splat_sh."""
     v_means, v_sh = np.empty_like(x.means), np.empty_like(x.sh)
     position = _position(x.viewmat)
-    sums = np.zeros((len(x.means) // _BLOCK + 2, 3))  # of each block, and last of what is left over
+    sums = np.zeros((len(x.means) // _BLOCK + 2, 3))  # one row per block, and one for the remaining Gaussians
 
     def run(
         start: int, end: int, means: Array, coefficients: Array, radii: Array, v_colors: Array, *out: Array
@@ -250,8 +250,8 @@ def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads, used: ShB
 
 
 def _by_vectors(run: Callable[..., None], inputs: Arrays, outputs: Arrays, threads: Threads) -> None:
-    """Call ``run(start, end, *inputs, *outputs)`` for blocks of whole vectors of rows, and for the rows that are left
-    over in arrays of their own, where zeros (invisible Gaussians) make them up to a vector."""
+    """Call ``run(start, end, *inputs, *outputs)`` for blocks of whole vectors of rows, and for the remaining rows in
+    separate arrays, padded with zeros (invisible Gaussians) to a whole vector."""
     count = len(inputs[0])
     whole = count - count % LANES
     threads.blocks(whole, _BLOCK, lambda start, end: run(start, end, *inputs, *outputs))
@@ -272,7 +272,7 @@ def _position(viewmat: Array) -> Array:
 
 
 def _viewmat_gradient(viewmat: Array, v_position: Array) -> Array:
-    """The gradient of a viewmat from the one of the camera's centre -R^T t."""
+    """The gradient of a viewmat from that of the camera's centre -R^T t."""
     v_viewmat = np.zeros((4, 4), np.float32)
     v_viewmat[:3, :3] = -np.outer(viewmat[:3, 3].astype(np.float64), v_position)
     v_viewmat[:3, 3] = -viewmat[:3, :3].astype(np.float64) @ v_position

@@ -18,14 +18,14 @@ _SIGN, _NAN = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 
 @kernel("i8(i4[:,::1],f4[::1],u4[::1],i4[::1])")
 def visible_keys(radii, depths, keys, ids):
-    """Keys that sort as depths do (NaN last), and indices, of Gaussians with radii; returns how many there are.
+    """Keys in the order of the depths (NaN last), and indices, of visible Gaussians; returns their number.
 
     ``keys`` and ``ids`` are one longer than ``depths``.
     """
     bits = depths.view(np.uint32)
     n = 0
     for i in range(len(depths)):
-        key = bits[i] ^ (_NAN if bits[i] & _SIGN else _SIGN)  # negative floats sort backwards, and before the others
+        key = bits[i] ^ (_NAN if bits[i] & _SIGN else _SIGN)  # negative floats sort in reverse, and before the others
         if depths[i] == 0:
             key = _SIGN  # -0 is 0
         if depths[i] != depths[i]:
@@ -57,7 +57,7 @@ def move_by_digit(start, end, keys, ids, shift, cursors, out_keys, out_ids):
 
 
 def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
-    """Indices of the Gaussians with radii by depth, ties by index."""
+    """Indices of the visible Gaussians by depth, ties by index."""
     keys, ids = np.empty(len(depths) + 1, np.uint32), np.empty(len(depths) + 1, np.int32)
     count = visible_keys(radii, depths, keys, ids)
     keys, ids = keys[:count], ids[:count]

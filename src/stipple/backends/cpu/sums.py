@@ -34,7 +34,7 @@ def _total(array: Array, axes: Sequence[int], threads: Threads) -> Array:
         return np.asarray(np.sum(array, axis=tuple(axes), dtype=np.float64))
     rows = max(1, _BLOCK * len(array) // array.size)
     rest = [n for i, n in enumerate(array.shape) if i not in axes]
-    whole = 0 not in axes  # then each block makes rows of the result, else a part of all of it
+    whole = 0 not in axes  # if so, each block computes rows of the result, else a partial sum of all of it
     result = np.empty(rest if whole else [-(-len(array) // rows), *rest])
 
     def run(start: int, end: int) -> None:

@@ -1,7 +1,7 @@
 """A small thread pool for kernels that release the GIL.
 
-Work is cut into blocks whose borders do not depend on the number of threads, and every block writes its own
-part of the result: so results are the same bits for any number of threads.
+Work is cut into blocks whose borders do not depend on the number of threads, and every block writes its own part of the
+result, so results are bit-identical for any number of threads.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class Threads:
     def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """An uninitialised float32 array that the next call with this name, on this thread, may reuse.
 
-        Large buffers that live only within a kernel's call stay mapped this way: fresh pages cost more than
-        filling them.
+        Large temporary buffers stay mapped this way: mapping new pages costs more than filling them.
         """
         size = math.prod(shape)
         held: np.ndarray | None = getattr(self._local, name, None)
@@ -75,14 +74,14 @@ class Threads:
         try:
             work()
         finally:
-            # What no thread has begun finds nothing left to do, and where threads cannot start nobody would begin it.
+            # Tasks that have not started would find nothing to do, and might never start if threads cannot be created.
             running = [other for other in others if not other.cancel()]
             wait(running)
         for other in running:
             other.result()
 
     def _started(self, work: Callable[[], None], count: int) -> list[Future[None]]:
-        """The work, given to as many threads as there are to be had: their number changes no result."""
+        """Submit the work to ``count`` threads, or as many as can be started: their number changes no result."""
         assert self._pool is not None
         futures: list[Future[None]] = []
         try:

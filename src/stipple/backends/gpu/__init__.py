@@ -1,7 +1,7 @@
 """The GPU backend: WGSL compute kernels through wgpu, on Metal, Vulkan or DX12; float32.
 
-Arrays stay on the device; results are the same for every run on one device. Of what an adapter offers beyond the
-minimum, only subgroups are used, and there is a path without.
+Arrays stay on the device; results are the same for every run on one device. Of an adapter's optional features only
+subgroups are used, and there is a path without them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from stipple.runtime.backend import Kernel
 Array = np.ndarray
 Buffers = Sequence[GpuBuffer]
 Computes = Callable[[Gpu, Any, Node, Any], Buffers]
-"""Results of a node: from its operands as the op's record, and which results something uses."""
+"""Computes the results of a node from its operands, as the op's record, and which results are used."""
 
 Writes = Callable[[Gpu, Node, Any, Buffers, Mapping[str, int]], None]
 """Writes the results of a node into buffers, from its operands as the op's record."""
@@ -55,7 +55,7 @@ def _bin(gpu: Gpu, x: BinOperands, node: Node, used: Any) -> BinResults:
 
 
 def _lists_are_read(node: Node) -> bool:
-    """Whether anything but a rasterizer reads the list of entries, which then must be as long as it is."""
+    """Whether anything but a rasterizer reads the list of entries, which then must have its exact length."""
     ids = node.results.sorted_ids
     readers = {n.op for n in node.graph.nodes if ids in n.inputs}
     return ids in node.graph.roots or not readers <= _RASTERIZERS
@@ -110,12 +110,12 @@ _WRITES: Mapping[str, Writes] = {
     "splat_noise": optim.noise,
 }
 _MOVES = ("full", "transpose", "broadcast", "narrow", "pad", "concat")
-"""Ops that only move numbers: what the host knows of a small operand, it knows of the result."""
+"""Ops that only move numbers: if the host knows the values of small operands, it also knows the result's."""
 
 _FLOAT_ONLY = ("sum", "mean", "reduce_max", "reduce_min", "matmul", "scatter_add")
 _ON_HOST: Mapping[str, Compute] = camera.KERNELS
-"""The seed interface's camera and packed buffers: computed by NumPy between a download and an upload, and said so
-in the dispatch report (``host.``). Rendering and training do not use them."""
+"""The seed interface's camera and packed buffers: computed by NumPy between a download and an upload, as the dispatch
+report says (``host.``). Rendering and training do not use them."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class GpuKernel:
     owns_outputs: bool
 
     def check(self, inputs: Buffers, dims: Mapping[str, int]) -> None:
-        """What the host knows is checked here; the device looks at the rest, and :meth:`GpuBackend.collect` raises."""
+        """Values known to the host are checked here, others by the device; then :meth:`GpuBackend.collect` raises."""
         validation.check(self.gpu, self.node, inputs, dims)
 
     def __call__(self, inputs: Buffers, outputs: Sequence[GpuBuffer | None], dims: Mapping[str, int]) -> Buffers:
@@ -137,7 +137,7 @@ class GpuKernel:
 
 
 class GpuBackend:
-    """A GPU. ``kind`` is gpu (the best there is), metal, vulkan or dx12; ``minimal`` is for tests."""
+    """A GPU. ``kind`` is gpu (the best one), metal, vulkan or dx12; ``minimal`` is for tests."""
 
     dtypes = frozenset(DType) - {DType.F64}
 
@@ -243,11 +243,11 @@ class GpuBackend:
         return self.gpu.runs.overwriting()
 
     def stage(self, requested: Sequence[tuple[GpuBuffer, DType, bool]]) -> Sequence[tuple[GpuBuffer, DType]]:
-        """The results stay where they are until all can be waited for at once."""
+        """Results stay on the device until the host waits for all of them at once."""
         return [(buffer, dtype) for buffer, dtype, _ in requested]
 
     def collect(self, requested: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
-        """Results, if the capacity for tile entries was enough."""
+        """Results, or None if the capacity for tile entries was too small."""
         return self.gpu.runs.collect(requested)
 
     def synchronize(self) -> None:
@@ -260,7 +260,7 @@ def _view(node: Node, x: Any, planned: Sequence[GpuBuffer | None], dims: Mapping
 
 
 def _known(node: Node, x: Buffers, dims: Mapping[str, int]) -> dict[str, int]:
-    """Dimensions, with those that the operands' shapes give."""
+    """Dimensions, including those bound by the operands' shapes."""
     found = dict(dims)
     for value, buffer in zip(node.inputs, x, strict=True):
         for dim, number in zip(value.shape, buffer.shape, strict=True):

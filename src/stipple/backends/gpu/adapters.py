@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as wgpu sees them, and the choice among them."""
+"""The GPUs of this machine, as reported by wgpu, and the choice among them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stipple.backends.gpu import process
 from stipple.errors import DeviceError
 
 KINDS = {"metal": "Metal", "vulkan": "Vulkan", "dx12": "D3D12"}
-"""Names that --device takes, and what wgpu calls them."""
+"""Values of --device, and wgpu's names for them."""
 
 _PREFERRED = ("Metal", "Vulkan", "D3D12")
 _TYPES = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
@@ -21,7 +21,7 @@ _LOOP_LIMITS = {"llvmpipe": 65_535}
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a GPU is and can do."""
+    """A GPU's identity and capabilities."""
 
     name: str
     driver: str
@@ -31,16 +31,17 @@ class AdapterInfo:
     timestamps: bool
     largest_buffer: int
     loop_limit: int = 0
-    """Rounds of all loops of one thread after which the device leaves them; 0: it goes on."""
+    """Total iterations after which the device silently ends the loops of a thread; 0: no limit."""
 
     @property
     def device(self) -> str:
-        """The name that --device takes for its API."""
+        """The value of --device for its API."""
         return next(k for k, v in KINDS.items() if v == self.api)
 
 
 def import_wgpu() -> Any:
-    """The wgpu module, or an error that says how to get it, or that it was opened before this process was forked."""
+    """The wgpu module, or an error that says how to install it, or that it was opened before this process was
+    forked."""
     process.enter()
     os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")  # EGL complains on stderr where a server has none
     try:
@@ -87,9 +88,9 @@ def adapters() -> list[AdapterInfo]:
 
 
 def choose(kind: str) -> tuple[AdapterInfo, Any]:
-    """The best adapter for ``gpu`` or one API; STIPPLE_GPU_ADAPTER picks by a part of its name.
+    """The best adapter for ``gpu`` or one API; STIPPLE_GPU_ADAPTER selects one by a part of its name.
 
-    Raises DeviceError, saying what there is and what to do.
+    Raises DeviceError, saying what is available and what to do.
     """
     requested = os.environ.get(_VARIABLE, "").lower()
     pairs = [(i, a) for i, a in _adapters() if requested in i.name.lower()]
@@ -97,9 +98,9 @@ def choose(kind: str) -> tuple[AdapterInfo, Any]:
     if fitting:
         return fitting[0]
     there = ", ".join(f"{i.name} ({i.api})" for i in adapters()) or "none"
-    named = f" whose name holds {requested!r} (from {_VARIABLE})" if requested else ""
+    named = f" whose name contains {requested!r} (from {_VARIABLE})" if requested else ""
     api = "GPU" if kind == "gpu" else f"{KINDS[kind]} GPU"
     raise DeviceError(
-        f"device {kind!r}: no {api}{named} was found (there: {there}); install its driver, on Linux also the Vulkan "
-        "loader (libvulkan1; mesa-vulkan-drivers has a software device), or use --device cpu"
+        f"device {kind!r}: no {api}{named} was found (available: {there}); install its driver, on Linux also the "
+        "Vulkan loader (libvulkan1; mesa-vulkan-drivers has a software device), or use --device cpu"
     )

@@ -1,7 +1,7 @@
-"""Which Gaussians each tile draws, front to back.
+"""Tile lists: the Gaussians of each tile, front to back.
 
-The visible ones are sorted by depth, their tiles are counted and listed in that order, and a stable sort by tile gives
-each tile its own. How many are visible and how many entries there are stays on the device: sorts read it there.
+The visible ones are sorted by depth, their tiles are counted and listed in that order, and a stable sort by tile yields
+the list of each tile. The numbers of visible Gaussians and of entries stay on the device, where sorts read them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ fn depth_key(x: f32) -> u32 {
 
 
 def _front_to_back(gpu: Gpu, radii: GpuBuffer, depths: GpuBuffer) -> GpuBuffer:
-    """Every Gaussian's index once: the visible by depth, equal ones by index, then all others by index."""
+    """The index of every Gaussian: the visible ones by depth, ties by index, then all others by index."""
     count = depths.size
     visible, keys, order = (gpu.memory.allocate((count,), DType.I32) for _ in range(3))
     gpu.each(_VISIBLE, {"radii": radii}, {"out": visible}, count)
@@ -90,7 +90,8 @@ def _front_to_back(gpu: Gpu, radii: GpuBuffer, depths: GpuBuffer) -> GpuBuffer:
 
 
 def _tiles_code(attrs: Attrs, begin: str = "", row: str = "", end: str = "") -> str:
-    """The kernel that goes through the rows of a Gaussian's tiles, and what it does on the way."""
+    """The kernel that iterates over the rows of a Gaussian's tiles, with code for the beginning, each row and the
+    end."""
     return footprint_constants(attrs) + Template(shader_text("tiles")).substitute(begin=begin, row=row, end=end)
 
 
@@ -101,7 +102,7 @@ _MAKE_ENTRIES = """
           if (at < P.capacity) { keys[at] = row_ * columns + column; gaussians[at] = i32(i); emission[at] = i32(at); }
         }
       }"""
-# as many entries as there are and the capacity holds
+# the number of entries, at most the capacity
 _HELD = "fn held() -> u32 { return min(u32(offsets(P.last)), P.capacity); }\n"
 _ENTRY_IDS = Kernel(
     "entry_ids", "  var id = 0;\n  if (i < held()) { id = gaussians(u32(emission(i))); }\n  out[i] = id;", _HELD
@@ -116,7 +117,7 @@ _TILE_RANGES = Kernel(
 
 
 def _ids_of(gpu: Gpu, gaussians: GpuBuffer, emission: GpuBuffer, offsets: GpuBuffer) -> GpuBuffer:
-    """The Gaussian of each entry; 0 behind the last."""
+    """The Gaussian of each entry; 0 after the last."""
     ids = gpu.memory.allocate(emission.shape, DType.I32)
     reads = {"gaussians": gaussians, "emission": emission, "offsets": offsets}
     gpu.each(_ENTRY_IDS, reads, {"out": ids}, ids.size, {"capacity": ids.size, "last": offsets.size - 1})
@@ -132,7 +133,7 @@ def _ranges_of(gpu: Gpu, keys: GpuBuffer, offsets: GpuBuffer, tiles: int) -> Gpu
 
 
 def _capacity(gpu: Gpu, offsets: GpuBuffer, attrs: Attrs, exact: bool) -> int:
-    """For how many entries to make memory: an estimate that is checked later, or as many as there are."""
+    """How many entries to allocate: an estimate that is checked later, or the exact number."""
     key, limit = (attrs["width"], attrs["height"], attrs["tile_size"], offsets.size), attrs["max_list_entries"]
     if not exact and not limit:
         estimate = gpu.runs.capacity.estimated(gpu, key, offsets)

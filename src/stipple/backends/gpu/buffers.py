@@ -12,7 +12,7 @@ from stipple.backends.gpu.pool import Block
 from stipple.ir.dtype import DType
 
 WGSL_TYPES = {DType.F32: "f32", DType.I32: "i32", DType.U8: "u32", DType.BOOL: "u32"}
-"""Element types in memory; bytes and truth values take a word each."""
+"""Element types in memory; bytes and bools take a word each."""
 
 _STORED = {
     DType.F32: np.dtype(np.float32), DType.I32: np.dtype(np.int32), DType.U8: np.dtype(np.uint32),
@@ -24,9 +24,8 @@ _STORED = {
 class GpuBuffer:
     """A dense array on the GPU.
 
-    ``host`` is a copy of small uploaded arrays (scalars, cameras), so that what the host must know needs no download.
-    ``derived`` holds what was computed from the values and is right as long as nothing overwrites them; ``wgsl`` is the
-    type in kernels.
+    ``host`` is a copy of small uploaded arrays (scalars, cameras), so that the host can read them without a download.
+    ``derived`` caches what was computed from the values, until they are overwritten; ``wgsl`` is the type in kernels.
     """
 
     block: Block
@@ -49,16 +48,16 @@ class GpuBuffer:
         return math.prod(self.shape)
 
     def overwritten(self) -> None:
-        """A kernel writes other values."""
+        """A kernel is about to write other values."""
         self.host = None
         self.derived.clear()
 
     def reshaped(self, shape: tuple[int, ...]) -> GpuBuffer:
-        """The same memory under another shape."""
+        """The same memory with another shape."""
         host = None if self.host is None else self.host.reshape(shape)
         return GpuBuffer(self.block, shape, self.dtype, host)
 
 
 def stored(dtype: DType) -> np.dtype[Any]:
-    """How elements of a dtype lie in GPU memory."""
+    """How elements of a dtype are stored in GPU memory."""
     return _STORED[dtype]

@@ -1,8 +1,8 @@
-"""How many tile entries to make memory for: only the device knows how many there are.
+"""The capacity for tile entries: only the device knows how many there are.
 
-The capacity is an estimate from the sizes that were found before, and nobody waits for the true number. Where it is too
-small, the device itself notes the overflow, kernels that would overwrite parameters then leave them as they are, and
-the run is repeated with a larger capacity. Nothing is dropped.
+The capacity is estimated from earlier sizes, and nothing waits for the true number. If it is too small, the device
+records the overflow, kernels that would overwrite parameters then leave them unchanged, and the run is repeated with a
+larger capacity. Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stipple.backends.gpu.device import Gpu
 
 _WIDEST_ROW = 64
-"""Bytes of the largest row that a tile entry has in any array."""
+"""Bytes of a tile entry's largest row in any array."""
 
 _COUNT = """
   let end = offsets(i + 1u);
@@ -33,7 +33,7 @@ _OVERFLOW = "\n  if (wrapped || end > i32(P.capacity)) { unusable[0] = 1; }"
 
 
 class _Pending(NamedTuple):
-    """An estimate that nobody has checked yet, and where the device says how many entries there are."""
+    """An estimate that is still to be checked, and the buffer in which the device reports the number of entries."""
 
     key: Hashable
     capacity: int
@@ -41,11 +41,11 @@ class _Pending(NamedTuple):
 
 
 class Capacity:
-    """Capacities by key, and the estimates of this run that are yet to be checked.
+    """Capacities by key, and the estimates of this run that are still to be checked.
 
-    An estimate is a quarter more than the last size, and falls slowly, so that views with few entries between views
-    with many do not make it too small. It is rounded up, so that it seldom changes, and with it memory and bindings.
-    Beyond what the device can hold there is no such surplus, so that it refuses only what it has no memory for.
+    An estimate is a quarter more than the last size, and decreases slowly, so that a view with few entries between
+    views with many does not make it too small. It is rounded up, so that it, and with it memory and bindings, seldom
+    changes. The margin ends at what the device can hold, so that only sizes without enough memory are refused.
     """
 
     def __init__(self, largest: int) -> None:
@@ -60,26 +60,26 @@ class Capacity:
         return bool(self._pending)
 
     def learn(self, key: Hashable, size: int) -> None:
-        """Take in a size that was found."""
+        """Update the estimate from an actual size."""
         self._needs[key] = max(size + size // 4 + 1024, int(0.99 * self._needs.get(key, 0)))
         self.estimates[key] = max(size, min(rounded(self._needs[key]), self._max))
 
     def estimated(self, gpu: Gpu, key: Hashable, offsets: GpuBuffer) -> int | None:
-        """The capacity for as many entries as the last of ``offsets`` says, or None if there is nothing to estimate it
-        from. The device notes an overflow, and :meth:`check` is to be called at the end of the run."""
+        """The estimated capacity for the number of entries, the last of ``offsets``, or None without an estimate. The
+        device records an overflow, and :meth:`check` must be called at the end of the run."""
         capacity = self.estimates.get(key)
         if capacity is not None:
             self._pending.append(_Pending(key, capacity, _counted(gpu, offsets, capacity)))
         return capacity
 
     def exact(self, gpu: Gpu, key: Hashable, offsets: GpuBuffer) -> int:
-        """How many entries there are, waiting for it."""
+        """The number of entries; waits for the device."""
         size = _checked_size(gpu.memory.download(_counted(gpu, offsets)))
         self.learn(key, size)
         return size
 
     def found(self) -> list[GpuBuffer]:
-        """What :meth:`check` must be given the values of."""
+        """The buffers whose values :meth:`check` needs."""
         return [p.found for p in self._pending]
 
     def check(self, found: Sequence[np.ndarray]) -> bool:
@@ -91,13 +91,13 @@ class Capacity:
         return all(size <= p.capacity for p, size in zip(pending, sizes, strict=True))
 
     def forget(self) -> None:
-        """The run has ended early: check nothing."""
+        """The run has ended early: discard its estimates."""
         self._pending.clear()
 
 
 def _counted(gpu: Gpu, offsets: GpuBuffer, capacity: int | None = None) -> GpuBuffer:
-    """The number of entries, and whether the sums went beyond what can be numbered; with ``capacity``, the run is
-    unusable if there are more than that."""
+    """The number of entries, and whether the sums overflowed; with ``capacity``, the run becomes unusable if there are
+    more."""
     found = gpu.memory.allocate((2,), DType.I32)
     gpu.each(Kernel("clear", "  found[i] = 0;"), {}, {"found": found}, 2)
     if capacity is None:

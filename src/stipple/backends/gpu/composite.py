@@ -17,16 +17,16 @@ from stipple.ir.ops.splat import RasterizeOperands, RasterizeResults
 
 _BATCH = 128
 SIDE = 16
-"""Pixels of a workgroup's edge. Larger tiles are taken by several workgroups."""
+"""Edge, in pixels, of a workgroup's square. Larger tiles are processed by several workgroups."""
 
 
 def squares_of(attrs: Attrs) -> int:
-    """Workgroups that take a tile."""
+    """Workgroups per tile."""
     return int(-(-attrs["tile_size"] // SIDE)) ** 2
 
 
 def composite_code(attrs: Attrs, features: int, name: str, **parts: str) -> str:
-    """A kernel that evaluates footprints at pixels. Arrays have an element at least."""
+    """A kernel that evaluates footprints at pixels. Arrays have at least one element."""
     numbers = declared(
         FEATURES=features, SUMS=max(features, 1), BATCH=_BATCH,
         RAY_BATCH=_BATCH if attrs["projection"] == "ray" else 1, SUB=-(-attrs["tile_size"] // SIDE),
@@ -36,7 +36,7 @@ def composite_code(attrs: Attrs, features: int, name: str, **parts: str) -> str:
 
 
 def composite_params(attrs: Attrs, gaussians: int) -> dict[str, int | float]:
-    """The constants of such a kernel."""
+    """The parameters of such a kernel."""
     size = attrs["tile_size"]
     columns, rows = -(-attrs["width"] // size), -(-attrs["height"] // size)
     return {
@@ -47,7 +47,7 @@ def composite_params(attrs: Attrs, gaussians: int) -> dict[str, int | float]:
 
 # A pixel's state: four times its contributors, and whether it is done (1), or was cut by max_splat_steps (2).
 _RESUME = """
-  if (P.skip > 0u && place.inside) {  // what an earlier part of the list has left of the pixel
+  if (P.skip > 0u && place.inside) {  // the pixel's state after the earlier part of the list
     let state = states[at];
     done = (state & 3) != 0; over = (state & 3) == 2; steps = u32(state >> 2u);
     t = transmittance[at]; last = last_ids[at];
@@ -62,13 +62,13 @@ _CUTS = Kernel("cuts", "  out[i] = select(0.0, 1.0, (states(i) & 3) == 2);")
 
 
 def _rounds(features: int) -> int:
-    """Rounds of loops that an entry takes at most, with the one in which a loop finds that it is over: the entry's own,
-    its features', and what it shares with its batch."""
+    """Maximum loop iterations per entry, including the final check of each loop: its own, those over its features, and
+    its share of the batch's."""
     return 1 + (features + 1) + 1
 
 
 def rasterize(gpu: Gpu, x: RasterizeOperands, attrs: Attrs, used: RasterizeResults) -> RasterizeResults:
-    """Results of splat_rasterize; alpha, median_ids and counts only if something uses them."""
+    """Results of splat_rasterize; alpha, median_ids and counts only if they are used."""
     size, features = (attrs["height"], attrs["width"]), x.features.shape[1]
     floats = (gpu.memory.allocate(shape, DType.F32) for shape in ((*size, features), size, size))
     results = RasterizeResults(*floats, *(gpu.memory.allocate(size, DType.I32) for _ in range(3)))
@@ -101,7 +101,7 @@ def rasterize(gpu: Gpu, x: RasterizeOperands, attrs: Attrs, used: RasterizeResul
 
 
 def _warn_of_cuts(gpu: Gpu, states: GpuBuffer, max_steps: int) -> None:
-    """Say how many pixels a limit has cut short, waiting for it."""
+    """Warn about the number of pixels that a limit has cut short; waits for the device."""
     cuts, total = gpu.memory.allocate(states.shape, DType.F32), gpu.memory.allocate((), DType.F32)
     gpu.each(_CUTS, {"states": states}, {"out": cuts}, cuts.size)
     reduce(gpu, "sum", cuts, (0, 1), total)

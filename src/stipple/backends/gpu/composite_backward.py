@@ -1,6 +1,6 @@
 """The gradients of compositing on the GPU: splat_rasterize_backward.
 
-Each entry has a row of slots of its own, which its workgroups write; then each Gaussian's rows are added up in order.
+Each entry has its own row of slots, which its workgroups write; then the rows of each Gaussian are summed in order.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _GATHER_PLAIN = """
 
 
 _RESUME = """
-    if (end < front + count && last_ids(at) >= end) {  // what is behind was gone through before
+    if (end < front + count && last_ids(at) >= end) {  // the entries behind were processed before
       t = states[2u * at]; behind = states[2u * at + 1u];
     }"""
 _LEAVE = """
@@ -84,15 +84,15 @@ _LEAVE = """
 
 
 def _rounds(features: int, values: int) -> int:
-    """Rounds that an entry takes at most: the three loops that it is in, two over its features, and adding up. By
-    subgroups that is two loops over its values and, for each value that a thread spreads, one over the subgroups, of
-    which there are 64 at most; without them, for eight values, loops of 1, 8, 16 and 16."""
+    """Maximum loop iterations per entry: the three loops around it, two over its features, and the sums. With subgroups
+    these are two loops over its values and, for each value that a thread sums, one over the subgroups, at most 64;
+    without them, for every eight values, loops of 1, 8, 16 and 16."""
     spread = -(-values // WORKGROUP) + 1
     return 3 * 2 + 2 * (features + 1) + max(2 * (values + 1) + spread * 66, 44 * -(-values // 8) + 1)
 
 
 def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
-    """How a workgroup adds up the gradients of its pixels: by subgroups where there are any and their sums fit."""
+    """How a workgroup sums the gradients of its pixels: by subgroups, if it has them and their sums fit."""
     parts = {"ray": _RAY_VALUES if ray else ""}
     subgroups = WORKGROUP // gpu.driver.subgroup_size if gpu.driver.subgroup_size else 0
     if 0 < values * subgroups <= _CELLS:
@@ -127,7 +127,7 @@ _BACKGROUND = Kernel("background_gradient", "  out[i] = v_image(i) * transmittan
 def rasterize_backward(
     gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, used: RasterizeBackwardResults, lists: Lists
 ) -> RasterizeBackwardResults:
-    """Gradients of splat_rasterize, of the background only if something uses it."""
+    """Gradients of splat_rasterize, that of the background only if it is used."""
     like = (x.means2d, x.conics, x.opacities, x.features, x.background, x.means2d)
     results = RasterizeBackwardResults(*(gpu.memory.allocate(b.shape, DType.F32) for b in like))
     slots = _slots(gpu, x, attrs, lists.emission)
@@ -165,7 +165,7 @@ def _slots(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, emission: GpuBu
 
 
 def _add_up(gpu: Gpu, slots: GpuBuffer, lists: Lists, squares: int, results: RasterizeBackwardResults) -> None:
-    """Each Gaussian's sums, a number a thread."""
+    """Each Gaussian's sums, one number per thread."""
     count, values = results.v_opacities.size, slots.shape[1]
     writes = {name: array for name, array in results._asdict().items() if name != "v_background"}
     params: dict[str, int | float] = {

@@ -1,4 +1,4 @@
-"""What the splat kernels know when they are compiled."""
+"""Compile-time constants of the splat kernels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stipple.ir.ops.splat import CONIC_LENGTH
 Attrs = Mapping[str, AttrValue]
 
 MAX_FEATURES = 512
-"""Each thread holds those of a pixel, in gradients three times, of the 8192 bytes that WebGPU promises it."""
+"""Each thread holds the features of a pixel, three times for gradients, in the 8192 bytes that WebGPU guarantees."""
 
 
 def declared(**values: bool | int | float) -> str:
-    """Declarations of constants: truth values, u32 and f32."""
+    """Declarations of constants: bool, u32 and f32."""
     lines = []
     for name, value in values.items():
         if isinstance(value, bool):
@@ -28,7 +28,7 @@ def declared(**values: bool | int | float) -> str:
 
 
 def footprint_constants(attrs: Attrs) -> str:
-    """How footprints are described, and how far they reach."""
+    """The representation of footprints, and their maximum extent."""
     return declared(
         RAY=attrs["projection"] == "ray",
         CONIC=CONIC_LENGTH[attrs["projection"]],

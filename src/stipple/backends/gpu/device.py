@@ -1,4 +1,4 @@
-"""One GPU: its memory, its pipelines, its stream of commands, and the run in progress, held together."""
+"""One GPU: its memory, its pipelines, its command stream, and the run in progress."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from stipple.ir.dtype import DType
 
 
 def groups_of(count: int) -> int:
-    """Workgroups that have a thread for each of so many items."""
+    """Workgroups needed for one thread per item."""
     return -(-count // WORKGROUP)
 
 
 class Gpu:
-    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``minimal`` no more is used than WebGPU promises.
+    """A device of wgpu. ``kind`` is gpu, metal, vulkan or dx12; with ``minimal`` nothing beyond WebGPU's guarantees is
+    used.
 
     One thread at a time uses it: others wait for ``lock``, which a run holds from beginning to end.
     """
@@ -49,15 +50,15 @@ class Gpu:
         """Dispatch ``groups`` workgroups of a kernel, a whole program.
 
         ``reads`` become functions of those names, ``writes`` arrays, ``params`` the fields of a uniform ``P``. It may
-        call ``group_index(workgroup_id, num_workgroups)``. It cannot be withheld: see :meth:`each` for what can.
+        call ``group_index(workgroup_id, num_workgroups)``. Unlike with :meth:`each`, it cannot be skipped.
         """
-        assert not self.runs.is_overwriting, f"kernel {kernel.name} overwrites parameters, and cannot be withheld"
+        assert not self.runs.is_overwriting, f"kernel {kernel.name} overwrites parameters, and cannot be skipped"
         self._dispatch(kernel, reads, writes, groups, params)
 
     @alone
     def each(self, kernel: Kernel, reads: Arrays, writes: Arrays, count: int, params: Params | None = None) -> None:
-        """Run a kernel's body once for each ``i`` below ``count``; not at all inside :meth:`Runs.overwriting` if what
-        the run computes cannot be used, unless the kernel is one that always runs."""
+        """Run a kernel's body once for each ``i`` below ``count``; not at all inside :meth:`Runs.overwriting` if the
+        run is unusable, unless the kernel always runs."""
         guard = None if kernel.always else self.runs.guard()
         if guard is not None:
             reads = {**reads, "unusable": guard}
@@ -77,7 +78,7 @@ class Gpu:
         self.stream.dispatch(kernel.name, program.pipeline, group, raws, groups)
 
     def _joined(self, buffers: Sequence[GpuBuffer]) -> GpuBuffer:
-        """New memory with some buffers of one type, one behind another."""
+        """A new buffer with some buffers of one type concatenated."""
         joined = self.memory.allocate((sum(b.size for b in buffers),), DType.I32)
         joined.wgsl = buffers[0].wgsl
         start = 0

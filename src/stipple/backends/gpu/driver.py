@@ -1,4 +1,4 @@
-"""wgpu's side of one device: opened, with what it allows."""
+"""An open wgpu device and its limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stipple.backends.gpu.failures import Failures
 from stipple.errors import DeviceError
 
 WORKGROUP = 256
-"""Threads of a workgroup, of every kernel."""
+"""Threads per workgroup, in every kernel."""
 
 _ARRAYS = "max-storage-buffers-per-shader-stage"
 _MAX_ARRAYS = 24
@@ -25,9 +25,9 @@ _MAX_WORKGROUP_BYTES = 16_384
 class Driver:
     """An open device.
 
-    ``largest`` is the largest array in bytes, ``max_arrays`` how many a kernel may be bound to, ``subgroup_size`` the
-    smallest number of threads that a subgroup may have, 0 where there are none. There is one stream of work, and one
-    thread at a time adds to it: the one that holds ``lock``.
+    ``largest`` is the maximum size of an array in bytes, ``max_arrays`` the maximum number of arrays bound to a kernel,
+    ``subgroup_size`` the minimum number of threads in a subgroup, 0 without subgroups. There is one stream of work, and
+    one thread at a time adds to it: the one that holds ``lock``.
     """
 
     wgpu: Any
@@ -41,7 +41,7 @@ class Driver:
 
 
 def open_driver(kind: str, minimal: bool) -> Driver:
-    """The best device of a kind (gpu, metal, vulkan, dx12); ``minimal``: with no more than WebGPU promises of all.
+    """The best device of a kind (gpu, metal, vulkan, dx12); ``minimal``: with nothing beyond WebGPU's guarantees.
 
     Raises DeviceError.
     """
@@ -68,7 +68,7 @@ def open_driver(kind: str, minimal: bool) -> Driver:
 
 
 def _subgroup_size(adapter: Any) -> int:
-    """The smallest number of threads that a subgroup may have; 0 where that is not reported."""
+    """The smallest number of threads that a subgroup may have; 0 if that is not reported."""
     info = adapter.info
     size = next((info[k] for k in info if k.endswith("group_min_size")), 0)
     return int(size) if 0 < int(size) <= WORKGROUP else 0

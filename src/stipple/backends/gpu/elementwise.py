@@ -30,12 +30,12 @@ _I32 = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "maximum": "max({0}, {1})",
     "minimum": "min({0}, {1})", **_COMPARE,
 }  # fmt: skip
-_U8 = {**_I32, **{op: f"({_I32[op]} & 255u)" for op in ("add", "sub", "mul")}}  # a word each, of which a byte is used
+_U8 = {**_I32, **{op: f"({_I32[op]} & 255u)" for op in ("add", "sub", "mul")}}  # a word each, of which one byte is used
 _BOOL = {
     "logical_and": "({0} && {1})", "logical_or": "({0} || {1})", "logical_not": "!{0}", "equal": _COMPARE["equal"]
 }  # fmt: skip
 _FORMULAS = {DType.F32: _FLOAT, DType.I32: _I32, DType.U8: _U8, DType.BOOL: _BOOL}
-"""What each op is of operands of a dtype, so that it obeys docs/values.md."""
+"""The formula of each op for operands of a dtype, as docs/values.md specifies it."""
 
 
 def supported(node: Node) -> bool:
@@ -48,7 +48,7 @@ def supported(node: Node) -> bool:
 
 
 def _statements(program: Program, dtypes: Sequence[DType]) -> list[str]:
-    """WGSL statements for the steps after v0, v1, ... (the operands). KeyError where there is no formula."""
+    """WGSL statements for the steps after v0, v1, ... (the operands). Raises KeyError if there is no formula."""
     types = list(dtypes)
     lines = []
     for op, refs, attrs, dtype in program:
@@ -71,7 +71,7 @@ def _expression(op: str, names: Sequence[str], types: Sequence[DType], attrs: Ma
 
 
 def _clamp(name: str, low: float, high: float) -> str:
-    """Infinite ends hold nothing, so they are left out; the others are as float32 has them."""
+    """Infinite bounds have no effect, so they are left out; the others are rounded to float32."""
     clamped = name
     for end, function, nothing in ((low, "max", -np.inf), (high, "min", np.inf)):
         with np.errstate(over="ignore"):

@@ -11,7 +11,7 @@ from stipple.errors import DeviceError
 
 
 class Failures:
-    """Says what went wrong on a device. ``errors`` are the driver's exceptions."""
+    """Reports what went wrong on a device. ``errors`` are the driver's exceptions."""
 
     def __init__(self, info: AdapterInfo, errors: tuple[type[Exception], ...]) -> None:
         self._where = f"{info.name} ({info.api})"
@@ -25,13 +25,13 @@ class Failures:
         except self.errors as error:
             cause = _cause(error)
             if "lost" in cause.lower():
-                what, advice = "the device was lost", "start again, where it happens again use a smaller image"
+                what, advice = "the device was lost", "start again; if it happens again, use a smaller image"
             raise DeviceError(
-                f"{self._where}: {what}: {cause}; {advice}, update the driver, or go on with --device cpu"
+                f"{self._where}: {what}: {cause}; {advice}, update the driver, or continue with --device cpu"
             ) from error
 
     def check_size(self, size: int, largest: int) -> None:
-        """Raise DeviceError for an array that the device does not allow."""
+        """Raise DeviceError for an array that is too large for the device."""
         if size > largest:
             raise DeviceError(
                 f"{self._where}: one array would take {size / 1e6:.0f} MB, the device allows {largest / 1e6:.0f} MB; "
@@ -40,7 +40,8 @@ class Failures:
 
 
 def _cause(error: Exception) -> str:
-    """The line of an error that says why: wgpu names the calls first and the cause last, shaders' lines below it."""
+    """The line of an error that gives the reason: wgpu lists the calls first and the cause last, followed by shader
+    source."""
     causes = [
         line
         for line in map(str.strip, str(error).splitlines())

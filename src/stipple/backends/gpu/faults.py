@@ -1,4 +1,4 @@
-"""Operands that an op does not accept, where only the device knows them: it looks, and the host hears of it later."""
+"""Invalid operands whose values only the device knows: it checks them, and reports faults to the host later."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stipple.ir.dtype import DType
 
 Array = np.ndarray
 Explain = Callable[[Array], str]
-"""What is said of a fault, from the words that were written about it."""
+"""The message of a fault, from the words that the device wrote about it."""
 
 UNTOUCHED = 0x7FFFFFFF
-"""What every word of a board holds that no fault has lowered."""
+"""The value of every word of a board that no fault has changed."""
 
 BOARD = 1024
 """Words of a board."""
@@ -25,7 +25,7 @@ BOARD = 1024
 _ATOMIC = "atomic<i32>"
 
 FUNCTIONS = """
-// the smallest of what is said of a check's word stays there: the same, whichever thread is first
+// a word keeps the smallest of the values reported for it, so that the order of threads does not matter
 fn fault(word: u32, value: i32) {
   atomicMin(&board[P.board_start + word], value);
   unusable[0] = 1;
@@ -34,7 +34,7 @@ fn fault(word: u32, value: i32) {
 
 
 class Check(NamedTuple):
-    """Words of a board for what one check finds; every fault lowers one of them at least."""
+    """The words of a board for one check's faults; every fault lowers at least one of them."""
 
     board: GpuBuffer
     start: int
@@ -42,15 +42,15 @@ class Check(NamedTuple):
     explain: Explain
 
     def fault(self, board: Array) -> InputError | None:
-        """The fault that the words report, if there is any."""
+        """The fault that the words report, if any."""
         words = board[self.start : self.start + self.words]
         return InputError(self.explain(words)) if (words != UNTOUCHED).any() else None
 
 
 class Faults:
-    """The checks that nobody has read yet, in order, and the boards that they write on.
+    """The checks that are not read yet, in order, and the boards that they write to.
 
-    Boards are used again from run to run until a fault has touched one: then all are forgotten.
+    Boards are reused from run to run until a fault has changed one: then all are discarded.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -60,7 +60,7 @@ class Faults:
         self.pending: list[Check] = []
 
     def expect(self, words: int, explain: Explain) -> Check:
-        """Words for what a check will find."""
+        """Reserve words for a check's faults."""
         if words > -self._used % BOARD:
             self._used += -self._used % BOARD
         number, start = divmod(self._used, BOARD)
@@ -74,17 +74,17 @@ class Faults:
         return check
 
     def boards(self) -> list[GpuBuffer]:
-        """What :meth:`first` must be given the values of."""
+        """The buffers whose values :meth:`first` needs."""
         return self._boards[: -(-self._used // BOARD)]
 
     def first(self, boards: Sequence[Array]) -> InputError | None:
-        """The fault of the first check that found one; no check is pending any more."""
+        """The first fault in the order of the checks, if any; no check is pending afterwards."""
         held = {id(buffer): words for buffer, words in zip(self.boards(), boards, strict=True)}
         pending, self.pending, self._used = self.pending, [], 0
         faults = (check.fault(held[id(check.board)]) for check in pending)
         return next((fault for fault in faults if fault is not None), None)
 
     def forget(self) -> None:
-        """Expect nothing, and write on no board that may have been touched."""
+        """Drop all checks, and the boards that faults may have changed."""
         self.pending, self._used = [], 0
         self._boards.clear()

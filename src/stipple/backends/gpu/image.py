@@ -19,12 +19,12 @@ from stipple.ir.dtype import DType
 _HALF = nx.SSIM_WINDOW // 2
 _PICK = Kernel("pick", "  out[i] = both(P.which);")
 _OF_NOTHING = (0.0, 1.0)
-"""L1 and SSIM of images without pixels: they are the same."""
+"""L1 and SSIM of images without pixels, which count as equal."""
 
 
 @lru_cache(maxsize=16)
 def _windowed(maps: int, axis: str, take: str) -> str:
-    """Sums s0, s1, ... over the window along an axis; ``take`` computes terms v0, v1, ... from what is ``at`` a tap."""
+    """Sums s0, s1, ... over the window along an axis; ``take`` computes terms v0, v1, ... at index ``at`` of a tap."""
     offsets = np.arange(nx.SSIM_WINDOW) - _HALF
     values = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
     limit, step = {"x": ("width", "P.channels"), "y": ("height", "P.width * P.channels")}[axis]
@@ -42,13 +42,13 @@ _MOMENTS = "let v0 = image(at); let v1 = other(at); let v2 = v0 * v0; let v3 = v
 
 
 def _along(maps: int, take: str) -> str:
-    """The body of the first pass: along rows, into as many maps."""
+    """The body of the first pass: along rows, for each map."""
     out = "".join(f"\n  out[{m}u * P.count + i] = s{m};" for m in range(maps))
     return _PLACE + _windowed(maps, "x", take) + out
 
 
 def _across(maps: int) -> str:
-    """The second: across the rows of the first one's sums."""
+    """The body of the second pass: across the rows, over the sums of the first."""
     return _PLACE + _windowed(maps, "y", _maps_of("along", maps))
 
 
@@ -87,7 +87,7 @@ def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
 
 
 def _slopes(gpu: Gpu, image: GpuBuffer, other: GpuBuffer, padding: str) -> tuple[GpuBuffer, GpuBuffer]:
-    """SSIM's derivatives [3, H, W, C] in ``image``, and each pixel's share of SSIM and of L1 [2, H * W * C]."""
+    """SSIM's slopes [3, H, W, C] for ``image``, and each pixel's share of SSIM and of L1 [2, H * W * C]."""
     params = _params(image, padding)
     along = gpu.memory.allocate((5, *image.shape), DType.F32)
     slopes, terms = gpu.memory.allocate((3, *image.shape), DType.F32), gpu.memory.allocate((2, image.size), DType.F32)
@@ -129,7 +129,7 @@ def _from_slopes(
 
 
 def l1_ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
-    """Gradients in both images; the second only if something uses it."""
+    """Gradients of both images; the second only if it is used."""
     image, other, slopes, v_l1, v_ssim = x
     results = [_from_slopes(gpu, image, other, slopes, v_l1, v_ssim)]
     if not used[1]:
@@ -144,7 +144,7 @@ def ssim(gpu: Gpu, x: Sequence[GpuBuffer], padding: str) -> list[GpuBuffer]:
 
 
 def ssim_backward(gpu: Gpu, x: Sequence[GpuBuffer], padding: str, used: Sequence[bool]) -> list[GpuBuffer]:
-    """Gradients of the mean SSIM in both images."""
+    """Gradients of the mean SSIM with respect to both images."""
     image, other, v_out = x
     zero = gpu.memory.allocate((), DType.F32)
     fill(gpu, zero, 0.0)
@@ -175,7 +175,7 @@ def l1(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
 
 
 def l1_backward(gpu: Gpu, x: Sequence[GpuBuffer]) -> list[GpuBuffer]:
-    """Gradients of the mean absolute difference in both images."""
+    """Gradients of the mean absolute difference with respect to both images."""
     image, other, v_out = x
     results = [gpu.memory.allocate(image.shape, DType.F32), gpu.memory.allocate(image.shape, DType.F32)]
     kernel = Kernel("l1_backward", _L1_BACKWARD, shader_text("special"))

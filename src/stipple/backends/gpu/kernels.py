@@ -1,13 +1,12 @@
-"""Kernels as they are written, and how each reaches the arrays that it is given.
+"""Kernels as they are written, and how they are bound to arrays.
 
-A kernel calls what it reads and indexes what it writes: ``out[i] = source(i) + 1.0;``. The functions that it calls are
+A kernel reads arrays by function calls and writes them by index: ``out[i] = source(i) + 1.0;``. The functions are
 generated for each way in which its arrays may be bound:
 
-* an array that is read has a binding of its own;
-* or it is in the memory of one that is written, which is bound once: where the kernel says that this is right;
-* or it shares a binding with others, where a kernel has more arrays than the device binds. WebGPU promises 8 and some
-  devices have no more than that or 10. Then arrays that are read are copied one behind another into one buffer before
-  the kernel runs, the smallest first, and only as many as must be.
+* an array that is read has a binding of its own; ** or it shares memory with one that is written, which is bound once;
+  the kernel must declare that this is correct; ** or it shares a binding with others, if a kernel has more arrays than
+  the device can bind. WebGPU guarantees 8, and some devices have no more than 8 or 10. Then arrays that are read are
+  concatenated in one buffer before the kernel runs, the smallest first, and only as many as necessary.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ class Kernel(NamedTuple):
     """WGSL without bindings: a whole program, or the body of one that runs once for each ``i``, with ``functions``
     before it.
 
-    ``overwrites`` are pairs of an array that is written and one that may be in the same memory, for every element of
-    the latter is read only where the same thread writes it. ``always`` kernels run even if what the run computes cannot
-    be used.
+    ``overwrites`` are pairs of an array that is written and one that may be in the same memory, because every element
+    of the latter is read only by the thread that writes it. ``always`` kernels run even if the run is unusable.
     """
 
     name: str
@@ -62,7 +60,7 @@ class Bound(NamedTuple):
 
 
 class Accessor(NamedTuple):
-    """The function by which a kernel reads an array: from a bound one, ``start`` elements further (a constant)."""
+    """The function with which a kernel reads an array: from a bound one, from element ``start`` (a constant) on."""
 
     name: str
     type: str
@@ -75,7 +73,7 @@ class Accessor(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """What is bound to a kernel, how it reads, and the starts of arrays that share a binding."""
+    """The arrays bound to a kernel, its accessors, and the starts of arrays that share a binding."""
 
     bound: Sequence[Bound]
     accessors: Sequence[Accessor]
@@ -85,7 +83,7 @@ class Binding(NamedTuple):
 def bind(
     kernel: Kernel, reads: Arrays, writes: Arrays, max_arrays: int, join: Callable[[Sequence[GpuBuffer]], GpuBuffer]
 ) -> Binding:
-    """The binding of arrays to a kernel. ``join`` copies some, one behind another, into a new one."""
+    """The binding of arrays to a kernel. ``join`` concatenates some in a new one."""
     written = {id(b.raw): name for name, b in writes.items()}
     assert len(written) == len(writes), f"kernel {kernel.name} writes twice to the same memory"
     bound = [Bound(name, buffer, True) for name, buffer in writes.items()]
@@ -116,7 +114,7 @@ def bind(
 
 
 def to_join(arrays: Arrays, max_arrays: int) -> list[list[str]]:
-    """Which arrays share bindings, so that there are at most so many; the fewest elements are copied."""
+    """Groups of arrays that share bindings, so that there are at most ``max_arrays``; the smallest are copied."""
     groups: dict[str, list[str]] = {}
     left = len(arrays)
     for name in sorted(arrays, key=lambda n: arrays[n].size):

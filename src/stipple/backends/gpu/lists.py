@@ -1,7 +1,7 @@
-"""How a Gaussian finds its entries in the tiles' lists: the gradients of all entries of one are added up together.
+"""Where each Gaussian's entries are in the tile lists: the gradients of all of its entries are summed together.
 
-splat_bin knows it; a pass over graphs lets it through, as values of the graph, to the gradients of rasterization.
-Where the lists come from elsewhere, the gradients find it by a sort.
+splat_bin knows this; a pass over graphs hands it, as values of the graph, to the gradients of rasterization. For lists
+from elsewhere it is found by a sort.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from stipple.ir.passes.rewrite import PassResult, Rewriter, rebuild
 
 
 class Lists(NamedTuple):
-    """Those of rank r (Gaussian ``order[r]``) stood at ``offsets[r]`` to ``offsets[r + 1]`` when they were listed by
-    Gaussian; ``emission`` says where a sorted entry stood then. ``max_entries``: of one Gaussian."""
+    """In a list by Gaussian, the entries of rank r (Gaussian ``order[r]``) are ``offsets[r]`` to ``offsets[r + 1]``;
+    ``emission`` is the position of each sorted entry in that list. ``max_entries`` bounds the entries of one
+    Gaussian."""
 
     order: GpuBuffer
     offsets: GpuBuffer
@@ -48,7 +49,7 @@ def find_lists(gpu: Gpu, sorted_ids: GpuBuffer, count: int) -> Lists:
 
 
 class PassLists:
-    """Replace splat_bin and the gradients of what is rasterized from it by ops between which the lists are passed."""
+    """Replace splat_bin, and the gradients of rasterization that use its lists, by ops that pass on these positions."""
 
     name = "pass-lists"
 

@@ -1,4 +1,4 @@
-"""Methods that one thread at a time is in."""
+"""Methods that only one thread at a time executes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 
 class Locked(Protocol):
-    """An object with a lock that may be taken again by the thread that holds it."""
+    """An object with a reentrant lock."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]: ...
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 def alone(method: Callable[Concatenate[_Owner, _Args], _Result]) -> Callable[Concatenate[_Owner, _Args], _Result]:
-    """A method that waits for its object's lock; what one calls, another may call."""
+    """A method that acquires its object's lock; such methods may call each other."""
 
     @wraps(method)
     def locked(owner: _Owner, /, *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:

@@ -1,8 +1,8 @@
-"""Long loops in parts, for devices that end loops early and do not say so.
+"""Long loops in parts, for devices that end loops early without reporting it.
 
-Mesa's software device (llvmpipe) lets a thread make 65,535 rounds of loops, all its loops together, and then leaves
-whichever it is in. So a kernel whose loops go as far as its data does is dispatched several times there, each time for
-a part of the data that a thread can surely go through. All other devices go through all of it at once.
+Mesa's software device (llvmpipe) allows a thread 65,535 loop iterations in total, and then leaves whichever loop it is
+in. So kernels whose loops depend on the data are dispatched several times there, each time for a part of the data that
+is small enough for a thread. All other devices process everything at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ class Part(NamedTuple):
 
 
 def max_items(gpu: Gpu, rounds: int) -> int | None:
-    """How many items of so many rounds each a thread can go through, an eighth left for its other loops; None: all."""
+    """How many items of ``rounds`` iterations each a thread can process, with an eighth left for other loops; None:
+    all."""
     limit = gpu.loop_limit
     return max(1, (limit - limit // 8) // rounds) if limit else None
 
 
 def parts_of(gpu: Gpu, count: int, rounds: int) -> list[Part]:
-    """Items in parts that a thread can go through, one at least; ``rounds`` is at least what an item takes."""
+    """Items split into parts that a thread can process, at least one; ``rounds`` bounds the iterations per item."""
     max_count = max_items(gpu, rounds)
     if max_count is None or count <= max_count:
         return [Part(0, count)]
@@ -38,18 +39,18 @@ def parts_of(gpu: Gpu, count: int, rounds: int) -> list[Part]:
 
 
 def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
-    """Raise DeviceError where a thread cannot go through a row of tiles, or come to each row."""
+    """Raise DeviceError if a thread cannot process a row of tiles, or reach every row."""
     max_count = max_items(gpu, 1)
     if max_count is not None and (columns + 3 > max_count or 2 * rows > gpu.loop_limit - max_count):
         raise DeviceError(
-            f"{gpu.info.name} ({gpu.info.api}): ends loops after {gpu.loop_limit} rounds, too few for {columns} x "
+            f"{gpu.info.name} ({gpu.info.api}): ends loops after {gpu.loop_limit} iterations, too few for {columns} x "
             f"{rows} tiles; use larger tiles or a smaller image, or go on with --device cpu"
         )
 
 
 def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int) -> list[Part]:
-    """Parts of the longest list of a tile. A few parts too many cost less than a wait; where there would be many, the
-    host asks how long the longest list is."""
+    """Parts of the longest list of a tile. A few parts too many cost less than waiting; if there would be many, the
+    host reads the length of the longest list."""
     if len(parts_of(gpu, entries, rounds)) > _MANY:
         held = gpu.memory.known(ranges).reshape(-1, 2)
         longest = int((held[:, 1].astype(int) - held[:, 0]).max(initial=0))

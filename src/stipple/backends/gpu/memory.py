@@ -19,13 +19,13 @@ from stipple.ir.dtype import DType
 Array = np.ndarray
 
 SMALL = 256
-"""Elements of an uploaded array of which the host keeps a copy."""
+"""Maximum number of elements of uploaded arrays of which the host keeps a copy."""
 
 
 class Memory:
-    """The arrays of one device. ``largest`` is the largest in bytes.
+    """The arrays of one device. ``largest`` is the maximum size in bytes.
 
-    ``dropped`` is called with memory that was let go.
+    ``dropped`` is called with released memory.
     """
 
     def __init__(self, driver: Driver, stream: CommandStream, dropped: Callable[[Sequence[Any]], None]) -> None:
@@ -43,7 +43,7 @@ class Memory:
 
     @alone
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GpuBuffer:
-        """Memory with whatever is in it."""
+        """Uninitialised memory."""
         return GpuBuffer(self._take(4 * math.prod(shape)), shape, dtype)
 
     def _take(self, size: int, upload: bool = False) -> Block:
@@ -52,22 +52,22 @@ class Memory:
             return self.pool.take(size, upload)
         except self._failures.errors:
             self.release()
-        with self._failures.reported(f"{size / 1e6:.0f} MB could not be had"):
+        with self._failures.reported(f"{size / 1e6:.0f} MB could not be allocated"):
             return self.pool.take(size, upload)
 
     @alone
     def release(self) -> None:
-        """Let go of memory that nothing uses."""
+        """Release unused memory."""
         self._stream.flush()
         self._dropped(self.pool.drop())
 
     def tidy(self) -> None:
-        """Work was submitted: memory that has been idle for long is let go."""
+        """Work was submitted: release memory that has been idle for long."""
         self._dropped(self.pool.tick())
 
     @alone
     def upload(self, array: Array, dtype: DType) -> GpuBuffer:
-        """A new array with these values; of a small one the host keeps a copy."""
+        """A new array with these values; the host keeps a copy of small ones."""
         buffer = self.upload_changing(np.asarray(array, dtype.numpy), dtype)
         if buffer.size <= SMALL:
             buffer.host = np.array(array, dtype.numpy)
@@ -85,7 +85,7 @@ class Memory:
 
     @alone
     def copy(self, buffer: GpuBuffer) -> GpuBuffer:
-        """New memory with what is in a buffer when all work before is done."""
+        """A new buffer with a buffer's contents after all earlier work."""
         twin = GpuBuffer(self._take(4 * buffer.size), buffer.shape, buffer.dtype, buffer.host)
         self.copy_into(buffer, twin, 0)
         return twin
@@ -98,7 +98,7 @@ class Memory:
                 self._stream.encoder().copy_buffer_to_buffer(source.raw, 0, target.raw, 4 * start, 4 * source.size)
 
     def download(self, buffer: GpuBuffer, dtype: DType | None = None) -> Array:
-        """A buffer's values; waits for everything that was dispatched."""
+        """A buffer's values; waits for all dispatched work."""
         return self.download_all([(buffer, dtype or buffer.dtype)])[0]
 
     @alone
@@ -115,12 +115,12 @@ class Memory:
         return [a.astype(dtype.numpy, copy=False) for a, (_, dtype) in zip(arrays, requested, strict=True)]
 
     def known(self, buffer: GpuBuffer) -> Array:
-        """Values that the host must know: from its copy, else downloaded."""
+        """Values that the host needs: from its copy, else downloaded."""
         return self.download(buffer) if buffer.host is None else buffer.host
 
     @alone
     def wait(self) -> None:
-        """Submit, and wait until all of it is done: a read comes after everything before it."""
+        """Submit, and wait until everything is done: a download completes after all earlier work."""
         if self._fence is None:
             self._fence = self.allocate((1,), DType.I32)
         self.download(self._fence)

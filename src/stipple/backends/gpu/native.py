@@ -1,4 +1,4 @@
-"""What wgpu's native library offers and its Python interface does not."""
+"""Functions of wgpu's native library that its Python interface lacks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 
 def tick_seconds(device: Any) -> float:
-    """Seconds of a timestamp's unit; wgpu passes on the device's own, and says how many nanoseconds it has."""
+    """Seconds per timestamp tick; wgpu passes on the device's ticks, and reports their length in nanoseconds."""
     from wgpu.backends.wgpu_native import lib
 
     return 1e-9 * float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
 
 
 def shader_module(device: Any, label: str, code: str) -> Any:
-    """A compiled module whose accesses are checked against the buffers' ends, but whose loops are not counted.
+    """A compiled module with bounds checks, but without counters in its loops.
 
-    wgpu counts every loop's rounds, so that one without end cannot hang the device. Ours end, and the counters stand
-    in the innermost loops. wgpu before 0.32 cannot leave them out, and a later one may do it otherwise: then they stay.
+    wgpu counts the iterations of every loop, so that an endless one cannot hang the device. Ours all end, and the
+    counters would be in the innermost loops. wgpu before 0.32 cannot omit them, and later versions may change how: then
+    they stay.
     """
     try:
         return trusted_module(device, label, code)
@@ -27,7 +28,7 @@ def shader_module(device: Any, label: str, code: str) -> Any:
 def trusted_module(device: Any, label: str, code: str) -> Any:
     from wgpu.backends.wgpu_native import GPUShaderModule, _api, ffi, lib
 
-    create = _api.libf.wgpuDeviceCreateShaderModuleTrusted  # raises what the device reports, as all of libf does
+    create = _api.libf.wgpuDeviceCreateShaderModuleTrusted  # raises the device's errors, like all functions of libf
     texts = {name: ffi.new("char[]", text.encode()) for name, text in (("code", code), ("label", label))}
     source = ffi.new("WGPUShaderSourceWGSL *")
     source.chain.sType = lib.WGPUSType_ShaderSourceWGSL

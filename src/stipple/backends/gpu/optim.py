@@ -40,7 +40,7 @@ def adam(
     """An adam or adam_visible node."""
     results = AdamResults(*out)
     params: dict[str, int | float] = {n: float(node.attrs[n]) for n in ("beta1", "beta2", "eps")}
-    params |= {f"rest{k}": 1 - float(node.attrs[f"beta{k}"]) for k in (1, 2)}  # not all digits are float32's
+    params |= {f"rest{k}": 1 - float(node.attrs[f"beta{k}"]) for k in (1, 2)}  # in float64: float32 would lose digits
     reads = {"param": x.param, "grad": x.grad, "m": x.m, "v": x.v, "lr": x.lr}
     reads["inverse"] = _inverse_factors(gpu, node, x.step)
     rate, guard = "lr(0u)", ""
@@ -57,7 +57,7 @@ def adam(
 _FACTORS = """
   let x = step_(0u) * logs(i);
   var factor = 1.0 - exp(x);
-  if (x > -0.5) {  // where that has few digits left: its series
+  if (x > -0.5) {  // here 1 - exp(x) would cancel: use its series
     factor = 1.0;
     for (var k = 9.0; k > 1.0; k -= 1.0) { factor = 1.0 + factor * x / k; }
     factor *= -x;
@@ -66,8 +66,8 @@ _FACTORS = """
 
 
 def _inverse_factors(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
-    """What undoes the moments' start at zero, once for all parameters of a step. An array, as it changes with every
-    step, and a kernel's constants are bound anew where they change."""
+    """The bias corrections, once for all parameters of a step. An array, because they change with every step, and
+    changed constants would need new bindings."""
     key = f"adam {node.attrs['beta1']} {node.attrs['beta2']}"
     if key not in step.derived:
         known = step.host is not None
@@ -82,8 +82,8 @@ def _factors_by_host(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
 
 
 def _factors_by_device(gpu: Gpu, node: Node, step: GpuBuffer) -> GpuBuffer:
-    """The same for a step that only the device knows. It writes nothing that anybody else has: a run whose results
-    cannot be used may leave it to the next one that has this step, too."""
+    """The same for a step that only the device knows. It writes only its own buffer, so it runs even in an unusable
+    run: a later run with the same step may use the result."""
     logs = [math.log(beta) if beta else -200.0 for beta in (node.attrs["beta1"], node.attrs["beta2"])]
     reads = {"step_": step, "logs": gpu.memory.upload(np.array(logs), DType.F32)}
     out = gpu.memory.allocate((2,), DType.F32)

@@ -8,11 +8,11 @@ _SHORT = 0.05
 
 
 class Pace:
-    """``current`` dispatches go into one submission: few while they take long, for watchdogs end command buffers of
-    seconds, and all of a step where they are quick, for each submission costs the host."""
+    """``current`` dispatches go into one submission: few if they are slow, because watchdogs end command buffers that
+    run for seconds, and a whole step if they are fast, because each submission costs the host time."""
 
     maximum = 400
-    """What ``current`` never exceeds."""
+    """Upper bound of ``current``."""
 
     def __init__(self) -> None:
         self.current = _FIRST
@@ -20,14 +20,14 @@ class Pace:
         self._submissions = self._dispatches = 0
 
     def submitted(self, dispatches: int, now: float) -> None:
-        """So many dispatches were submitted, at a time in seconds."""
+        """``dispatches`` were submitted at the time ``now``, in seconds."""
         if not self._submissions:
             self._began = now
         self._submissions += 1
         self._dispatches += dispatches
 
     def done(self, now: float) -> None:
-        """All of them have ended."""
+        """All submitted work has ended."""
         if not self._submissions:
             return
         each = (now - self._began) / self._submissions

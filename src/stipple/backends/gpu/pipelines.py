@@ -1,7 +1,6 @@
-"""Kernels as a device runs them: compiled programs, the buffers bound to them, and their constants.
+"""Kernels as run by a device: compiled programs, the buffers bound to them, and their constants.
 
-A training step dispatches some eighty kernels, most of them tiny, so the host must not be slow: whatever was asked for
-before is found again.
+A training step dispatches about eighty kernels, most of them tiny, so the host must not be slow: everything is cached.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ fn group_index(id: vec3<u32>, groups: vec3<u32>) -> u32 { return id.y * groups.x
 
 
 class Program(NamedTuple):
-    """A compiled kernel, the layout of its bindings, and how its constants lie in memory."""
+    """A compiled kernel, the layout of its bindings, and the memory layout of its constants."""
 
     pipeline: Any
     layout: Any
@@ -82,7 +81,8 @@ class Pipelines:
         return found
 
     def group(self, program: Program, raws: list[Any]) -> Any:
-        """The binding of buffers to a program. It is kept, and keeps the buffers, so that no other has their ids."""
+        """The binding of buffers to a program. It is cached, and keeps the buffers alive, so that their ids are not
+        reused."""
         key = (id(program.layout), *map(id, raws))
         found = self._groups.get(key)
         if found is None:
@@ -96,7 +96,7 @@ class Pipelines:
         return found[0]
 
     def unbind(self, dropped: Sequence[Any]) -> None:
-        """Let go of the bindings of memory that was let go."""
+        """Drop the bindings of released memory."""
         if dropped:
             gone = {id(raw) for raw in dropped}
             self._groups = {k: v for k, v in self._groups.items() if gone.isdisjoint(k[1:])}

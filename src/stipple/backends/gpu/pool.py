@@ -1,4 +1,4 @@
-"""GPU memory that is used again: blocks come back when nothing holds them, and go out to the next that fits."""
+"""Reuse of GPU memory: blocks return to the pool when nothing references them, and serve the next request that fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Kind = tuple[int, bool]
 
 
 class Block:
-    """Memory of the device. When the last reference goes, the pool has it back."""
+    """Memory of the device. It returns to the pool with the last reference."""
 
     __slots__ = ("_give", "_kind", "_number", "raw")
 
@@ -36,18 +36,18 @@ class _Free(NamedTuple):
 class Pool:
     """Free memory, by rounded size.
 
-    Work runs in the order in which it was dispatched, so memory may be written again as soon as nothing on the host
-    holds it. Only uploads overtake work that was not submitted yet: they have memory of their own, which rests
-    until the next submission (``tick``). What lies idle for long is dropped.
+    Work runs in the order in which it was dispatched, so memory may be reused as soon as nothing on the host references
+    it. Only uploads overtake work that is not submitted yet: they have separate memory, which rests until the next
+    submission (``tick``). Memory that is idle for long is released.
 
-    The oldest goes out first: runs that take and give back in the same order get the same memory each time, and with
-    it bindings that are known already.
+    The oldest block is reused first: runs that take and return blocks in the same order get the same memory each time,
+    and with it cached bindings.
 
-    What is lent is held here as well: Python may find a block and its memory in one cycle of garbage (an exception's
-    frames), and would else release the memory just before the block brings it back.
+    Lent memory is referenced here as well: Python may collect a block and its memory in one garbage cycle (an
+    exception's frames), and would otherwise release the memory just before the block returns it.
 
-    Python lets go of a block whenever it likes: in any thread, or in the middle of a method here. A block that comes
-    back therefore only takes its place in a queue, which needs no lock; all else is for one thread at a time.
+    Python may finalise a block at any time: in any thread, or in the middle of a method here. A returning block is
+    therefore only appended to a queue, which needs no lock; everything else is for one thread at a time.
     """
 
     def __init__(self, create: Callable[[int], Any], largest: int) -> None:
@@ -60,7 +60,7 @@ class Pool:
         self.created = 0
 
     def take(self, size: int, upload: bool = False) -> Block:
-        """At least ``size`` bytes; ``upload``: to be written ahead of the work that waits to be submitted."""
+        """At least ``size`` bytes; ``upload``: written before the work that is not submitted yet."""
         self._take_back()
         kind = (min(rounded(size), self._largest), upload)
         free = self._free.get(kind)
@@ -73,7 +73,7 @@ class Pool:
         return Block(raw, number, kind, self._returned.append)
 
     def _take_back(self) -> None:
-        """Take in what was returned."""
+        """Collect returned blocks."""
         while self._returned:
             number, kind = self._returned.popleft()
             entry = _Free(number, self.clock, self._lent.pop(number)[1])
@@ -83,7 +83,7 @@ class Pool:
                 heappush(self._free.setdefault(kind, []), entry)
 
     def tick(self) -> list[Any]:
-        """Work was submitted. Returns what was dropped for having lain idle."""
+        """Work was submitted. Returns the memory that is released because it was idle."""
         self._take_back()
         self.clock += 1
         resting, self._resting = self._resting, []
@@ -92,7 +92,7 @@ class Pool:
         return self.drop(self.clock - _IDLE) if self.clock % _TRIM_EVERY == 0 else []
 
     def drop(self, before: int | None = None) -> list[Any]:
-        """Let go of free memory, or of what was given back before a tick; returns it."""
+        """Release free memory, or only that returned before a tick; returns it."""
         self._take_back()
         dropped = []
         for kind, free in self._free.items():
@@ -103,13 +103,13 @@ class Pool:
 
     @property
     def lent_bytes(self) -> int:
-        """How much is held by somebody."""
+        """Bytes in use."""
         self._take_back()
         return sum(size for size, _ in self._lent.values())
 
     @property
     def free_bytes(self) -> int:
-        """How much lies free."""
+        """Bytes that are free."""
         self._take_back()
         waiting = sum(size for (size, _), _ in self._resting)
         return waiting + sum(size * len(free) for (size, _), free in self._free.items())

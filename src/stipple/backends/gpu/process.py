@@ -1,7 +1,7 @@
 """GPUs and forked processes: a driver's threads and its connection to the device do not survive a fork.
 
-What a forked process finds of its parent's GPUs raises one clear error when it is touched, and is left where it is
-when the process ends: to release it would be to wait for threads that are not there.
+In a forked process, the parent's GPU objects raise one clear error when they are used, and are not released when the
+process ends: releasing them would wait for threads that do not exist there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LIBRARY = "wgpu.backends.wgpu_native._api"
 
 
 class _Drivers:
-    """Which process opened the GPUs' drivers."""
+    """The process that opened the GPUs' drivers."""
 
     process: int | None = None
 
@@ -27,7 +27,7 @@ _DRIVERS = _Drivers()
 
 
 def enter() -> None:
-    """Called before the drivers are used. Raises DeviceError where they were opened before this process was forked."""
+    """Called before the drivers are used. Raises DeviceError if they were opened before this process was forked."""
     if _DRIVERS.process is None:
         _DRIVERS.process = os.getpid()
         in_forked_children(_DRIVERS, lambda _: _release_nothing())
@@ -36,19 +36,19 @@ def enter() -> None:
 
 
 def bind(gpu: Any) -> None:
-    """Make ``gpu`` an object that refuses everything in processes that are forked from this one."""
+    """Make ``gpu`` refuse every use in processes that are forked from this one."""
     in_forked_children(gpu, _leave_behind)
 
 
 def _error() -> DeviceError:
     return DeviceError(
         f"the GPU was opened by process {_DRIVERS.process} before this one, {os.getpid()}, was forked from it, and "
-        'cannot be used here; start workers by multiprocessing\'s "spawn" method, or open the GPU first in the worker'
+        'cannot be used here; start workers with multiprocessing\'s "spawn" method, or open the GPU first in the worker'
     )
 
 
 class _LeftBehind:
-    """What a GPU of the parent is in the child."""
+    """The parent's GPU in a forked child."""
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -61,12 +61,12 @@ def _leave_behind(gpu: Any) -> None:
 
 
 def _release_nothing() -> None:
-    """Neither wgpu's objects (without its library wgpu lets them lie, as at the end of Python) nor, by leaving before
-    what drivers do when a process exits, the drivers' own: Mesa's joins its threads there."""
+    """Release neither wgpu's objects (without its library wgpu does not, as at Python's exit) nor those of drivers, by
+    exiting before their exit handlers run: Mesa's would join its threads."""
     library = sys.modules.get(_LIBRARY)
     if library is not None:
         library.libf = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        if hasattr(libc, "on_exit"):  # glibc: called with the exit status, before all that was registered earlier
+        if hasattr(libc, "on_exit"):  # glibc: runs before all handlers that were registered earlier
             libc.on_exit(libc._exit, None)

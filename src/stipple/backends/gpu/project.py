@@ -26,7 +26,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _code(attrs: Attrs, coefficients: int) -> str:
-    """What both kernels share."""
+    """The code that both kernels share."""
     parts = "".join(shader_text(name) for name in ("gaussians", "camera", "ewa", "ray"))
     return camera_constants(attrs, coefficients) + parts
 
@@ -52,7 +52,7 @@ def project(gpu: Gpu, x: ProjectOperands, attrs: Attrs) -> ProjectResults:
 
 
 def _limit(gpu: Gpu, distortion: GpuBuffer, attrs: Attrs) -> float:
-    """The largest squared slope that a lens takes. Coefficients that only the device knows are waited for."""
+    """The largest squared slope within a lens's range. Waits for coefficients that only the device knows."""
     if not distortion.size:
         return _LARGEST
     return _limit_of(attrs["camera_model"], gpu.memory.known(distortion).tobytes())
@@ -79,7 +79,7 @@ _STORE_CAMERA = """
 def project_backward(
     gpu: Gpu, x: ProjectBackwardOperands, attrs: Attrs, used: ProjectBackwardResults
 ) -> ProjectBackwardResults:
-    """Gradients of splat_project; those of the camera only if something uses them."""
+    """Gradients of splat_project; those of the camera only if they are used."""
     count, coefficients = x.means.shape[0], x.distortion.size
     results = ProjectBackwardResults(
         *(gpu.memory.allocate(b.shape, DType.F32) for b in (*x[:3], x.viewmat, x.intrinsics, x.distortion))

@@ -1,4 +1,4 @@
-"""Results on their way to the host: copied side by side into memory that it can see, so that it waits once."""
+"""Results on their way to the host: copied into one buffer that it can map, so that it waits once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEPT = 16 << 20
 
 
 class Readback:
-    """Memory that the host can see; kept for the next results unless it is large."""
+    """A buffer that the host can map; kept for the next results unless it is large."""
 
     def __init__(self, wgpu: Any, device: Any, largest: int) -> None:
         self._device, self._largest = device, largest
@@ -24,7 +24,7 @@ class Readback:
         self._raw: Any = None
 
     def copy(self, encoder: Any, buffers: Sequence[GpuBuffer]) -> None:
-        """Have the buffers copied by what ``encoder`` records."""
+        """Record copies of the buffers with ``encoder``."""
         size = sum(4 * b.size for b in buffers)
         if self._raw is None or self._raw.size < size:
             self._raw = None
@@ -34,7 +34,7 @@ class Readback:
                 encoder.copy_buffer_to_buffer(buffer.raw, 0, self._raw, start, 4 * buffer.size)
 
     def take(self, buffers: Sequence[GpuBuffer]) -> list[Array]:
-        """Wait for what was copied, as arrays of its own memory's types."""
+        """Wait for the copies; returns them as arrays of the types stored on the device."""
         raw, self._raw = self._raw, None  # a buffer that cannot be mapped is not used again
         raw.map_sync("READ")
         try:

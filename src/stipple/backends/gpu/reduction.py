@@ -18,14 +18,14 @@ Dims = Mapping[str, int]
 _SHORT = 64
 _CHUNK = 4096
 LONGEST = 256 * 16_384
-"""Terms of an element of a product that are added up at a time; see loops.py."""
+"""Terms of an element of a product that are summed at a time; see loops.py."""
 
 _OPERATIONS = {
     "sum": ("0.0", "a + b"),
     "reduce_max": ("from_bits(SIGN | INFINITY)", "larger(a, b)"),
     "reduce_min": ("from_bits(INFINITY)", "smaller(a, b)"),
 }
-"""What each begins with, and how it joins two."""
+"""The identity of each operation, and how it combines two values."""
 
 _THREAD = """
   var rest = i; var start = 0u;
@@ -69,8 +69,8 @@ $inner
 
 
 class _Reduction(NamedTuple):
-    """What one dispatch reduces: lengths and strides of the axes that stay and of those that go, ``terms`` elements for
-    each result, in so many chunks, which are results of their own. Results are multiplied by ``factor``."""
+    """One dispatch: lengths and strides of the axes that are kept and of those that are reduced, ``terms`` elements for
+    each result, in ``chunks`` separate results. Results are multiplied by ``factor``."""
 
     op: str
     outer: Sequence[tuple[int, int]]

@@ -1,4 +1,4 @@
-"""A run from beginning to end: what the device finds out on the way, and whether its results can be used."""
+"""The run in progress: what the device detects during it, and whether its results are usable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Runs:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around a run. If it raises, what it has not come to is forgotten."""
+        """Around a run. If it raises, its pending checks are dropped."""
         with self._lock:
             try:
                 yield
@@ -40,7 +40,7 @@ class Runs:
 
     @contextmanager
     def overwriting(self) -> Iterator[None]:
-        """Kernels dispatched inside by :meth:`Gpu.each` change nothing if what the run computes cannot be used."""
+        """Kernels dispatched inside by :meth:`Gpu.each` change nothing if the run is unusable."""
         self.is_overwriting = True
         try:
             yield
@@ -48,29 +48,30 @@ class Runs:
             self.is_overwriting = False
 
     def unusable(self) -> GpuBuffer:
-        """A number on the device: 0 until a kernel finds that what this run computes cannot be used, because of an
-        overflow or an operand at fault. The host learns of that at the end of the run; kernels that overwrite what
-        cannot be computed again look at it themselves."""
+        """A flag on the device: 0 until a kernel detects that the results of this run are unusable, because of an
+        overflow or an invalid operand. The host learns of it at the end of the run; kernels that overwrite parameters
+        read it themselves."""
         if self._unusable is None:
             self._unusable = self._memory.upload_changing(np.zeros(1, np.int32), DType.I32)
         return self._unusable
 
     def guard(self) -> GpuBuffer | None:
-        """What kernels must look at before they overwrite something, if they must."""
+        """The flag that kernels must check before they overwrite something, or None if they need not."""
         if self.is_overwriting and (self.capacity.pending or self.faults.pending):
             return self.unusable()
         return None
 
     def forget(self) -> None:
-        """Forget what was to be asked at the end of the run."""
+        """Drop everything that was to be checked at the end of the run."""
         self.capacity.forget()
         self.faults.forget()
         self._unusable = None
 
     def collect(self, requested: Sequence[tuple[GpuBuffer, DType]]) -> list[Array] | None:
-        """Values of buffers, or None if a capacity overflowed: then what the run computed, faults too, may be wrong.
+        """Values of buffers, or None if a capacity overflowed: then everything that the run computed, including faults,
+        may be wrong.
 
-        Raises the first fault that the device found. Waits once for all.
+        Raises the first fault that the device detected. Waits once for all.
         """
         sizes, boards = self.capacity.found(), self.faults.boards()
         arrays = self._memory.download_all([*((buffer, DType.I32) for buffer in (*sizes, *boards)), *requested])

@@ -23,7 +23,7 @@ def sh(gpu: Gpu, x: ShOperands, attrs: Attrs) -> ShResults:
 
 
 def sh_backward(gpu: Gpu, x: ShBackwardOperands, attrs: Attrs, used: ShBackwardResults) -> ShBackwardResults:
-    """Gradients of splat_sh; that of the pose only if something uses it."""
+    """Gradients of splat_sh; that of the pose only if it is used."""
     count, _, channels = x.sh.shape
     results = ShBackwardResults(*(gpu.memory.allocate(b.shape, DType.F32) for b in (x.means, x.sh, x.viewmat)))
     kernel = Kernel("sh_backward", shader_text("sh_backward"), _code(attrs["sh_degree"], channels))
@@ -36,7 +36,7 @@ def sh_backward(gpu: Gpu, x: ShBackwardOperands, attrs: Attrs, used: ShBackwardR
     return results
 
 
-# The camera's centre is -R^T t, and its gradient what the means' sum to, negated.
+# The camera's centre is -R^T t, and its gradient the negated sum of the means' gradients.
 _POSE_GRADIENT = Kernel(
     "pose_gradient",
     """
@@ -55,7 +55,7 @@ def _params(x: ShOperands | ShBackwardOperands) -> dict[str, int | float]:
 
 
 def _code(degree: int, channels: int) -> str:
-    """What both kernels share. Arrays have an element at least."""
+    """The code that both kernels share. Arrays have at least one element."""
     numbers = declared(
         CHANNELS=channels, COLORS=max(channels, 1), BASIS=nx.sh_coeff_count(degree), SH_OFFSET=nx.SH_OFFSET
     )

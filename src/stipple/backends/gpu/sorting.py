@@ -1,7 +1,7 @@
-"""Sums over prefixes and a stable radix sort of 32-bit keys: integers only, so the order is exact.
+"""Prefix sums and a stable radix sort of 32-bit keys: integers only, so the order is exact.
 
-The sort takes four bits a pass. A workgroup counts the digits of 1024 items, an exclusive sum over all counts (digits
-in order, and within one the workgroups in order) says where each begins, and every item moves to its place.
+The sort processes four bits per pass. A workgroup counts the digits of 1024 items, an exclusive sum over all counts (by
+digit, then by workgroup) yields where each begins, and every item moves to its place.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
   }
   workgroupBarrier();
-  // an exclusive sum over all words: a thread takes 8 neighbours
+  // an exclusive sum over all words: 8 neighbours per thread
   var sum = 0u;
   for (var k = 0u; k < 8u; k++) { sum += counters[lid * 8u + k]; }
   var at = exclusive(lid, sum).x;
@@ -130,7 +130,7 @@ def _scan(gpu: Gpu, values: GpuBuffer, out: GpuBuffer) -> None:
 
 
 LOWER_BOUND = """
-// the first of so many ascending keys that is not below a key one
+// the index of the first of `count` ascending keys that is not less than `key`
 fn lower_bound(key: i32, count: u32) -> i32 {
   var low = 0u; var high = count;
   while (low < high) {
@@ -149,9 +149,9 @@ def sort_pairs(
 ) -> tuple[GpuBuffer, GpuBuffer]:
     """Keys ascending by their lowest ``bits`` (as unsigned), and their values; equal keys keep their order.
 
-    With ``sums`` only as many of the first pairs are sorted as its last element says, a number that the host need not
-    know. The buffers that are given are used as scratch; after an even number of passes they hold the result, and
-    what was not to be sorted is where it was.
+    With ``sums``, only the first pairs are sorted, as many as its last element, which the host need not know. The
+    arguments' buffers are used as scratch; after an even number of passes they hold the result, and pairs that are not
+    sorted stay in place.
     """
     count = keys.size
     groups = -(-count // _BLOCK)

@@ -1,4 +1,4 @@
-"""A device's stream of commands: recorded dispatch by dispatch, and submitted when a result is wanted."""
+"""A device's command stream: recorded dispatch by dispatch, and submitted when a result is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_GROUPS = 65535
 
 
 class CommandStream:
-    """What was dispatched and not submitted yet. ``submitted`` is called after each submission.
+    """The dispatches that are not submitted yet. ``submitted`` is called after each submission.
 
     ``submits`` counts the submissions, ``waits`` how often the host waited for results; ``waited`` is how many seconds
     both took.
@@ -32,7 +32,7 @@ class CommandStream:
         self.waited = 0.0
 
     def dispatch(self, name: str, pipeline: Any, group: Any, raws: Sequence[Any], groups: int) -> None:
-        """Run workgroups of a program over what is bound to it."""
+        """Run workgroups of a program with its bindings."""
         self._open_pass(name, raws)
         self._pass.set_pipeline(pipeline)
         self._pass.set_bind_group(0, group)
@@ -51,7 +51,7 @@ class CommandStream:
             self._pass = self.encoder().begin_compute_pass()
 
     def encoder(self) -> Any:
-        """An encoder that is in no pass, behind all that was dispatched."""
+        """An encoder outside any pass, positioned after all dispatches."""
         if self._encoder is None:
             self._encoder = self._driver.device.create_command_encoder()
         if self._pass is not None:
@@ -60,7 +60,7 @@ class CommandStream:
         return self._encoder
 
     def flush(self) -> None:
-        """Submit what was dispatched."""
+        """Submit all dispatches."""
         if self._encoder is None:
             return
         ended, encoder = self._pass, self._encoder
@@ -73,7 +73,7 @@ class CommandStream:
                 ended.end()
             if self._clock is not None:
                 self._clock.resolve(encoder)
-            with self._counted():  # software devices return when all before has ended
+            with self._counted():  # software devices return only when all earlier work has ended
                 self._driver.device.queue.submit([encoder.finish()])
             if self._clock is not None:
                 self._clock.read()
@@ -81,7 +81,7 @@ class CommandStream:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits until all that was submitted has ended."""
+        """Around code that waits until all submitted work has ended."""
         with self._counted():
             yield
         self.pace.done(time.perf_counter())

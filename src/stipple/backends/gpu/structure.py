@@ -1,4 +1,4 @@
-"""Structure ops: copies from strides to strides, gathers, sums by index."""
+"""Structure ops: strided copies, gathers, indexed sums."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from stipple.ir.graph import Node
 
 Dims = Mapping[str, int]
 _ENTRIES = 16_384
-"""Of a sum by index, how many are looked through at a time: watchdogs end kernels that run for seconds, and some
-devices end long loops (loops.py)."""
+"""Indices that an indexed sum processes at a time: watchdogs end kernels that run for seconds, and some devices end
+long loops (loops.py)."""
 
 
 def strides_of(shape: Sequence[int]) -> list[int]:
@@ -29,8 +29,8 @@ _UNPACK = Kernel("unpack", "  out[i] = (packed_bytes(i / 4u) >> (8u * (i % 4u)))
 
 
 def upload(gpu: Gpu, array: np.ndarray, dtype: DType) -> GpuBuffer:
-    """A new buffer with an array's values. Many bytes travel four to a word and take a word each only on the device:
-    photos are large."""
+    """A new buffer with an array's values. Large byte arrays, such as photos, are transferred four to a word, and
+    expanded to a word each on the device."""
     if array.size <= SMALL or dtype.numpy.itemsize > 1:
         return gpu.memory.upload(array, dtype)
     data = np.ascontiguousarray(array, dtype.numpy).reshape(-1).view(np.uint8)
@@ -60,7 +60,7 @@ def copy(
     source_start: int = 0,
     target_start: int = 0,
 ) -> None:
-    """Copy a block of a shape from places in one buffer to places in another."""
+    """Copy a block of a shape from one buffer to another, each with its own strides."""
     params: dict[str, int | float] = {"from_": source_start, "to_": target_start}
     lines = ["  var rest = i; var s = P.from_; var t = P.to_;"]
     for axis in range(len(shape) - 1, -1, -1):
@@ -132,7 +132,7 @@ _SCATTER_ADD = """  let row = i32(i / P.width);
 
 
 def scatter_add(gpu: Gpu, node: Node, x: Sequence[GpuBuffer], out: Sequence[GpuBuffer], dims: Dims) -> None:
-    """Each element looks through all indices: no atomics, one order of additions, meant for few of them."""
+    """Each element scans all indices: no atomics, a fixed order of additions, meant for few indices."""
     base, ids, updates = x
     width = math.prod(base.shape[1:])
     kernel = Kernel("scatter_add", _SCATTER_ADD, overwrites=(("out", "base"),))

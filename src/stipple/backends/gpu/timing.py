@@ -10,7 +10,7 @@ from stipple.backends.gpu.native import tick_seconds
 
 
 class KernelTime(NamedTuple):
-    """One dispatch: its kernel, its time, and the size of the arrays that it was given, each counted once."""
+    """One dispatch: its kernel, its time, and the size of the arrays bound to it, each counted once."""
 
     name: str
     seconds: float
@@ -18,9 +18,9 @@ class KernelTime(NamedTuple):
 
 
 class KernelClock:
-    """Timestamps before and after each dispatch, which stands in a pass of its own meanwhile.
+    """Timestamps before and after each dispatch; while timed, each dispatch has its own pass.
 
-    ``capacity`` timestamps are held between two submissions.
+    ``capacity`` is the maximum number of timestamps between two submissions.
     """
 
     def __init__(self, wgpu: Any, device: Any, capacity: int) -> None:
@@ -33,7 +33,7 @@ class KernelClock:
         self.times: list[KernelTime] = []
 
     def begin(self, name: str, size: int) -> dict[str, Any]:
-        """What the pass of the next dispatch is to write."""
+        """The timestamps that the pass of the next dispatch must write."""
         first = 2 * len(self._begun)
         self._begun.append((name, size))
         return {
@@ -43,11 +43,11 @@ class KernelClock:
         }
 
     def resolve(self, encoder: Any) -> None:
-        """Have the timestamps copied to where they can be read."""
+        """Record the copy of the timestamps to a buffer that can be read."""
         encoder.resolve_query_set(self._queries, 0, 2 * len(self._begun), self._ticks, 0)
 
     def read(self) -> None:
-        """Wait for what was submitted, and take in its times."""
+        """Wait for submitted work, and collect its times."""
         data = self._device.queue.read_buffer(self._ticks, 0, 16 * len(self._begun))
         ticks = np.frombuffer(data, np.uint64).reshape(-1, 2).astype(np.int64)
         for (name, size), (start, end) in zip(self._begun, ticks, strict=True):

@@ -1,4 +1,4 @@
-"""What operands must be: by the host where it knows their values, else by the device (faults.py)."""
+"""Checks of operands: by the host if it knows their values, else by the device (faults.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Operands = Sequence[GpuBuffer]
 
 
 def check(gpu: Gpu, node: Node, x: Operands, dims: Mapping[str, int]) -> None:
-    """Raise InputError for operands that the host knows and the op does not accept; have the device look at others."""
+    """Raise InputError for invalid operands whose values the host knows; have the device check the others."""
     checks.check_shapes(node, [b.shape for b in x], dims)
     for i, buffer in enumerate(x):
         operand = node.definition.operand(i)
@@ -43,7 +43,7 @@ class _Rule(NamedTuple):
 
 
 def _look(gpu: Gpu, rule: _Rule, reads: Arrays, count: int, explain: Explain, params: Params | None = None) -> None:
-    """Have the device check ``count`` elements; ``explain`` says what the words mean."""
+    """Have the device check ``count`` elements; ``explain`` turns its words into a message."""
     if not count:
         return
     check = gpu.runs.faults.expect(rule.words, explain)
@@ -123,7 +123,7 @@ _BINNING = ("splat_bin", "splat_bin_listed")
 
 
 def _check_rasterizer(gpu: Gpu, node: Node, x: Any) -> None:
-    """Lists that this device has computed for as many Gaussians are right."""
+    """Lists that this device has computed for the same number of Gaussians are not checked."""
     _check_features(gpu, node, x.features)
     gaussians, ranges, ids = x.opacities.size, x.tile_ranges, x.sorted_ids
     source = node.operands.sorted_ids.node
@@ -170,7 +170,7 @@ def _check_camera(gpu: Gpu, node: Node, x: Any) -> None:
     def explain(words: Array) -> str:
         parts = np.split(words[1:].view(np.float32), [16, 25])
         message = camera_check.camera_message(parts[0].reshape(4, 4), parts[1].reshape(3, 3), parts[2])
-        return message or f"{node.op}: this is no camera: {[part.tolist() for part in parts]}"
+        return message or f"{node.op}: not a valid camera: {[part.tolist() for part in parts]}"
 
     reads = {"viewmat": x.viewmat, "intrinsics": x.intrinsics, "clip": x.clip}
     _look(gpu, _CAMERA, reads, 1, explain)

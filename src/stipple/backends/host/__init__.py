@@ -1,1 +1,1 @@
-"""What the devices that live in host memory share: ops in plain NumPy, generic over the float dtype."""
+"""Code shared by the devices in host memory: ops in plain NumPy, generic over the float dtype."""

@@ -1,4 +1,4 @@
-"""The look-at camera of ``splat_camera``, forward and back. A few numbers: NumPy on every host device."""
+"""The look-at camera of ``splat_camera``, forward and backward, in NumPy for every device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _look_at(meta: Array) -> _LookAt:
 def _check_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> None:
     fov, near, far = meta[9:12]
     if not 0 < fov < 180:
-        raise InputError(f"splat_camera: fov_y must lie between 0 and 180 degrees, got {fov:g}")
+        raise InputError(f"splat_camera: fov_y must be between 0 and 180 degrees, got {fov:g}")
     if not 0 < near < far:
         raise InputError(f"splat_camera: expected 0 < near < far, got near {near:g} and far {far:g}")
     for name, given in zip(META_PARAM_NAMES, meta[15:], strict=True):
@@ -69,7 +69,7 @@ def camera_from_meta(meta: Array, attrs: Mapping[str, AttrValue]) -> tuple[Array
 def camera_from_meta_backward(
     meta: Array, v_viewmat: Array, v_intrinsics: Array, v_background: Array, attrs: Mapping[str, AttrValue]
 ) -> Array:
-    """Gradient in meta: position, target, up, fov_y, background."""
+    """Gradient of meta: position, target, up, fov_y, background."""
     look = _look_at(meta)
     position, up = meta[0:3], meta[6:9]
     rotation = np.stack([look.right, look.down, look.forward])

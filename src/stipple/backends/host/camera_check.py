@@ -1,4 +1,4 @@
-"""What a camera must be: checked by every host backend before its kernels read it."""
+"""Checks of a camera, made by every host backend before its kernels read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operands must be when a graph runs: asked before a kernel writes anything."""
+"""Checks of operands when a graph runs, before a kernel writes anything."""
 
 from __future__ import annotations
 
@@ -44,63 +44,63 @@ def check_finite(what: str, array: Array) -> None:
 
 
 def finite_message(what: str, index: Sequence[int], value: float) -> str:
-    """What is said of an element that is NaN or infinite."""
+    """The message for an element that is NaN or infinite."""
     where = f"element {list(index)} is " if index else "got "
     return f"{what} must be finite; {where}{value:g}"
 
 
 def check_ids(op: str, ids: Array, rows: int) -> None:
-    """Raise InputError if an index points at no row."""
+    """Raise InputError if an index is out of range."""
     bad = ids[(ids < 0) | (ids >= rows)]
     if bad.size:
         raise InputError(ids_message(op, rows, int(bad.min()), int(bad.max())))
 
 
 def ids_message(op: str, rows: int, smallest: int, largest: int) -> str:
-    """What is said of indices that point at no row, of which these are the smallest and the largest."""
-    expected = f"ids must lie in 0 to {rows - 1}" if rows else "there are no rows, so there must be no ids"
+    """The message for indices out of range, of which these are the smallest and the largest."""
+    expected = f"ids must be in 0 to {rows - 1}" if rows else "there are no rows, so there must be no ids"
     return f"{op}: {expected}, got {smallest} to {largest}"
 
 
 def check_step(op: str, step: float) -> None:
-    """Raise InputError unless Adam's step is one that it counts."""
+    """Raise InputError unless Adam's step is at least 1."""
     if not step >= 1:
         raise InputError(step_message(op, step))
 
 
 def step_message(op: str, step: float) -> str:
-    """What is said of a step that Adam does not count."""
+    """The message for a step below 1."""
     return f"{op}: step counts from 1, got {step:g}"
 
 
 def check_sorted_ids(ids: Array, gaussians: int) -> None:
-    """Raise InputError if an entry of a tile's list is no Gaussian."""
+    """Raise InputError if an entry of a tile list is not the index of a Gaussian."""
     if ids.size and not (ids.min() >= 0 and ids.max() < gaussians):
         raise InputError(sorted_ids_message(gaussians))
 
 
 def sorted_ids_message(gaussians: int) -> str:
-    """What is said of entries that are no Gaussians."""
-    return f"splat_rasterize: sorted_ids must lie in 0 to {gaussians - 1}"
+    """The message for entries that are not indices of Gaussians."""
+    return f"splat_rasterize: sorted_ids must be in 0 to {gaussians - 1}"
 
 
 def check_tile_ranges(ranges: Array, entries: int) -> None:
-    """Raise InputError if a tile's list lies outside of all entries."""
+    """Raise InputError if a tile's list extends beyond the entries."""
     start, end = ranges[:, 0], ranges[:, 1]
     if not ((start >= 0) & (start <= end) & (end <= entries)).all():
         raise InputError(tile_ranges_message(entries))
 
 
 def tile_ranges_message(entries: int) -> str:
-    """What is said of tiles whose lists lie outside of all entries."""
-    return f"splat_rasterize: tile_ranges must lie in 0 to {entries}, ascending"
+    """The message for tiles whose lists extend beyond the entries."""
+    return f"splat_rasterize: tile_ranges must be in 0 to {entries}, ascending"
 
 
 def _check_narrow(node: Node, shape: tuple[int, ...], dims: Dims) -> None:
     axis, start = node.attrs["axis"], node.attrs["start"].resolve(dims)
     length = node.attrs["length"].resolve(dims)
     if start < 0 or length < 0 or start + length > shape[axis]:
-        raise InputError(f"narrow: elements {start} to {start + length} do not lie in axis {axis} of {list(shape)}")
+        raise InputError(f"narrow: elements {start} to {start + length} are outside axis {axis} of {list(shape)}")
 
 
 def _check_pad(node: Node, shape: tuple[int, ...], dims: Dims) -> None:

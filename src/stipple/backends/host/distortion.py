@@ -1,4 +1,4 @@
-"""Where a camera's distortion stops growing: points beyond would fold back into the image."""
+"""The radius at which a camera's distortion stops growing: points beyond it would fold back into the image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FISHEYE_LENGTH = 4
 
 
 def max_slope_squared(camera_model: str, distortion: Array) -> float:
-    """The largest (x/z)^2 + (y/z)^2 that a camera takes, infinity if there is none.
+    """The largest (x/z)^2 + (y/z)^2 within a camera's range, infinity if there is no limit.
 
     Up to it the distorted radius, without the tangential terms, grows with the undistorted one.
     """

@@ -16,10 +16,10 @@ Array = np.ndarray
 
 
 def run_program(program: Program, operands: Sequence[Array], held: Held) -> Array:
-    """The last result of a program. ``held`` is how the device keeps each dtype: every step is rounded to it, so that
-    a program gives what its ops give one by one. The result may be an operand itself."""
+    """The last result of a program. ``held`` maps each dtype to the one that the device stores: every step is rounded
+    to it, so that a program gives the same results as its ops one by one. The result may be an operand itself."""
     values = list(operands)
-    with np.errstate(all="ignore"):  # one for each thread that runs a part of it
+    with np.errstate(all="ignore"):  # set here because it applies per thread
         for op, refs, attrs, dtype in program:
             result = _compute(op, attrs, [values[r] for r in refs], dtype, held)
             assert result.dtype == held(dtype), op
@@ -42,8 +42,8 @@ _LIMITS = {DType.I32: (-(2**31), 2**31 - 1), DType.U8: (0, 255)}
 
 
 def _cast(x: Array, to: DType) -> Array:
-    """Values that the dtype has: floats are truncated, what lies beyond an integer's range is held at its ends, NaN is
-    0; as a truth value everything but zero, NaN included, is true."""
+    """Values converted to a dtype: to integers, floats are truncated and saturate, and NaN becomes 0; to bool,
+    everything but zero, including NaN, is true."""
     if to is DType.BOOL:
         return np.asarray(x != 0)
     if to not in _LIMITS:
@@ -51,5 +51,5 @@ def _cast(x: Array, to: DType) -> Array:
     low, high = _LIMITS[to]
     if x.dtype.kind != "f":
         return np.asarray(np.clip(x.astype(np.int64), low, high))
-    # In float64, which has every end of a range: the largest i32 is no float32.
+    # In float64, which represents the limits exactly: the largest i32 is not a float32.
     return np.asarray(np.clip(np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0)), low, high))

@@ -22,7 +22,7 @@ def rotation_matrices(quats: Array) -> Array:
 
 
 def rotation_matrices_backward(quats: Array, v_matrices: Array) -> Array:
-    """Gradient in unit quaternions, given the gradient in their matrices as the formula above reads them."""
+    """Gradient of unit quaternions from the gradient of their matrices, by the formula above."""
     w, x, y, z = quats.T
     zero = np.zeros_like(w)
     by_component = [
@@ -58,7 +58,7 @@ def sh_basis(directions: Array, degree: int) -> Array:
 
 
 def sh_basis_gradient(directions: Array, degree: int) -> Array:
-    """Derivatives [n, K, 3] of the basis in x, y, z, from the same polynomials."""
+    """Derivatives [n, K, 3] of the basis with respect to x, y, z, from the same polynomials."""
     x, y, z = directions.T
     result = np.zeros((len(directions), nx.sh_coeff_count(degree), 3))
     for index, terms in enumerate(nx.SH_BASIS[: nx.sh_coeff_count(degree)]):

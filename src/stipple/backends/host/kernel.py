@@ -1,4 +1,4 @@
-"""Kernels of the devices in host memory: a function that makes results anew, put where the runtime planned them."""
+"""Kernels of the devices in host memory: a function computes new arrays, which are copied to the planned buffers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stipple.ir.graph import Node
 Array = np.ndarray
 Dims = Mapping[str, int]
 Compute = Callable[[Node, Any, Dims], Sequence[Array]]
-"""A node's results from its operands, given as the op's record: arrays of any dtype, views of operands too."""
+"""Computes a node's results from its operands, as the op's record: arrays of any dtype, possibly views of operands."""
 
 Held = Callable[[DType], np.dtype[np.generic]]
-"""The NumPy dtype in which a device holds values of a dtype."""
+"""The NumPy dtype in which a device stores values of a dtype."""
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
@@ -53,7 +53,7 @@ class HostKernel:
             ]
 
     def _placed(self, array: Array, buffer: Array | None, dtype: DType) -> Array:
-        """The array in its planned buffer, or in memory of its own."""
+        """The array copied to its planned buffer, or to new memory."""
         if buffer is None:
             buffer = np.empty(array.shape, self.held(dtype))
         np.copyto(buffer, array, casting="unsafe")

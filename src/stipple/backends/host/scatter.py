@@ -1,4 +1,4 @@
-"""Rows added up by index, in order: into the base itself where the runtime allows it."""
+"""Rows added by index, in order: in place if the runtime allows it."""
 
 from __future__ import annotations
 

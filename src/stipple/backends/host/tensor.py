@@ -1,4 +1,4 @@
-"""Structure and reduction ops, and Adam: one line of NumPy each where NumPy has it."""
+"""Structure and reduction ops, and Adam: mostly one line of NumPy each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _mean(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 # --- optimiser --------------------------------------------------------------------------------------------
 def adam_factors(node: Node, step: Array) -> tuple[float, float]:
-    """1 - beta1^step and 1 - beta2^step, which undo the moments' start at zero."""
+    """1 - beta1^step and 1 - beta2^step, the bias corrections of the moments."""
     return 1 - node.attrs["beta1"] ** float(step), 1 - node.attrs["beta2"] ** float(step)
 
 

@@ -1,6 +1,6 @@
 """The reference backend: every op in plain float64 NumPy. It is the specification, and slow.
 
-Values of a float dtype are held in float64 throughout and rounded only when they leave the executable.
+Values of a float dtype are kept in float64 throughout and rounded only when an executable returns them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KERNELS: Mapping[str, Compute] = {**tensor.KERNELS, **_IMAGE, **splat.KERNELS, 
 
 
 class ReferenceBackend:
-    """Every op, every dtype, one thread, no speed."""
+    """Every op, every dtype, one thread; slow."""
 
     name = "reference"
     dtypes = frozenset(DType)
@@ -77,11 +77,11 @@ class ReferenceBackend:
         return np.may_share_memory(first, second)
 
     def running(self) -> AbstractContextManager[None]:
-        """Runs leave nothing behind, and do not disturb each other."""
+        """Nothing to do: runs keep no state and do not interfere with each other."""
         return nullcontext()
 
     def overwriting(self) -> AbstractContextManager[None]:
-        """Kernels have the right sizes from the start."""
+        """Nothing to do: sizes are known before kernels run."""
         return nullcontext()
 
     def stage(self, requested: Sequence[tuple[np.ndarray, DType, bool]]) -> list[np.ndarray]:

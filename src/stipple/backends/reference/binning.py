@@ -1,4 +1,4 @@
-"""Which Gaussians each tile draws, nearest first, as ``splat_bin``."""
+"""Tile lists: the Gaussians of each tile, nearest first, as in ``splat_bin``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bin_tiles_listed(x: BinOperands, attrs: Attrs) -> BinListedResults:
     tiles = columns * -(-attrs["height"] // size)
     visible = np.flatnonzero((x.radii > 0).all(axis=1))
     order = visible[np.argsort(x.depths[visible], kind="stable")]
-    with np.errstate(all="ignore"):  # operands that are not finite are no ellipse
+    with np.errstate(all="ignore"):  # footprints that are not finite are handled like those that are not ellipses
         reach = support(x.opacities, attrs["alpha_cutoff"])
         quadratics = support_quadratics(x.conics, reach, attrs["projection"])
     entries = [(tile, i) for i in order for tile in _touched_tiles(x, quadratics[i], i, attrs, columns)]
@@ -45,7 +45,7 @@ def bin_tiles_listed(x: BinOperands, attrs: Attrs) -> BinListedResults:
             stacklevel=2,
         )
         entries = entries[:limit]
-    emission = sorted(range(len(entries)), key=lambda e: entries[e][0])  # stable: depth order within a tile stays
+    emission = sorted(range(len(entries)), key=lambda e: entries[e][0])  # stable: keeps the depth order within a tile
     entries = [entries[e] for e in emission]
     counts = np.bincount([tile for tile, _ in entries], minlength=tiles) if entries else np.zeros(tiles, int)
     ends = np.cumsum(counts)
@@ -55,7 +55,7 @@ def bin_tiles_listed(x: BinOperands, attrs: Attrs) -> BinListedResults:
 
 
 def _touched_tiles(x: BinOperands, quadratic: Array, i: int, attrs: Attrs, columns: int) -> Iterator[int]:
-    """Tiles in which at least one pixel centre lies in a footprint's region."""
+    """Tiles with at least one pixel centre inside a footprint's region."""
     size, width, height = attrs["tile_size"], attrs["width"], attrs["height"]
     mean, radius, tiles = x.means2d[i], x.radii[i], np.array([columns, -(-height // size)])
     if not np.isfinite(mean).all():
@@ -72,7 +72,7 @@ def _touched_tiles(x: BinOperands, quadratic: Array, i: int, attrs: Attrs, colum
 
 
 def _region_touches(quadratic: Array, x0: float, x1: float, y0: float, y1: float) -> bool:
-    """Whether a quadratic region meets a rectangle. A region that is no ellipse is taken to."""
+    """Whether a quadratic region intersects a rectangle. A region that is not an ellipse is assumed to."""
     a, b, c, p, r, k = quadratic
     det = a * c - b * b
     if not (a > 0 and det > 0):

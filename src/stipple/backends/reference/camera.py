@@ -1,6 +1,6 @@
 """The camera models: projection of points, its Jacobian, and the gradients of both.
 
-All but ``ortho`` see the slopes s = (x/z, y/z) of a point. A lens moves a slope to
+All but ``ortho`` use the slopes s = (x/z, y/z) of a point. A lens maps a slope to
 
     D(s) = s F(t) + (2 p1 a b + p2 (t + 2 a^2), p1 (t + 2 b^2) + 2 p2 a b),    t = |s|^2, s = (a, b),
 
@@ -13,8 +13,8 @@ and the pixel is focal * D(s) + center:
   r = sqrt(t) and theta = atan(r); no tangential terms.
 * ``ortho``: the pixel is focal * (x, y) + center, focal lengths being pixels per world unit.
 
-D has a symmetric derivative H(s), so the Jacobian of a pixel in the point is diag(focal) H(s) S with
-S = [[1, 0, -a], [0, 1, -b]] / z. For a pinhole's Jacobian, s is held within limits around the frame.
+D has a symmetric derivative H(s), so the Jacobian of a pixel with respect to the point is diag(focal) H(s) S with
+S = [[1, 0, -a], [0, 1, -b]] / z. For a pinhole's Jacobian, s is clamped to limits around the frame.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stipple.ir.attributes import AttrValue
 
 Array = np.ndarray
 _NEAR_AXIS = 0.01
-"""Below this squared slope, a fisheye's functions are evaluated by their series."""
+"""Below this squared slope, the functions of a fisheye are evaluated by their series."""
 
 
 class Radial(NamedTuple):
@@ -45,7 +45,7 @@ class Radial(NamedTuple):
 
 @dataclass
 class Lens:
-    """A lens without distortion, and what the others share."""
+    """A lens without distortion, and the base class of the others."""
 
     radial: Array
     tangential: Array
@@ -64,7 +64,7 @@ class Lens:
         return Radial(np.ones_like(t), np.zeros_like(t), np.zeros_like(t))
 
     def factor_gradient(self, t: Array, v_value: Array, v_first: Array) -> Array:
-        """Gradient in the radial coefficients from the gradients in F and F'."""
+        """Gradient of the radial coefficients from the gradients of F and F'."""
         return np.zeros_like(self.radial)
 
     def distort(self, s: Array) -> Array:
@@ -86,7 +86,7 @@ class Lens:
         return np.moveaxis(np.array([[h_aa, h_ab], [h_ab, h_bb]]), 2, 0)
 
     def distort_backward(self, s: Array, v: Array) -> tuple[Array, Array]:
-        """Gradients in slopes and coefficients from the gradient in D(s)."""
+        """Gradients of slopes and coefficients from the gradient of D(s)."""
         a, b = s.T
         va, vb = v.T
         t = a * a + b * b
@@ -97,7 +97,7 @@ class Lens:
         return v_s, self._coefficients(v_radial, v_p1, v_p2)
 
     def derivative_backward(self, s: Array, v: Array) -> tuple[Array, Array]:
-        """Gradients in slopes and coefficients from the gradient [n, 2, 2] in H(s)."""
+        """Gradients of slopes and coefficients from the gradient [n, 2, 2] of H(s)."""
         a, b = s.T
         p1, p2 = self.tangential
         t = a * a + b * b
@@ -114,7 +114,7 @@ class Lens:
         return np.column_stack([v_a, v_b]), self._coefficients(v_radial, v_p1, v_p2)
 
     def _coefficients(self, v_radial: Array, v_p1: Array, v_p2: Array) -> Array:
-        """The gradient in the operand ``distortion``."""
+        """The gradient of the operand ``distortion``."""
         return v_radial
 
 
@@ -192,7 +192,7 @@ class FisheyeLens(Lens):
 
 def _arctan_ratio(t: Array) -> Radial:
     """A = atan(r) / r and its derivatives in t = r^2: from A + 2 t A' = 1 / (1 + t), or by the series
-    1 - t/3 + t^2/5 - ... where that would divide rounding errors by t."""
+    1 - t/3 + t^2/5 - ... where that would amplify rounding errors."""
     far = np.maximum(t, _NEAR_AXIS)
     r = np.sqrt(far)
     value = np.arctan(r) / r
@@ -244,11 +244,11 @@ class Camera:
         )
 
     def to_camera(self, means: Array) -> Array:
-        """Points of the world in camera space."""
+        """World points in camera space."""
         return np.asarray(means @ self.rotation.T + self.translation)
 
     def covers(self, points: Array) -> Array:
-        """Which camera-space points lie between the clip planes and where the lens takes them."""
+        """Which camera-space points are between the clip planes and within the lens's range."""
         x, y, z = points.T
         inside = (z >= self.near) & (z <= self.far)
         if self.model == "ortho":
@@ -262,7 +262,7 @@ class Camera:
         return np.asarray(self.focal * image_plane + self.center)
 
     def jacobian(self, points: Array) -> Array:
-        """Derivatives [n, 2, 3] of ``pixels``; a pinhole's beyond the frame are those at the limit."""
+        """Derivatives [n, 2, 3] of ``pixels``; for a pinhole, beyond the limits, those at the limit."""
         if self.model == "ortho":
             flat = np.zeros((len(points), 2, 3))
             flat[:, 0, 0], flat[:, 1, 1] = self.focal
@@ -275,14 +275,14 @@ class Camera:
         return np.asarray(slopes if self.model == "fisheye" else np.clip(slopes, *self._slope_limits()))
 
     def _slope_limits(self) -> tuple[Array, Array]:
-        """Smallest and largest slopes that a pinhole's Jacobian follows: the frame and a margin around it, a wider
-        one with distortion, for which the frame's edge may lie at larger slopes."""
+        """Smallest and largest slopes at which a pinhole's Jacobian is evaluated: the frame and a margin around it, a
+        wider one with distortion, with which the frame's edge may be at larger slopes."""
         margin = nx.JACOBIAN_MARGIN if type(self.lens) is Lens else nx.DISTORTED_JACOBIAN_MARGIN
         beyond = margin * 0.5 * self.size / self.focal
         return -self.center / self.focal - beyond, (self.size - self.center) / self.focal + beyond
 
     def pixels_backward(self, points: Array, v: Array, into: CameraGradient) -> Array:
-        """Gradient in camera-space points from the gradient in their pixels."""
+        """Gradient of camera-space points from the gradient of their pixels."""
         into.center += np.sum(v, axis=0)
         if self.model == "ortho":
             into.focal += np.sum(points[:, :2] * v, axis=0)
@@ -294,7 +294,7 @@ class Camera:
         return _slopes_backward(points, v_slopes)
 
     def jacobian_backward(self, points: Array, v: Array, into: CameraGradient) -> Array:
-        """Gradient in camera-space points from the gradient [n, 2, 3] in the Jacobian."""
+        """Gradient of camera-space points from the gradient [n, 2, 3] of the Jacobian."""
         into.focal += np.sum(self.jacobian(points) * v, axis=(0, 2)) / self.focal
         if self.model == "ortho":
             return np.zeros_like(points)
@@ -317,7 +317,7 @@ class Camera:
 
 
 def _slope_jacobian(slopes: Array, z: Array) -> Array:
-    """S [n, 2, 3]: how x/z and y/z change with a point."""
+    """S [n, 2, 3]: the derivatives of x/z and y/z with respect to a point."""
     outer = np.zeros((len(z), 2, 3))
     outer[:, 0, 0] = outer[:, 1, 1] = 1 / z
     outer[:, :, 2] = -slopes / z[:, None]
@@ -325,7 +325,7 @@ def _slope_jacobian(slopes: Array, z: Array) -> Array:
 
 
 def _slopes_backward(points: Array, v_slopes: Array) -> Array:
-    """Gradient in camera-space points from the gradient in x/z and y/z."""
+    """Gradient of camera-space points from the gradient of x/z and y/z."""
     z = points[:, 2:]
     v_xy = v_slopes / z
     return np.column_stack([v_xy, -np.sum(v_xy * points[:, :2] / z, axis=1)])

@@ -49,10 +49,10 @@ def _tiles(attrs: Attrs) -> Iterator[_Tile]:
 class _Footprint:
     """One Gaussian at the pixels of a tile."""
 
-    hits: Array  # where it contributes if the pixel still takes any
+    hits: Array  # where it contributes if the pixel is not finished
     alpha: Array
     falloff: Array  # exp(-sigma)
-    free: Array  # where alpha is not held at MAX_ALPHA
+    free: Array  # where alpha is not clamped to MAX_ALPHA
     sigma: Array
     dx: Array
     dy: Array
@@ -61,7 +61,7 @@ class _Footprint:
 
 def _footprint(g: RasterizeOperands | RasterizeBackwardOperands, i: int, tile: _Tile, attrs: Attrs) -> _Footprint:
     conic, opacity = g.conics[i], g.opacities[i]
-    with np.errstate(all="ignore"):  # footprints that are not finite count nowhere
+    with np.errstate(all="ignore"):  # footprints that are not finite contribute nowhere
         dx, dy = tile.x - g.means2d[i, 0], tile.y - g.means2d[i, 1]
         power = 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
         ratio = np.ones_like(dx)
@@ -80,7 +80,7 @@ def _footprint(g: RasterizeOperands | RasterizeBackwardOperands, i: int, tile: _
 
 
 def _check_lists(g: RasterizeOperands | RasterizeBackwardOperands) -> None:
-    """Raise InputError if an index points outside; nothing is read out of bounds."""
+    """Raise InputError if an index is out of range; nothing is read out of bounds."""
     check_sorted_ids(g.sorted_ids, len(g.means2d))
     check_tile_ranges(g.tile_ranges, len(g.sorted_ids))
 
@@ -161,8 +161,8 @@ def _composite_backward(
     start, end = g.tile_ranges[tile.number]
     last, v_image = g.last_ids[tile.area], g.v_image[tile.area]
     t = g.transmittance[tile.area].copy()
-    # How the loss changes with the light that passes everything still in front, per unit of it: what the
-    # background adds and what alpha loses; then each Gaussian behind.
+    # The derivative of the loss with respect to the light that reaches this depth, times that light: from the
+    # background and alpha, then from each Gaussian behind.
     behind = t * (v_image @ g.background - g.v_alpha[tile.area])
     for entry in range(min(end, int(last.max()) + 1) - 1, start - 1, -1):
         i = g.sorted_ids[entry]
@@ -183,7 +183,7 @@ def _composite_backward(
 def _footprint_backward(
     g: RasterizeBackwardOperands, i: int, footprint: _Footprint, v_alpha: Array, result: RasterizeBackwardResults
 ) -> None:
-    """From the gradient in a Gaussian's alpha per pixel to its opacity, conic and mean."""
+    """From the gradient of a Gaussian's alpha per pixel to those of its opacity, conic and mean."""
     used = v_alpha != 0
     falloff, sigma, ratio = (np.where(used, a, 0.0) for a in (footprint.falloff, footprint.sigma, footprint.ratio))
     result.v_opacities[i] += np.sum(v_alpha * falloff)

@@ -1,4 +1,4 @@
-"""Footprints by the local affine approximation (Zwicker et al., "EWA Splatting", 2002), forward and back."""
+"""Footprints by the local affine approximation (Zwicker et al., "EWA Splatting", 2002), forward and backward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 @dataclass
 class EwaFootprints:
-    """Conics [n, 3], compensation [n], which of them exist, and what the backward needs."""
+    """Conics [n, 3], compensation [n], which of them are valid, and what the backward pass needs."""
 
     valid: Array
     conics: Array
@@ -25,18 +25,19 @@ class EwaFootprints:
     jacobian: Array  # [n, 2, 3]
     image_cov: Array  # before eps2d
     det: Array  # of image_cov + eps2d
-    ratio: Array  # of the determinants, image_cov's to the one with eps2d
+    ratio: Array  # of det(image_cov) to det
 
 
 def footprints(posed: Posed, camera: Camera, eps2d: float, antialiased: bool) -> EwaFootprints:
-    """Footprints of Gaussians before a camera."""
+    """Footprints of Gaussians in front of a camera."""
     factor = posed.axes * posed.scales[:, None, :]
     world_cov = factor @ np.swapaxes(factor, 1, 2)
     jacobian = camera.jacobian(posed.points)
     to_image = jacobian @ camera.rotation
     image_cov = to_image @ world_cov @ np.swapaxes(to_image, 1, 2)
     blurred = image_cov + eps2d * np.eye(2)
-    # det(image_cov), as the area of two vectors: of a needle's entries the difference would be rounding alone
+    # det(image_cov), as the squared area of two vectors: for a needle, the usual difference would be nothing but
+    # rounding
     rows = to_image @ factor
     sharp = np.sum(np.cross(rows[:, 0], rows[:, 1]) ** 2, axis=1)
     det = sharp + eps2d * (np.trace(image_cov, axis1=1, axis2=2) + eps2d)
@@ -54,7 +55,7 @@ def footprints_backward(
     v_compensation: Array | None,
     into: CameraGradient,
 ) -> PosedGradient:
-    """Gradients in Gaussians before a camera; ``v_compensation`` is None where it is the constant 1."""
+    """Gradients of Gaussians in front of a camera; ``v_compensation`` is None where it is the constant 1."""
     inverse = _symmetric(t.conics[:, 0], t.conics[:, 1], t.conics[:, 2])
     v_inverse = _symmetric(v_conics[:, 0], 0.5 * v_conics[:, 1], v_conics[:, 2])
     v_cov = -inverse @ v_inverse @ inverse
@@ -69,7 +70,7 @@ def footprints_backward(
 
 
 def _compensation_backward(t: EwaFootprints, inverse: Array, v_compensation: Array) -> Array:
-    """Gradient in the covariance through sqrt(det(cov) / det(cov + eps2d)), 0 where that is held."""
+    """Gradient of the covariance through sqrt(det(cov) / det(cov + eps2d)), 0 where that is clamped."""
     adjugate = _symmetric(t.image_cov[:, 1, 1], -t.image_cov[:, 0, 1], t.image_cov[:, 0, 0])
     slope = adjugate / t.det[:, None, None] - t.ratio[:, None, None] * inverse
     v_ratio = np.where(t.ratio > nx.MIN_COMPENSATION, v_compensation / (2 * t.compensation), 0.0)

@@ -1,4 +1,4 @@
-"""Gaussians in the world and as a camera finds them: the part that all projections share."""
+"""Gaussians in world space and in camera space: the part that all projections share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Gaussians:
 
 @dataclass
 class Posed:
-    """Gaussians before a camera: means [n, 3] in camera space, axes [n, 3, 3] in the world (in columns), scales."""
+    """Gaussians in front of a camera: means [n, 3] in camera space, axes [n, 3, 3] in the world (in columns),
+    scales."""
 
     points: Array
     axes: Array
@@ -36,7 +37,7 @@ class Posed:
 
 @dataclass
 class PosedGradient:
-    """Gradients in the fields of ``Posed``."""
+    """Gradients of the fields of ``Posed``."""
 
     points: Array
     axes: Array
@@ -44,13 +45,13 @@ class PosedGradient:
 
 
 def pose(g: Gaussians, camera: Camera) -> Posed:
-    """Gaussians before a camera."""
+    """Gaussians in front of a camera."""
     axes = geometry.rotation_matrices(geometry.normalise(g.quats))
     return Posed(camera.to_camera(g.means), axes, g.scales)
 
 
 def pose_backward(g: Gaussians, camera: Camera, v: PosedGradient, into: CameraGradient) -> tuple[Array, Array]:
-    """Gradients in means and quaternions; the camera's pose gets its part."""
+    """Gradients of means and quaternions; those of the camera's pose are added to ``into``."""
     into.rotation += v.points.T @ g.means
     into.translation += v.points.sum(axis=0)
     v_unit = geometry.rotation_matrices_backward(geometry.normalise(g.quats), v.axes)

@@ -39,7 +39,7 @@ def _blur(image: Array, padding: str) -> Array:
 
 
 def _blur_backward(v: Array, padding: str) -> Array:
-    """The transpose of ``_blur``: the window is symmetric, so it blurs too, into the margin where valid."""
+    """The transpose of ``_blur``: the window is symmetric, so it is a blur too, with valid padding into the margin."""
     margin = nx.SSIM_WINDOW // 2
     if padding == "valid":
         v = np.pad(v, ((margin, margin), (margin, margin), (0, 0)))
@@ -72,13 +72,14 @@ def ssim(image: Array, target: Array, padding: str = "same") -> Array:
 
 
 def ssim_backward(image: Array, target: Array, v_out: Array, padding: str) -> tuple[Array, Array]:
-    """Gradients in both images. SSIM is symmetric, so one function serves both."""
+    """Gradients of both images. SSIM is symmetric, so one function serves both."""
     _check(image, padding)
     return _ssim_gradient(image, target, v_out, padding), _ssim_gradient(target, image, v_out, padding)
 
 
 def _slopes(image: Array, other: Array, padding: str) -> Array:
-    """Derivatives [3, ...] of the mean SSIM in each window's mean, mean square and mean product, of ``image``."""
+    """Derivatives [3, ...] of the mean SSIM with respect to the mean, mean square and mean product of ``image`` in each
+    window."""
     m1, m2 = _blur(image, padding), _blur(other, padding)
     s11 = _blur(image * image, padding) - m1 * m1
     s22 = _blur(other * other, padding) - m2 * m2
@@ -94,7 +95,7 @@ def _slopes(image: Array, other: Array, padding: str) -> Array:
 
 
 def _from_slopes(image: Array, other: Array, slopes: Array, padding: str) -> Array:
-    """The gradient of the mean SSIM in ``image``."""
+    """The gradient of the mean SSIM with respect to ``image``."""
     direct, squared, mixed = (_blur_backward(s, padding) for s in slopes)
     return np.asarray(direct + 2 * image * squared + other * mixed)
 
@@ -104,7 +105,7 @@ def _ssim_gradient(image: Array, other: Array, v_out: Array, padding: str) -> Ar
 
 
 def l1_ssim(image: Array, target: Array, padding: str) -> tuple[Array, Array, Array]:
-    """Both losses, and the slopes of SSIM for the gradient in ``image``: zeros where no window is centred."""
+    """Both losses, and the slopes of SSIM for the gradient of ``image``: zeros where no window is centred."""
     _check(image, padding)
     slopes = np.zeros((3, *image.shape))
     inner = _slopes(image, target, padding) if image.size else slopes
@@ -117,7 +118,7 @@ def l1_ssim(image: Array, target: Array, padding: str) -> tuple[Array, Array, Ar
 def l1_ssim_backward(
     image: Array, target: Array, slopes: Array, v_l1: Array, v_ssim: Array, padding: str
 ) -> tuple[Array, Array]:
-    """Gradients in both images; that in ``image`` from the slopes, which are zero where no window is centred."""
+    """Gradients of both images; that of ``image`` from the slopes, which are zero where no window is centred."""
     v_image, v_target = l1_backward(image, target, v_l1)
     v_image = v_image + v_ssim * _from_slopes(image, target, slopes, "same")
     return v_image, v_target + _ssim_gradient(target, image, v_ssim, padding)

@@ -1,4 +1,4 @@
-"""The noise of MCMC training, and the counter-based normals under it."""
+"""The noise of MCMC training, and the counter-based normals that it uses."""
 
 from __future__ import annotations
 

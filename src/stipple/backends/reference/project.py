@@ -1,4 +1,4 @@
-"""From Gaussians in the world to footprints on the image, as ``splat_project`` and its backward.
+"""Projection of Gaussians to footprints on the image: ``splat_project`` and its gradients.
 
 Only the Gaussians that may be visible are computed; the rest keep zeros.
 """
@@ -27,12 +27,12 @@ Attrs = Mapping[str, AttrValue]
 
 
 def project(x: ProjectOperands, attrs: Attrs) -> ProjectResults:
-    """Footprints of the visible Gaussians, zeros for the culled."""
+    """Footprints of the visible Gaussians, zeros for culled ones."""
     g = Gaussians(x.means, x.quats, x.scales, x.opacities)
     camera = Camera.of(x.viewmat, x.intrinsics, x.distortion, x.clip, attrs)
     ids = np.flatnonzero(_candidates(g, camera, attrs))
     g = g.subset(ids)
-    with np.errstate(all="ignore"):  # what overflows is culled just below
+    with np.errstate(all="ignore"):  # Gaussians that overflow are culled below
         posed = pose(g, camera)
         means2d = camera.pixels(posed.points)
         if attrs["projection"] == "ewa":
@@ -84,20 +84,20 @@ def project_backward(x: ProjectBackwardOperands, attrs: Attrs) -> ProjectBackwar
 
 
 def _candidates(g: Gaussians, camera: Camera, attrs: Attrs) -> Array:
-    """Gaussians worth projecting: finite, where the camera sees, with a rotation and some opacity."""
+    """Gaussians worth projecting: finite, in the camera's range, with a valid rotation and a positive opacity."""
     finite = np.isfinite(np.column_stack([g.means, g.quats, g.scales, g.opacities])).all(axis=1)
     rotated = np.sum(np.where(finite[:, None], g.quats, 0.0) ** 2, axis=1) > 0
     opaque = np.where(finite, g.opacities, 0.0) > 0
     covered = camera.covers(camera.to_camera(np.where(finite[:, None], g.means, 0.0)))
     keep = finite & rotated & opaque & covered
-    if attrs["projection"] == "ray":  # a flat Gaussian has no frame to measure a ray in
+    if attrs["projection"] == "ray":  # a flat Gaussian has no unit frame
         keep &= (np.where(finite[:, None], g.scales, 0.0) > 0).all(axis=1)
     return np.asarray(keep)
 
 
 # --- extents ----------------------------------------------------------------------------------------------
 def support(opacities: Array, alpha_cutoff: float) -> Array:
-    """The largest sigma at which a Gaussian of this opacity still counts."""
+    """The largest sigma at which a Gaussian of this opacity still contributes."""
     limit = np.full_like(opacities, 0.5 * nx.EXTENT_SIGMA**2)
     if alpha_cutoff <= 0:
         return limit
@@ -105,8 +105,8 @@ def support(opacities: Array, alpha_cutoff: float) -> Array:
 
 
 def support_quadratics(conics: Array, reach: Array, projection: str) -> Array:
-    """Quadratics A, B, C, P, R, k [n, 6] whose region A x^2 + 2B xy + C y^2 + 2P x + 2R y <= k is where a
-    Gaussian counts, x and y being offsets from its mean."""
+    """Quadratics A, B, C, P, R, k [n, 6] whose region A x^2 + 2B xy + C y^2 + 2P x + 2R y <= k is where a Gaussian
+    contributes, x and y being offsets from its mean."""
     k = 2 * reach
     zero = np.zeros_like(k)
     a, b, c = conics[:, 0], conics[:, 1], conics[:, 2]
@@ -117,7 +117,7 @@ def support_quadratics(conics: Array, reach: Array, projection: str) -> Array:
 
 
 def _extents(conics: Array, reach: Array, means2d: Array, camera: Camera, projection: str) -> tuple[Array, Array]:
-    """Offsets from the mean between which a Gaussian counts, per axis. A region that is no ellipse (the
+    """Offsets from the mean between which a Gaussian contributes, per axis. A region that is not an ellipse (the
     Gaussian reaches the camera's plane) extends over the whole image and beyond."""
     a, b, c, p, r, k = support_quadratics(conics, reach, projection).T
     det = a * c - b * b

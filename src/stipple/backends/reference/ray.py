@@ -1,4 +1,4 @@
-"""Footprints by exact evaluation along rays, forward and back.
+"""Footprints by exact evaluation along rays, forward and backward.
 
 In a Gaussian's unit frame, where it is a sphere, half the squared distance between its mean and a pixel's ray is
 the exponent sigma, as in 3DGUT (Wu et al., "3DGUT: Enabling Distorted Cameras and Secondary Rays in Gaussian
@@ -25,22 +25,22 @@ Array = np.ndarray
 
 @dataclass
 class RayFootprints:
-    """Conics [n, 8], and what the backward needs. All but ``to_unit`` is in the Gaussians' unit frames."""
+    """Conics [n, 8], and what the backward pass needs. All but ``to_unit`` is in the Gaussians' unit frames."""
 
     conics: Array
     to_unit: Array  # world axes to unit frame: B = diag(1/s) axes^T
     camera_to_unit: Array  # M = B R^T
-    column_x: Array  # what one pixel in x adds to the ray's direction (ortho: to its origin)
+    column_x: Array  # change of the ray's direction per pixel in x (ortho: of its origin)
     column_y: Array
     direction: Array  # of the ray through the projected mean
     norm: Array  # 1 / |direction|^2
-    lever: Array  # what the moments are taken of: the camera's centre (ortho: the direction)
+    lever: Array  # first factor of the moments: the camera's centre (ortho: the direction)
     moment_x: Array  # lever x column_x
     moment_y: Array
 
 
 def footprints(posed: Posed, camera: Camera) -> RayFootprints:
-    """Footprints of Gaussians before a camera."""
+    """Footprints of Gaussians in front of a camera."""
     to_unit = np.swapaxes(posed.axes, 1, 2) / posed.scales[:, :, None]
     m = to_unit @ camera.rotation.T
     column_x, column_y = m[:, :, 0] / camera.focal[0], m[:, :, 1] / camera.focal[1]
@@ -69,7 +69,7 @@ def footprints(posed: Posed, camera: Camera) -> RayFootprints:
 def footprints_backward(
     posed: Posed, camera: Camera, t: RayFootprints, v_conics: Array, into: CameraGradient
 ) -> PosedGradient:
-    """Gradients in Gaussians before a camera."""
+    """Gradients of Gaussians in front of a camera."""
     va, vb, vc, vp, vq, ve, vf, vg = (v_conics[:, i : i + 1] for i in range(8))
     s = t.norm[:, None]
     v_norm = np.sum(v_conics * t.conics, axis=1, keepdims=True) / s

@@ -1,4 +1,4 @@
-"""Colours from spherical harmonics (SH), as ``splat_sh`` and its backward."""
+"""Colours from spherical harmonics (SH): ``splat_sh`` and its gradients."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Attrs = Mapping[str, AttrValue]
 
 
 def sh(x: ShOperands, attrs: Attrs) -> ShResults:
-    """max(SH + 0.5, 0) of visible Gaussians, zeros for others; what is not finite stays so."""
+    """max(SH + 0.5, 0) of visible Gaussians, zeros for others; NaN and infinity are kept."""
     ids = _visible(x.radii)
     colors = np.zeros((len(x.means), x.sh.shape[2]))
-    with np.errstate(all="ignore"):  # coefficients may be infinite: then the colour is
+    with np.errstate(all="ignore"):  # coefficients may be infinite; then the colour is not finite
         unclamped = _unclamped(x.means[ids], x.sh[ids], _position(x.viewmat), attrs["sh_degree"])
     colors[ids] = np.where((unclamped < 0) & np.isfinite(unclamped), 0.0, unclamped)
     return ShResults(colors)

@@ -14,7 +14,7 @@ from stipple.backends.reference.sh import sh, sh_backward
 
 
 def _of_attrs(compute: Callable[..., Any]) -> Compute:
-    """A kernel that asks a node for its attributes only."""
+    """A kernel that needs only the attributes of a node."""
     return lambda node, x, dims: compute(x, node.attrs)
 
 

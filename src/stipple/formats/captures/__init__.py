@@ -1,4 +1,4 @@
-"""Captures: posed photos from COLMAP, nerfstudio, Blender and RGB-D sensors, all read into one form."""
+"""Captures: posed photos from COLMAP, nerfstudio, Blender and RGB-D sensors, all read into one representation."""
 
 from stipple.formats.captures.frames import Frame, frame_camera, load_frame, sparse_depth
 from stipple.formats.captures.layouts import CaptureOptions

@@ -1,6 +1,6 @@
 """COLMAP's sparse model files, binary and text (https://colmap.github.io/format.html).
 
-Files of ``rigs`` and ``frames``, which newer versions add, are not needed: ``images`` still holds every pose.
+The files ``rigs`` and ``frames``, which newer versions add, are not needed: ``images`` still holds every pose.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MODELS: dict[int, tuple[str, int]] = {
 _PARAMS = dict(_MODELS.values())
 _MAX_NAME = 4096
 _OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
-_NO_POINT = 2**64 - 1  # ids of points are unsigned; text writes this one as -1
+_NO_POINT = 2**64 - 1  # point ids are unsigned; text files write this one as -1
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def read_model(folder: Path) -> Model:
     images = (_images_bin if binary else _images_txt)(files[1])
     for image in images:
         if image.camera not in cameras:
-            raise FileFormatError(f"{files[1]}: image {image.name!r} names camera {image.camera}, which is not there")
+            raise FileFormatError(
+                f"{files[1]}: image {image.name!r} refers to camera {image.camera}, which does not exist"
+            )
     rows = (_points_bin if binary else _points_txt)(files[2]) if files[2].is_file() else []
     ids = np.array([r[0] for r in rows], np.uint64)
     points = np.array([r[1:4] for r in rows], np.float64).reshape(-1, 3)
@@ -97,7 +99,7 @@ def read_model(folder: Path) -> Model:
 
 # --- binary -----------------------------------------------------------------------------------------------
 class _Reader:
-    """Numbers from a binary file, never past its end."""
+    """Reads numbers from a binary file, never past its end."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.data, self.at = path, read_bytes(path), 0
@@ -105,23 +107,23 @@ class _Reader:
     def take(self, form: str) -> tuple[Any, ...]:
         size = struct.calcsize("<" + form)
         if self.at + size > len(self.data):
-            raise FileFormatError(f"{self.path}: cut short at byte {len(self.data)}")
+            raise FileFormatError(f"{self.path}: truncated at byte {len(self.data)}")
         self.at += size
         return struct.unpack_from("<" + form, self.data, self.at - size)
 
     def skip(self, size: int) -> int:
-        """Step over bytes; returns where they start."""
+        """Skip bytes; returns where they start."""
         if self.at + size > len(self.data):
-            raise FileFormatError(f"{self.path}: cut short at byte {len(self.data)}")
+            raise FileFormatError(f"{self.path}: truncated at byte {len(self.data)}")
         self.at += size
         return self.at - size
 
     def count(self, smallest: int) -> int:
-        """A number of records, which the rest of the file must be able to hold."""
+        """Read a number of records, and check that the rest of the file can hold them."""
         (number,) = self.take("Q")
         left = len(self.data) - self.at
         if number * smallest > left:
-            raise FileFormatError(f"{self.path}: cut short: {number} records are declared, {left} bytes are left")
+            raise FileFormatError(f"{self.path}: truncated: {number} records are declared, {left} bytes are left")
         return int(number)
 
     def name(self) -> str:
@@ -168,7 +170,7 @@ def _points_bin(path: Path) -> list[tuple[float, ...]]:
 
 # --- text -------------------------------------------------------------------------------------------------
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, comments left out; empty lines stay, as images have them."""
+    """Numbered lines without comments; empty lines are kept, because images use them."""
     for number, line in enumerate(read_lines(path), 1):
         if not line.startswith("#"):
             yield number, line
@@ -208,7 +210,7 @@ def _images_txt(path: Path) -> list[ModelImage]:
             words = line.split(maxsplit=9)
             try:
                 numbers = tuple(float(w) for w in words[1:8])
-                name = words[9].rstrip()  # it may hold spaces, several in a row too
+                name = words[9].rstrip()  # it may contain spaces, even several in a row
                 pending = (name, int(words[8]), numbers[:4], numbers[4:])
             except (ValueError, IndexError):
                 name = ""

@@ -33,7 +33,7 @@ def read_depth_array(path: Path, size: tuple[int, int]) -> Array:
         raise FileFormatError(f"{path}: expected numbers [{size[1]}, {size[0]}], got {dtype} {shape}"[:500])
     needed, held = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if held < needed:
-        raise FileFormatError(f"{path}: cut short: expected {needed} bytes of depth, found {held}")
+        raise FileFormatError(f"{path}: truncated: expected {needed} bytes of depth, found {held}")
     values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
     return values.reshape(shape, order="F" if columns_first else "C")
 

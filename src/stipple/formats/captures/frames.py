@@ -1,4 +1,4 @@
-"""Frames: a view's photo as a pinhole camera sees it, at the size that is trained and evaluated."""
+"""Frames: a view's photo, undistorted if requested, at the size for training and evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINEST_DEPTH = 16  # times the photo's pixels
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Pixels [H, W, 3], or 4 with alpha, uint8; ``mask`` [H, W] bool, True where the photo counts, or None;
+    """Pixels [H, W, 3], or 4 with alpha, uint8; ``mask`` [H, W] bool, True where the photo is used, or None;
     ``depth`` [H, W] float32 in world units, 0 where unknown, or None."""
 
     camera: Camera
@@ -55,9 +55,9 @@ def scaled(camera: Camera, factor: float) -> Camera:
 
 
 def settle(capture: Capture) -> Capture:
-    """The capture with cameras at the size of the photos that are there, from the photos' headers.
+    """The capture with cameras at the size of the actual photos, from the photos' headers.
 
-    Raises FileFormatError, naming the photo, where one is missing or its shape is not the camera's.
+    Raises FileFormatError, naming the photo, if one is missing or its aspect ratio is not the camera's.
     """
     return replace(capture, views=tuple(_settled(v) for v in capture.views))
 
@@ -72,13 +72,13 @@ def _settled(view: View) -> View:
         if abs(size[0] * declared[1] / (size[1] * declared[0]) - 1) < _ASPECT_TOLERANCE:
             return replace(view, camera=view.camera.resized(*size))
     raise FileFormatError(
-        f"{view.image}: {turned[0]} x {turned[1]} pixels do not have the shape of its camera, "
+        f"{view.image}: {turned[0]} x {turned[1]} pixels do not match the aspect ratio of its camera, "
         f"{declared[0]} x {declared[1]}"
     )
 
 
 def frame_camera(view: View, downscale: float = 1.0) -> Camera:
-    """The pinhole camera that a view's frame has."""
+    """The camera of a view's frame."""
     maps = _undistortion(view)
     return scaled(view.camera if maps is None else maps.camera, downscale)
 
@@ -133,7 +133,7 @@ def _depth(view: View, size: tuple[int, int]) -> Array:
 def _resize(pixels: Array, size: tuple[int, int]) -> Array:
     if pixels.shape[2] == 3:
         return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-    # colours weigh as much as they are opaque
+    # colours are weighted by their opacity
     alpha = pixels[..., 3:].astype(np.float32) / 255
     small = cv2.resize(np.concatenate([pixels[..., :3] * alpha, alpha], axis=2), size, interpolation=cv2.INTER_AREA)
     rgb = small[..., :3] / np.maximum(small[..., 3:], 1e-6)
@@ -141,7 +141,7 @@ def _resize(pixels: Array, size: tuple[int, int]) -> Array:
 
 
 def _resize_mask(mask: Array, size: tuple[int, int]) -> Array:
-    """A small pixel counts only where all it covers counts."""
+    """A pixel of the smaller mask is set only if all pixels that it covers are set."""
     return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.999)
 
 

@@ -1,4 +1,4 @@
-"""Lens distortion, by OpenCV: undone in photos, or followed by points and pixels of a camera that has it."""
+"""Lens distortion, by OpenCV: undistorting photos, and projecting points through a camera with distortion."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stipple.formats.captures.model import Lens
 from stipple.scene.camera import Camera
 
 Array = np.ndarray
-_HALF = 0.5  # OpenCV's pixel centres lie at whole numbers, ours at halves
+_HALF = 0.5  # OpenCV's pixel centres are at whole numbers, ours at half integers
 
 
 class Undistortion(NamedTuple):
-    """A pinhole camera, and for each of its pixels the place [H, W] x and y in the photo; ``outside`` is True
+    """A pinhole camera, and for each of its pixels the position x and y [H, W] in the photo; ``outside`` is True
     where the photo has no pixel (None: nowhere)."""
 
     camera: Camera
@@ -28,7 +28,7 @@ class Undistortion(NamedTuple):
 
 
 def undistortion(camera: Camera, lens: Lens) -> Undistortion:
-    """How to undo a lens: same size, the largest view without empty borders."""
+    """Maps that undo a lens: same size, the largest view without empty borders."""
     numbers = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
     matrix, x, y, outside = _maps(numbers, lens)
     fx, fy, cx, cy = matrix
@@ -73,7 +73,8 @@ def remap(pixels: Array, maps: Undistortion, smooth: bool = True) -> Array:
 
 
 def pixels_of(camera: Camera, points: Array) -> Array:
-    """The pixels [M, 2] where points [M, 3] in camera axes, all before the camera, are seen through its lens."""
+    """The pixels [M, 2] to which a camera projects points [M, 3] in camera axes, all in front of it, through its
+    lens."""
     matrix, zero = camera.intrinsics, np.zeros(3)
     if not len(points) or not camera.distortion:
         flat = points[:, :2] if camera.model == "ortho" else points[:, :2] / points[:, 2:]
@@ -87,7 +88,7 @@ def pixels_of(camera: Camera, points: Array) -> Array:
 
 
 def slopes_of(camera: Camera, pixels: Array) -> Array:
-    """x / z and y / z [M, 2] of the rays that a camera sees at pixels [M, 2] through its lens."""
+    """x / z and y / z [M, 2] of a camera's rays at pixels [M, 2], through its lens."""
     if not len(pixels) or not camera.distortion:
         return np.asarray((pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy])
     places = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)

@@ -12,13 +12,13 @@ from stipple.formats.captures.layouts import LAYOUTS, CaptureOptions
 from stipple.formats.captures.model import Capture
 from stipple.formats.captures.pixels import IMAGE_SUFFIXES
 
-_MAX_FILES = 100_000  # looked at, to say what a folder holds that is no capture
+_MAX_FILES = 100_000  # examined at most, to describe a folder that is not a capture
 
 
 def open_capture(path: str | os.PathLike[str], options: CaptureOptions | None = None) -> Capture:
     """Read a capture of any kind: poses, cameras, points; photos are looked up and their headers checked.
 
-    ``path`` is a folder, or a transforms.json. Raises InputError if it is no capture, FileFormatError, naming the
+    ``path`` is a folder, or a transforms.json. Raises InputError if it is not a capture, FileFormatError, naming the
     file, if something in it is wrong.
     """
     root, chosen = Path(path), options or CaptureOptions()

@@ -13,7 +13,7 @@ from stipple.scene.camera import Camera
 from stipple.text import shown
 
 Array = np.ndarray
-_FARTHEST = 1e15  # squares of distances, and their squares, stay far from float32's and float64's ends
+_FARTHEST = 1e15  # squares of distances, and their squares, stay well inside the range of float32 and float64
 _LONGEST_SIDE = 1_000_000
 
 
@@ -26,7 +26,7 @@ class Lens:
 
     @classmethod
     def of(cls, coefficients: Iterable[float], fisheye: bool = False) -> Lens | None:
-        """A lens, or None where nothing distorts (a fisheye without coefficients still does)."""
+        """A lens, or None without distortion (a fisheye has some even without coefficients)."""
         numbers = tuple(float(c) for c in coefficients)
         return cls(numbers, fisheye) if fisheye or any(numbers) else None
 
@@ -45,10 +45,10 @@ class Lens:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One photo: where it lies, and the camera that took it.
+    """One photo: its file, and the camera that took it.
 
     ``camera`` describes the photo as stored, before ``lens`` is undone, in the capture's world units. ``split`` is
-    train or test where the capture says so. ``depth`` holds integers, ``depth_scale`` of them a world unit.
+    train or test if the capture specifies it. ``depth`` holds integers, ``depth_scale`` of them per world unit.
     ``points`` are the rows of the capture's points that this photo observes, where that is known.
     """
 
@@ -67,7 +67,7 @@ class View:
 class Capture:
     """Posed photos, with points [M, 3] and their colors [M, 3] uint8 where there are any.
 
-    ``notes`` are things the loader decided that a user may want to know; ``unused`` are photos without a pose.
+    ``notes`` are decisions of the reader that a user may want to know; ``unused`` are photos without a pose.
     """
 
     root: Path
@@ -79,8 +79,8 @@ class Capture:
     unused: tuple[str, ...] = ()
 
     def split(self, test_every: int) -> tuple[list[int], list[int]]:
-        """Indices of training and held-out views: as the capture says, else every ``test_every``-th of the views
-        in the order of their names, from the first, as the field does it; 0 holds none out."""
+        """Indices of training and held-out views: as specified by the capture, else every ``test_every``-th view in the
+        order of names, starting with the first, as is usual in the field; 0 holds none out."""
         if any(v.split for v in self.views):
             test = [i for i, v in enumerate(self.views) if v.split == "test"]
         else:
@@ -105,7 +105,7 @@ class Capture:
         return replace(self, views=tuple(views))
 
     def with_masks(self, folder: str | Path) -> Capture:
-        """The capture with masks from a folder: a file of the same stem, or the photo's name plus .png."""
+        """The capture with masks from a folder: a file with the same stem, or the photo's name plus .png."""
         root = Path(folder)
         if not root.is_dir():
             raise InputError(f"{root}: the folder of masks does not exist")
@@ -146,7 +146,7 @@ def checked_capture(
         kept: Array = np.asarray((np.abs(xyz) <= _FARTHEST).all(axis=1))
     if not kept.all():
         said.append(
-            f"{int((~kept).sum())} of {len(xyz)} points hold NaN or infinity, or lie farther out than {_FARTHEST:g}, "
+            f"{int((~kept).sum())} of {len(xyz)} points hold NaN or infinity, or are farther away than {_FARTHEST:g}, "
             "and were left out"
         )
         row = np.cumsum(kept) - 1
@@ -163,4 +163,4 @@ def _check_camera(root: Path, view: View) -> None:
         )
     with np.errstate(all="ignore"):
         if not (np.abs(camera.position) <= _FARTHEST).all():
-            raise FileFormatError(f"{root}: the camera of {view.name!r} lies farther out than {_FARTHEST:g}")
+            raise FileFormatError(f"{root}: the camera of {view.name!r} is farther away than {_FARTHEST:g}")

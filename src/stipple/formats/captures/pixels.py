@@ -21,19 +21,19 @@ from stipple.memory import shortage
 Array = np.ndarray
 Size = tuple[int, int]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "PPM", "JPEG2000")  # none runs other programs
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "PPM", "JPEG2000")  # none starts other programs
 _OTHERS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
-_WARNINGS = threading.Lock()  # filters of warnings belong to the process; several threads decode
+_WARNINGS = threading.Lock()  # warning filters are global to the process, and several threads decode
 hold_across_forks(_WARNINGS)
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """An image whose header has been read; whatever goes wrong while it is used becomes FileFormatError.
+    """An image whose header has been read; any error while it is used becomes FileFormatError.
 
-    Raises FileFormatError, naming a file that is missing, no image, broken, or larger than an image may be. OSError
-    only where the file cannot be opened.
+    Raises FileFormatError, naming the file, if it is missing, not an image, broken, or too large; OSError only if the
+    file cannot be opened.
     """
     try:
         file = BoundedFile(path)
@@ -44,7 +44,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             image = _opened(file)
         except FileFormatError as error:
             raise FileFormatError(f"{path}: {error}") from None
-        except Exception as error:  # decoders raise what they stumble over: struct.error, KeyError, RuntimeError ...
+        except Exception as error:  # decoders raise all kinds of errors: struct.error, KeyError, RuntimeError ...
             raise _told(error, path, "cannot be read as an image", file) from None
         with image:
             try:
@@ -69,14 +69,14 @@ def _opened(file: BoundedFile) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Those that this Pillow has decoders for."""
+    """The formats that this Pillow can decode."""
     Image.init()
     return tuple(f for f in _FORMATS if f in Image.OPEN)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: what matters of them is checked here, and files are named."""
+    """Without Pillow's warnings: the relevant ones are checked here, and errors name the file."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -97,7 +97,7 @@ def _reason(error: Exception, file: BoundedFile) -> str:
 
 
 def stored_sizes(path: Path) -> tuple[Size, Size]:
-    """Width and height of an image turned as its EXIF orientation says, and as stored, from its header."""
+    """Width and height of an image, rotated by its EXIF orientation and as stored, from its header."""
     with open_image(path) as image:
         turned = _orientation(image) in _TURNED
         width, height = image.size
@@ -105,17 +105,17 @@ def stored_sizes(path: Path) -> tuple[Size, Size]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """What the EXIF data say; 1, as it is stored, where they cannot be read."""
+    """The EXIF orientation; 1 (as stored) if it cannot be read."""
     try:
         with _quiet():
             found = image.getexif().get(_ORIENTATION)
-    except Exception:  # EXIF data of any kind of damage: the photo itself may be whole
+    except Exception:  # EXIF data may be damaged in any way while the photo itself is intact
         return 1
     return found if isinstance(found, int) else 1
 
 
 def turned_upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; itself where that is as it is stored or cannot be read."""
+    """The image rotated by its EXIF orientation; unchanged if there is none or it cannot be read."""
     if not 1 < _orientation(image) <= 8:
         return image
     with _quiet():
@@ -123,7 +123,7 @@ def turned_upright(image: Image.Image) -> Image.Image:
 
 
 def decode(path: Path, size: Size) -> Array:
-    """An image's pixels [H, W, 3 or 4] uint8, turned as its EXIF orientation says if ``size`` then fits.
+    """An image's pixels [H, W, 3 or 4] uint8, rotated by its EXIF orientation if it then has ``size``.
 
     Grey, palette, CMYK and 16-bit images are converted. Raises FileFormatError, naming a file that is missing,
     broken, or of another size.
@@ -155,13 +155,14 @@ def _eight_bit(image: Image.Image) -> Array:
 
 
 def decode_mask(path: Path, size: Size) -> Array:
-    """A mask [H, W] bool: True where the photo counts. Bright (128 and more) counts; an alpha channel decides alone."""
+    """A mask [H, W] bool: True where the photo is used: where it is bright (128 or more), or by its alpha channel if it
+    has one."""
     pixels = decode(path, size)
     return np.asarray((pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., :3].max(axis=2)) >= 128)
 
 
 def decode_depth(path: Path, size: Size, scale: float) -> Array:
-    """Camera z [H, W] float32 in world units; 0 where the sensor gave none (0, or all bits set)."""
+    """Camera z [H, W] float32 in world units; 0 where the sensor measured none (0, or all bits set)."""
     if path.suffix.lower() == ".npy":
         return _valid_depth(read_depth_array(path, size))
     with open_image(path) as image:

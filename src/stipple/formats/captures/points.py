@@ -17,7 +17,7 @@ def read_points(path: Path) -> tuple[Array, Array]:
     """Points [M, 3] and colours [M, 3] uint8 (grey where there are none) of a PLY's vertices."""
     name = str(path)
     try:
-        file = open_file(path)  # closed below; a missing file gets its own sentence
+        file = open_file(path)  # closed below; a missing file has a message of its own
     except FileNotFoundError:
         raise FileFormatError(f"{path}: the point cloud is missing") from None
     with file:

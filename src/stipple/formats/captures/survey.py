@@ -1,4 +1,4 @@
-"""What a capture contains and what may go wrong with it."""
+"""Statistics of a capture, and warnings about what may go wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGE_BASELINE = 0.5
 
 @dataclass(frozen=True)
 class CameraRow:
-    """Views that share a camera: size, how many, and its numbers in words."""
+    """Views that share a camera: its size, their number, and its parameters as text."""
 
     width: int
     height: int
@@ -70,7 +70,7 @@ class Survey:
 
 
 def _median_distance(positions: Array, points: Array) -> float:
-    """From the points to their nearest camera."""
+    """Median distance from the points to their nearest camera."""
     if not len(points):
         return 0.0
     sample = points[:: max(1, len(points) // 2000)]
@@ -79,7 +79,7 @@ def _median_distance(positions: Array, points: Array) -> float:
 
 
 def _median_spacing(positions: Array) -> float:
-    """From a camera to the one nearest to it."""
+    """Median distance from a camera to the nearest other one."""
     if len(positions) < 2:
         return 0.0
     found, _ = cKDTree(positions).query(positions, k=2)
@@ -113,7 +113,7 @@ def _camera_rows(capture: Capture, cameras: list[Camera]) -> list[CameraRow]:
 
 
 def _lens_in_words(camera: Camera, lens: Lens | None) -> str:
-    """The distortion of a frame's camera, which is kept, or of the photos' lens, which is undone."""
+    """The distortion of a frame's camera (kept), or of the photos' lens (undone), in words."""
     if camera.distortion:
         return "fisheye, kept" if camera.model == "fisheye" else "radial and tangential, kept"
     if lens is None:
@@ -135,11 +135,11 @@ def _warnings(capture: Capture, positions: Array, extent: float, distance: float
     typical = float(np.median(away))
     for i in np.flatnonzero(away > _FAR_CAMERA * typical) if typical > 0 else []:
         found.append(
-            f"{capture.views[i].name}: {away[i] / typical:.0f} times farther out than most cameras: is its pose right?"
+            f"{capture.views[i].name}: {away[i] / typical:.0f} times farther away than most cameras: is its pose right?"
         )
     if distance and extent < _SMALL_BASELINE * distance:
         found.append(
-            f"the cameras lie within {extent:.3g} units, the scene {distance:.3g} away: depth is poorly determined"
+            f"the cameras are within {extent:.3g} units, the scene is {distance:.3g} away: depth is poorly determined"
         )
     between = _median_spacing(positions)
     if distance and between > _LARGE_BASELINE * distance:

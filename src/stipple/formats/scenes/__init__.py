@@ -1,4 +1,4 @@
-"""Scene formats, a file each: every file in this folder is found. Reading and writing is dispatched here alone."""
+"""Scene formats, a module each: every module in this folder is registered. Only this module dispatches to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLY = ".ply"
 
 
 def load_scene(path: str | os.PathLike[str]) -> Gaussians:
-    """Read a scene from a file of any format in FORMATS, which its suffix names, or else how it begins.
+    """Read a scene from a file of any format in FORMATS, determined by its suffix, or else by how it begins.
 
     Raises FileFormatError, naming the file and what is wrong with it; OSError if it cannot be read.
     """
@@ -46,9 +46,9 @@ def load_ply(path: str | os.PathLike[str]) -> Gaussians:
 
 
 def save_scene(scene: Gaussians, path: str | os.PathLike[str]) -> None:
-    """Write a scene in the format that the path's suffix names. The file appears only when it is complete.
+    """Write a scene in the format of the path's suffix. The file appears only when it is complete.
 
-    Raises InputError for a suffix that no format has; warns (FormatWarning) of what the format cannot hold.
+    Raises InputError for an unknown suffix; warns (FormatWarning) about data that the format cannot hold.
     """
     written = [f for f in FORMATS if f.write is not None]
     chosen = [f for f in written if f.suffix == _suffix(os.fspath(path))]
@@ -71,7 +71,7 @@ def _in_words(formats: list[SceneFormat]) -> str:
 
 
 def _read(name: str, file: BinaryIO, formats: list[SceneFormat]) -> Gaussians:
-    """Read a file by the format that matches, else by the usual one."""
+    """Read a file in the format that matches, else in the default one."""
     for candidate in sorted(formats, key=lambda f: f.matches is None):
         file.seek(0)
         if candidate.matches is None or candidate.matches(name, file):

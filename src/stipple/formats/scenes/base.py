@@ -1,4 +1,4 @@
-"""What a scene format is, and the registry that every one of them is found in."""
+"""The interface of a scene format, and the registry of all formats."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class SceneFormat:
     open at its beginning; ``read`` raises FileFormatError."""
 
     name: str
-    """As messages call it, such as "splat PLY"."""
+    """Its name in messages, such as "splat PLY"."""
     about: str
-    """What users should know to choose it, in a few words."""
+    """A short description that helps users choose it."""
     suffix: str
-    """What names of its files end in, such as ".ply"."""
+    """The suffix of its files, such as ".ply"."""
     read: Callable[[str, BinaryIO], Gaussians]
     write: Callable[[Gaussians, BinaryIO], None] | None = None
     """Writes a scene; None where only reading is supported."""
     matches: Callable[[str, BinaryIO], bool] | None = None
-    """Whether a file with the suffix is of this format. None: this is the suffix's usual format, for files that none
-    of the others matches."""
+    """Whether a file with the suffix is of this format. None: this is the suffix's default format, for files that no
+    other format matches."""
     magic: bytes = b""
-    """What its files begin with, if anything: by that they are known where the suffix says nothing."""
+    """The bytes that its files begin with, if any: used if the suffix is unknown."""
 
 
 FORMATS: list[SceneFormat] = []

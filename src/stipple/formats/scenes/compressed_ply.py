@@ -1,4 +1,4 @@
-"""PlayCanvas' compressed PLY: 256 Gaussians a chunk, each packed into four 32-bit words.
+"""PlayCanvas' compressed PLY: chunks of 256 Gaussians, each packed into four 32-bit words.
 
 The layout is that of PlayCanvas' open format (SuperSplat and splat-transform write it): positions 11-10-11 bits
 and log scales 11-10-11 bits between the chunk's bounds, rotations as the three smallest of four components in
@@ -43,7 +43,7 @@ def read(name: str, file: BinaryIO) -> Gaussians:
         raise FileFormatError(
             f"{name}: {len(vertex)} Gaussians need {-(-len(vertex) // _CHUNK)} chunks, got {len(chunks)}"
         )
-    with np.errstate(all="ignore"):  # bounds may be anything: what is then infinite or NaN is not drawn
+    with np.errstate(all="ignore"):  # bounds may be arbitrary: Gaussians that become infinite or NaN are not drawn
         return _unpacked(name, chunks, vertex, tables.get("sh"))
 
 

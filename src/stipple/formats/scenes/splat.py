@@ -1,4 +1,4 @@
-""".splat files (https://github.com/antimatter15/splat): 32 bytes a Gaussian, for viewers in browsers.
+""".splat files (https://github.com/antimatter15/splat): 32 bytes per Gaussian, for viewers in browsers.
 
 Position and scale (sigma) are three float32 each, colour and opacity RGBA with 8 bits each, the rotation a quaternion
 wxyz with 8 bits a component, (b - 128) / 128. There is no header, and no SH above degree 0.
@@ -22,11 +22,11 @@ _HALF = 128
 
 
 def read(name: str, file: BinaryIO) -> Gaussians:
-    """The Gaussians of a .splat file. Raises FileFormatError where its size is not that of whole ones."""
+    """The Gaussians of a .splat file. Raises FileFormatError if its size is not a multiple of 32 bytes."""
     data = file.read()
     if len(data) % _ROW.itemsize:
         raise FileFormatError(
-            f"{name}: cut short, or not a .splat file: expected {_ROW.itemsize} bytes for each Gaussian, got "
+            f"{name}: truncated, or not a .splat file: expected {_ROW.itemsize} bytes for each Gaussian, got "
             f"{len(data):,} bytes"
         )
     rows = np.frombuffer(data, _ROW)

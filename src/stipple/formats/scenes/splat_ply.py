@@ -1,8 +1,8 @@
 """Splat PLY files, in the layout that 3DGS (Kerbl et al., 2023) writes and every viewer reads.
 
-Properties of the element ``vertex``: x y z, f_dc_0..2, f_rest_0.., opacity (logit), scale_0..2 (log), rot_0..3
-(wxyz). f_rest holds all coefficients of red, then of green, then of blue. Normals and other properties are read
-past. ASCII and both binary byte orders are read; little endian is written.
+Properties of the element ``vertex``: x y z, f_dc_0..2, f_rest_0.., opacity (logit), scale_0..2 (log), rot_0..3 (wxyz).
+f_rest holds all coefficients of red, then of green, then of blue. Normals and other properties are ignored. ASCII and
+both binary byte orders are read; little endian is written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _check_properties(name: str, element: Element) -> None:
 
 def _gaussians(name: str, table: Any) -> Gaussians:
     def columns(*names: str) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 lies infinity, which is not drawn
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow gives infinity, which is not drawn
             return np.stack([table[n].astype(np.float32) for n in names], axis=1)
 
     rest = sum(1 for n in table.dtype.names if n.startswith("f_rest_"))

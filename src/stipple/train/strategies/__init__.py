@@ -1,4 +1,4 @@
-"""Strategies: how the number of Gaussians changes during training. Every file in this folder is found."""
+"""Strategies: how the number of Gaussians changes during training. Every module in this folder is registered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def make_strategy(config: Config) -> Strategy:
-    """The strategy that a configuration names."""
+    """The strategy of a configuration."""
     return STRATEGIES[config.density.strategy](config)
 
 

@@ -1,4 +1,4 @@
-"""What a strategy is: the rule by which the number of Gaussians changes."""
+"""The interface of a strategy: the rule by which the number of Gaussians changes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Strategy(ABC):
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}
-"""Every strategy by the name that configurations give it."""
+"""Every strategy by its name in configurations."""
 
 _Class = TypeVar("_Class", bound=type[Strategy])
 
@@ -118,7 +118,8 @@ def strategy(name: str) -> Callable[[_Class], _Class]:
 
 
 def within(config: Config, step: int) -> bool:
-    """Whether a step lies in the part of the schedule in which the number of Gaussians changes, at an interval."""
+    """Whether the number of Gaussians changes after a step: in the configured part of training, at regular
+    intervals."""
     density = config.density
     return density.start <= step <= config.last_change and step % density.every == 0
 
@@ -131,9 +132,9 @@ def by_default(trait: str) -> str:
 
 
 def settings_of_strategies(common: type[Section]) -> tuple[type[Section], ...]:
-    """The classes of all strategies' own values, none twice.
+    """The classes of all strategies' own values, each once.
 
-    Raises TypeError where two of them, or one and ``common``, which all strategies share, declare the same name.
+    Raises TypeError if two of them, or one and ``common``, which all strategies share, declare the same name.
     """
     classes = tuple(dict.fromkeys(s.traits.settings for s in STRATEGIES.values() if s.traits.settings is not Section))
     taken = dict.fromkeys(common.model_fields, common.__qualname__)

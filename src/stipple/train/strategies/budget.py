@@ -1,5 +1,5 @@
 """Density control that ends with a given number of Gaussians, after Mallick et al., "Taming 3DGS" (2024): the number
-rises along a parabola, and what is densified is whatever ranks highest instead of whatever exceeds a threshold."""
+rises along a parabola, and the Gaussians with the highest scores are densified instead of those above a threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Budget(Default):
 
     def growing(self, state: TrainingState, step: int, gradient: Array) -> Array:
         last = int(self.config.last_change) // self.density.every * self.density.every
-        # what is missing falls as the square of the time left, whatever pruning has taken away meanwhile
+        # the remaining number falls with the square of the time left, however many were pruned in between
         left = max(last - step, 0) / (last - step + self.density.every)
         number = round((self.density.max_count - state.count) * (1 - left**2))
         return np.argsort(-gradient, kind="stable")[: max(0, min(number, np.count_nonzero(gradient > 0)))]

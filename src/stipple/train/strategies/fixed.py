@@ -1,4 +1,4 @@
-"""The Gaussians of the start, and no others."""
+"""A fixed number of Gaussians: those of the start."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Mcmc(Strategy):
         return np.asarray(rng.choice(among, number, p=weights / weights.sum()))
 
     def _share(self, state: TrainingState, hosts: Array) -> None:
-        """Give each host the opacity and size with which it and its copies together look as the host did alone."""
+        """Set each host's opacity and size so that it and its copies together look like the host did alone."""
         rows, copies = np.unique(hosts, return_counts=True)
         opacity, factor = shared(state.opacities[rows], copies + 1)
         opacity = np.clip(opacity, self.density.prune_opacity, _MAX_OPACITY)
@@ -94,7 +94,7 @@ class Mcmc(Strategy):
 
 
 def shared(opacities: Array, numbers: Array) -> tuple[Array, Array]:
-    """Opacity of each of ``numbers`` equal Gaussians in one place that stand for one, and the factor on its scales
+    """Opacity of each of ``numbers`` equal Gaussians in one place that replace one, and the factor for its scales
     (equations 8 and 9 of the paper)."""
     numbers = np.minimum(numbers, _MAX_COPIES)
     new = 1 - (1 - np.minimum(opacities, _MAX_OPACITY)) ** (1 / numbers)

@@ -1,7 +1,7 @@
 """Operators of vectors and masks, and the functions that belong with them.
 
 A product and a sum may become one fused multiply-add; nothing else is rearranged: sums keep their order, divisions
-are exact. Masked-off lanes may hold anything, infinities included, so no flag promises their absence.
+are exact. Masked-off lanes may hold any value, including infinities and NaN, so no fast-math flag excludes these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Emit = Callable[[Any, Any, Any], Any]
 
 # --- operators --------------------------------------------------------------------------------------------
 def _operate(operation: Any, operands: int, accepts: Callable[[Any], bool], operand: Any, result: Any) -> None:
-    """Type an operator of Python for vectors (with scalars among them) or masks."""
+    """Declare the types of a Python operator for vectors (mixed with scalars) or masks."""
 
     @infer_global(operation)
     class _Operator(AbstractTemplate):
@@ -65,7 +65,7 @@ _binary((operator.truediv, operator.itruediv), lambda builder, x, y: builder.fdi
 
 
 def _compare(operation: Any, symbol: str) -> None:
-    """A comparison; false where a lane is NaN, but for !=."""
+    """A comparison; false where a lane is NaN, except for !=."""
 
     def emit(builder: Any, x: Any, y: Any) -> Any:
         return builder.fcmp_unordered(symbol, x, y) if symbol == "!=" else builder.fcmp_ordered(symbol, x, y)
@@ -80,7 +80,7 @@ _compare(operator.ge, ">=")
 _compare(operator.eq, "==")
 _compare(operator.ne, "!=")
 
-# Selects, so that lanes that the left operand decides let nothing undefined through from the right one.
+# Selects, so that lanes decided by the left operand ignore undefined values of the right one.
 _logical((operator.and_, operator.iand), lambda builder, x, y: builder.select(x, y, ir.Constant(BITS, [0] * LANES)))
 _logical((operator.or_, operator.ior), lambda builder, x, y: builder.select(x, ir.Constant(BITS, [1] * LANES), y))
 
@@ -273,7 +273,7 @@ def first_lanes(typing: Any, count: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        # int64 is compared with every lane's number: counts may be what is left of a long array
+        # compared as int64, because counts may be the remaining length of a long array
         wide = ir.VectorType(ir.IntType(64), LANES)
         one = builder.insert_element(ir.Constant(wide, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
         order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)

@@ -74,14 +74,14 @@ def horner(typing: Any, x: Any, coefficients: Any) -> Any:
 
 @intrinsic
 def exp2(typing: Any, a: Any) -> Any:
-    """2 ** a for -126 <= a < 128, to 2.1e-7 of its value; other lanes hold anything."""
+    """2 ** a for -126 <= a < 128, with a relative error of 2.1e-7; other lanes are undefined."""
     if not is_number(a):
         return None
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole = call(builder, "llvm.rint", args[0])
         value = polynomial(builder, builder.fsub(args[0], whole), _EXP2)
-        # Out-of-range lanes convert to poison; callers mask them, and `&` lets none through.
+        # Out-of-range lanes become poison; callers mask them, and `&` does not propagate it.
         exponent = builder.shl(builder.fptosi(whole, INTS), integers(_MANTISSA))
         return builder.bitcast(builder.add(builder.bitcast(value, INTS), exponent), FLOATS)
 
@@ -90,7 +90,7 @@ def exp2(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def log2(typing: Any, a: Any) -> Any:
-    """The binary logarithm of positive normal numbers, to 9e-8 and rounding; other lanes hold anything."""
+    """The binary logarithm of positive normal numbers, to 9e-8 and rounding; other lanes are undefined."""
     if not is_number(a):
         return None
 
@@ -106,7 +106,7 @@ def log2(typing: Any, a: Any) -> Any:
 
 
 def _unary(name: str, text: str) -> Any:
-    """A function of one vector that LLVM has."""
+    """An LLVM intrinsic with one vector operand."""
 
     def typed(typing: Any, a: Any) -> Any:
         if not is_number(a):
@@ -122,10 +122,10 @@ def _unary(name: str, text: str) -> Any:
     return intrinsic(typed)
 
 
-sqrt = _unary("sqrt", "The square root in each lane, correctly rounded; NaN of negative numbers.")
+sqrt = _unary("sqrt", "The square root in each lane, correctly rounded; NaN for negative numbers.")
 floor = _unary("floor", "The largest whole number that is not larger, in each lane.")
 ceil = _unary("ceil", "The smallest whole number that is not smaller, in each lane.")
-rint = _unary("rint", "The nearest whole number in each lane, the even one of two.")
+rint = _unary("rint", "The nearest whole number in each lane, ties to even.")
 
 
 def _estimate() -> tuple[str, bool] | None:
@@ -144,9 +144,9 @@ _RECIPROCAL = _estimate()
 
 @intrinsic
 def reciprocal(typing: Any, a: Any) -> Any:
-    """1 / a to 3e-7 of its value where a and 1 / a are normal numbers: an estimate and one Newton step.
+    """1 / a with a relative error of 3e-7 if both are normal numbers: an estimate and one Newton step.
 
-    NaN where a is 0 or infinite: where those may occur, divide. Machines without an estimate divide.
+    NaN where a is 0 or infinite: divide if those may occur. Machines without an estimate divide.
     """
     if not is_number(a):
         return None

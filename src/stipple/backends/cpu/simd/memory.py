@@ -30,7 +30,7 @@ _I64 = ir.IntType(64)
 
 
 class Place:
-    """Where an element is: its address, its type and the alignment to count on."""
+    """The location of an element: its address, its type and its guaranteed alignment."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, index: Any) -> None:
         self.builder, self.element = builder, kind.dtype
@@ -45,7 +45,7 @@ class Place:
         self.address = builder.gep(base, [index])
 
     def shifted(self, elements: Any, aligned: bool = False) -> Place:
-        """The place so many elements further; ``aligned`` if that is a multiple of LANES."""
+        """The place that many elements further on; ``aligned`` if it is a multiple of LANES."""
         other = object.__new__(Place)
         other.__dict__.update(self.__dict__)
         distance = elements if isinstance(elements, ir.Value) else ir.Constant(_I64, elements)
@@ -134,7 +134,7 @@ def load(typing: Any, array: Any, i: Any) -> Any:
 
 @intrinsic
 def load_lanes(typing: Any, array: Any, i: Any, lanes: Any) -> Any:
-    """As ``load`` where the mask is set; zeros elsewhere, where nothing is read."""
+    """Like ``load`` where the mask is set; zeros elsewhere, where memory is not read."""
     if not (_indexed(array, i) and lanes == mask):
         return None
 
@@ -176,7 +176,7 @@ def store(typing: Any, array: Any, i: Any, value: Any) -> Any:
 
 @intrinsic
 def store_lanes(typing: Any, array: Any, i: Any, value: Any, lanes: Any) -> Any:
-    """As ``store``, only where the mask is set."""
+    """Like ``store``, but only where the mask is set."""
     if not (_indexed(array, i) and is_number(value) and lanes == mask):
         return None
 
@@ -199,7 +199,7 @@ def _chosen(builder: Any, sources: list[Any], picks: list[tuple[int, int]]) -> A
 
 
 def _deinterleaved(builder: Any, parts: list[Any]) -> list[Any]:
-    """Columns of rows that lie one after the other in as many vectors as there are columns."""
+    """Columns of consecutive rows, which are stored in as many vectors as there are columns."""
     count = len(parts)
     return [
         _chosen(builder, parts, [divmod(row * count + column, LANES) for row in range(LANES)])
@@ -208,7 +208,7 @@ def _deinterleaved(builder: Any, parts: list[Any]) -> list[Any]:
 
 
 def _interleaved(builder: Any, columns: list[Any]) -> list[Any]:
-    """The vectors that hold the rows of some columns one after the other."""
+    """The vectors that hold consecutive rows of some columns."""
     count = len(columns)
     result = []
     for part in range(count):
@@ -254,7 +254,7 @@ def load_columns(typing: Any, array: Any, i: Any, columns: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def load_columns_lanes(typing: Any, array: Any, i: Any, columns: Any, lanes: Any) -> Any:
-    """As ``load_columns`` for the rows where the mask is set; zeros for others, of which nothing is read."""
+    """Like ``load_columns`` for the rows where the mask is set; zeros for the others, whose memory is not read."""
     count = _columns(columns)
     if count is None or not (_indexed(array, i) and lanes == mask):
         return None
@@ -293,7 +293,7 @@ def store_columns(typing: Any, array: Any, i: Any, values: Any) -> Any:
 
 @intrinsic
 def store_columns_lanes(typing: Any, array: Any, i: Any, values: Any, lanes: Any) -> Any:
-    """As ``store_columns``, only the rows where the mask is set."""
+    """Like ``store_columns``, but only for the rows where the mask is set."""
     if not (_indexed(array, i) and _is_values(values) and lanes == mask):
         return None
 
@@ -372,7 +372,7 @@ def store_scalar(typing: Any, array: Any, i: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, i: Any) -> Any:
-    """Ask for the cache line of element i: it is read soon, or never."""
+    """Prefetch the cache line of element i."""
     if not _indexed(array, i):
         return None
 

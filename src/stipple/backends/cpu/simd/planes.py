@@ -1,4 +1,4 @@
-"""Tuples of vectors: one for each of a few planes of numbers, as many as the tuple is long."""
+"""Tuples of vectors: one vector for each of a few planes of numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buffers on the stack: uninitialised, gone when the function that has them returns."""
+"""Buffers on the stack: uninitialised, and valid until their function returns."""
 
 from __future__ import annotations
 

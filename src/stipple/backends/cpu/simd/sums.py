@@ -1,4 +1,4 @@
-"""Sums over lanes, lanes that move, and transpositions."""
+"""Sums over lanes, shifts of lanes, and transpositions."""
 
 from __future__ import annotations
 
@@ -74,8 +74,7 @@ def add_sums(typing: Any, array: Any, i: Any, values: Any) -> Any:
 
 @intrinsic
 def accumulate(typing: Any, array: Any, i: Any, values: Any, lanes: Any) -> Any:
-    """Add a tuple of vectors to as many vectors that lie one after the other from element i on, where the mask is
-    set."""
+    """Add a tuple of vectors to as many consecutive vectors from element i on, where the mask is set."""
     if not (isinstance(values, types.BaseTuple) and lanes == mask):
         return None
 
@@ -185,7 +184,7 @@ def set_lanes(typing: Any, m: Any) -> Any:
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """LANES vectors as the columns of what they were the rows of."""
+    """The transpose of a matrix whose rows are LANES vectors."""
     rows = list(rows)
     width = LANES // 2
     while width:

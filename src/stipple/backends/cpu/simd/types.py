@@ -1,6 +1,6 @@
-"""The vector and mask types, and how their LLVM values are made.
+"""The vector and mask types, and their LLVM values.
 
-LANES is chosen for the machine when this is imported: 16 with AVX-512, 8 with AVX2, 4 elsewhere (NEON, SSE);
+LANES is chosen for the machine when this module is imported: 16 with AVX-512, 8 with AVX2, 4 elsewhere (NEON, SSE);
 ``STIPPLE_SIMD_WIDTH`` overrides it (4, 8 or 16).
 """
 
@@ -36,7 +36,7 @@ LANES = _choose_lanes()
 F32, I32, I1 = ir.FloatType(), ir.IntType(32), ir.IntType(1)
 FLOATS, INTS, BITS = (ir.VectorType(t, LANES) for t in (F32, I32, I1))
 
-intrinsic: Any = extending.intrinsic  # its functions exist in compiled code only, whatever their stubs say
+intrinsic: Any = extending.intrinsic  # its functions exist only in compiled code, whatever their stubs say
 
 
 class VectorType(types.Type):
@@ -58,7 +58,7 @@ class MaskType(types.Type):
 
 vector, mask = VectorType(), MaskType()
 Vector: TypeAlias = Any
-"""A vector in the annotations of records; Python itself has none."""
+"""A vector, for annotations of records; it does not exist outside compiled code."""
 
 
 @register_model(VectorType)
@@ -91,17 +91,17 @@ def is_number(t: Any) -> bool:
 
 
 def constant(value: float) -> Any:
-    """A float32 known now in every lane."""
+    """A compile-time float32 in every lane."""
     return ir.Constant(FLOATS, [value] * LANES)
 
 
 def integers(value: int) -> Any:
-    """An int32 known now in every lane."""
+    """A compile-time int32 in every lane."""
     return ir.Constant(INTS, [value] * LANES)
 
 
 def function(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
-    """One of LLVM's intrinsic functions, by its whole name."""
+    """One of LLVM's intrinsic functions, by its full name."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, operands), name)
 
 

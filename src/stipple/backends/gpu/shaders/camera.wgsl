@@ -1,13 +1,13 @@
 // The camera models: projection of points, its Jacobian, and the gradients of both. The formulas are derived in the
-// reference backend's camera.py: all models but ortho see slopes s = (x/z, y/z), which a lens moves to
-// D(s) = s F(|s|^2) + tangential terms; D has the symmetric derivative H(s).
+// reference backend's camera.py: all models but ortho use slopes s = (x/z, y/z), which a lens maps to D(s) = s F(|s|^2)
+// + tangential terms; D has the symmetric derivative H(s).
 
 struct Camera {
   rotation: mat3x3<f32>,   // world to camera
   translation: vec3<f32>,
   focal: vec2<f32>,
   center: vec2<f32>,
-  low: vec2<f32>,          // limits of the slopes that a pinhole's Jacobian follows
+  low: vec2<f32>,          // limits of the slopes at which a pinhole's Jacobian is evaluated
   high: vec2<f32>,
 };
 
@@ -54,7 +54,8 @@ fn arc_tangent(x: f32) -> f32 {
   return base + (tail * z * y + y);
 }
 
-const NEAR_AXIS = 0.25;  // below this squared slope by a series, beyond which no difference loses too many digits
+const NEAR_AXIS = 0.25;  // below this squared slope a series is used; beyond it, differences do not lose too many
+digits
 const SERIES = 15u;
 
 // A = atan(r) / r and its derivatives in t = r^2
@@ -137,7 +138,7 @@ fn pixel_of(c: Camera, p: vec3<f32>) -> vec2<f32> {
   return c.focal * distort(p.xy / p.z) + c.center;
 }
 
-struct Jacobian { x: vec3<f32>, y: vec3<f32> };  // of a pixel's x and y in the camera-space point
+struct Jacobian { x: vec3<f32>, y: vec3<f32> };  // of a pixel's x and y with respect to the camera-space point
 
 // beyond the frame and its margin, a pinhole's Jacobian is that at the limit
 fn held_slopes(c: Camera, s: vec2<f32>) -> vec2<f32> {
@@ -159,7 +160,7 @@ fn jacobian_of(c: Camera, p: vec3<f32>) -> Jacobian {
 }
 
 // --- gradients --------------------------------------------------------------------------------------------
-// those of the camera by one Gaussian
+// one Gaussian's contribution to those of the camera
 var<private> v_row0: vec3<f32>;         // of the rotation
 var<private> v_row1: vec3<f32>;
 var<private> v_row2: vec3<f32>;
@@ -168,7 +169,7 @@ var<private> v_focal: vec2<f32>;
 var<private> v_center: vec2<f32>;
 var<private> v_lens: array<f32, 8>;     // of the distortion
 
-// from the gradients in F and F' to the radial coefficients
+// from the gradients of F and F' to the radial coefficients
 fn radial_backward(t: f32, v_value: f32, v_first: f32) {
   if (RATIONAL) {
     let q = polynomial(t, distortion(3u), distortion(4u), distortion(5u));
@@ -195,7 +196,7 @@ fn radial_backward(t: f32, v_value: f32, v_first: f32) {
   }
 }
 
-// gradient in slopes from that in D(s)
+// gradient of slopes from that of D(s)
 fn distort_backward(s: vec2<f32>, v: vec2<f32>) -> vec2<f32> {
   if (!(FISHEYE || RATIONAL)) { return v; }
   let h = distortion_derivative(s);
@@ -209,7 +210,7 @@ fn distort_backward(s: vec2<f32>, v: vec2<f32>) -> vec2<f32> {
   return vec2<f32>(h.xx * v.x + h.xy * v.y, h.xy * v.x + h.yy * v.y);
 }
 
-// gradient in slopes from that in H(s); xy stands for both entries
+// gradient of slopes from that of H(s); xy stands for both entries
 fn derivative_backward(s: vec2<f32>, v: Symmetric) -> vec2<f32> {
   if (!(FISHEYE || RATIONAL)) { return vec2<f32>(0.0); }
   let p = tangential();
@@ -228,13 +229,13 @@ fn derivative_backward(s: vec2<f32>, v: Symmetric) -> vec2<f32> {
     2.0 * s.y * v_t + f.first * (2.0 * s.x * v.xy + 4.0 * s.y * v.yy) + p.x * (2.0 * v.xx + 6.0 * v.yy) + p.y * 2.0 * v.xy);
 }
 
-// gradient in a point from that in its x/z and y/z
+// gradient of a point from that of its x/z and y/z
 fn slopes_backward(p: vec3<f32>, v: vec2<f32>) -> vec3<f32> {
   let v_xy = v / p.z;
   return vec3<f32>(v_xy, -dot(v_xy, p.xy / p.z));
 }
 
-// gradient in a camera-space point from that in its pixel
+// gradient of a camera-space point from that of its pixel
 fn pixel_backward(c: Camera, p: vec3<f32>, v: vec2<f32>) -> vec3<f32> {
   v_center += v;
   if (ORTHO) {
@@ -246,7 +247,7 @@ fn pixel_backward(c: Camera, p: vec3<f32>, v: vec2<f32>) -> vec3<f32> {
   return slopes_backward(p, distort_backward(s, c.focal * v));
 }
 
-// gradient in a camera-space point from that in its Jacobian
+// gradient of a camera-space point from that of its Jacobian
 fn jacobian_backward(c: Camera, p: vec3<f32>, v: Jacobian) -> vec3<f32> {
   let j = jacobian_of(c, p);
   v_focal += vec2<f32>(dot(j.x, v.x), dot(j.y, v.y)) / c.focal;

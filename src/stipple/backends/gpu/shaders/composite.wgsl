@@ -1,4 +1,5 @@
-// Compositing, front to back: a workgroup takes 16 x 16 pixels, its Gaussians in batches, and leaves when all are done.
+// Compositing, front to back: a workgroup processes 16 x 16 pixels, its Gaussians in batches, and ends when all pixels
+// are done.
 
 var<workgroup> live: atomic<u32>;
 var<workgroup> any_live: u32;
@@ -37,7 +38,7 @@ $resume
       let weight = s.alpha * t;
       let i = s_id[k];
       for (var f = 0u; f < FEATURES; f++) { sum[f] += weight * features(FEATURES * i + f); }
-      if (t > 0.5) { median = i32(i); }  // the last one while more than half of the light is left
+      if (t > 0.5) { median = i32(i); }  // the last contributor while more than half of the light is left
       t = after;
       steps += 1u;
       last = i32(base + k);

@@ -1,4 +1,4 @@
-// Back to front through each tile. For every entry the workgroup adds up the gradients of its 256 pixels, always in the
+// Back to front through each tile. For every entry the workgroup sums the gradients of its 256 pixels, always in the
 // same order, and writes them to the entry's own row of slots: no atomics.
 
 var<workgroup> top: atomic<i32>;

@@ -1,9 +1,9 @@
-// Footprints by the local affine approximation (Zwicker et al., "EWA Splatting", 2002), forward and back.
+// Footprints by the local affine approximation (Zwicker et al., "EWA Splatting", 2002), forward and backward.
 
 // the rows of (Jacobian x rotation x axes), the covariance before eps2d, its determinant and that with eps2d
 struct Ewa { u: vec3<f32>, w: vec3<f32>, a: vec3<f32>, b: vec3<f32>, cov: Symmetric, sharp: f32, det: f32 };
 
-// |a|^2 |b|^2 - (a b)^2 as the square of the cross product: for a needle the difference would be rounding alone
+// |a|^2 |b|^2 - (a b)^2 as the square of the cross product: for a needle the difference would be nothing but rounding
 fn area_squared(a: vec3<f32>, b: vec3<f32>) -> f32 {
   let c = cross(a, b);
   return dot(c, c);
@@ -26,7 +26,7 @@ fn ewa_conic(e: Ewa) -> Symmetric {
   return Symmetric((e.cov.yy + P.eps2d) / e.det, -e.cov.xy / e.det, (e.cov.xx + P.eps2d) / e.det);
 }
 
-// what eps2d takes from the opacity
+// the factor on the opacity that compensates for eps2d
 fn ewa_compensation(e: Ewa) -> f32 {
   if (!ANTIALIASED) { return 1.0; }
   return sqrt(max(e.sharp / e.det, MIN_COMPENSATION));

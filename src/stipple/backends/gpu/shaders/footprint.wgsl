@@ -1,4 +1,4 @@
-// One Gaussian at one pixel: what forward and backward must agree on to the bit.
+// The evaluation of one Gaussian at one pixel, on which forward and backward must agree to the bit.
 
 var<workgroup> s_mean: array<vec2<f32>, BATCH>;
 var<workgroup> s_conic: array<vec4<f32>, BATCH>;   // a, b, c, opacity
@@ -8,7 +8,7 @@ var<workgroup> s_id: array<u32, BATCH>;
 
 fn finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
 
-// a Gaussian that is no finite ellipse, or of which a feature is not finite, gets opacity 0: it counts nowhere
+// a Gaussian that is not a finite ellipse or has a feature that is not finite gets opacity 0: it contributes nowhere
 fn load_entry(slot: u32, entry: u32) {
   let i = u32(clamp(sorted_ids(entry), 0, i32(P.gaussians) - 1));
   let mean = vec2<f32>(means2d(2u * i), means2d(2u * i + 1u));
@@ -50,7 +50,7 @@ fn evaluate(slot: u32, pixel: vec2<f32>) -> Sample {
 
 struct Place { sub: u32, x: u32, y: u32, inside: bool };
 
-// a workgroup takes 16 x 16 pixels of a tile
+// a workgroup processes 16 x 16 pixels of a tile
 fn place_of(group: u32, lid: u32) -> Place {
   var place: Place;
   let tile = group / (SUB * SUB);

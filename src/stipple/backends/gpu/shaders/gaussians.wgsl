@@ -1,4 +1,4 @@
-// Gaussians in the world, and as a camera finds them.
+// Gaussians in world space and in camera space.
 
 // no NaN is ever compared: drivers may assume that there are none
 fn finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
@@ -22,10 +22,10 @@ fn axes_of(q: vec4<f32>) -> mat3x3<f32> {
 
 fn row(m: mat3x3<f32>, r: u32) -> vec3<f32> { return vec3<f32>(m[0][r], m[1][r], m[2][r]); }
 
-// gradients in a camera-space mean, in the axes (by columns) and in the scales
+// gradients of a camera-space mean, of the axes (by columns) and of the scales
 struct PosedGradient { p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f32> };
 
-// gradient in a unit quaternion from that in its matrix
+// gradient of a unit quaternion from that of its matrix
 fn axes_backward(q: vec4<f32>, v: mat3x3<f32>) -> vec4<f32> {
   let w = q.x; let x = q.y; let y = q.z; let z = q.w;
   let v01 = v[1][0]; let v02 = v[2][0]; let v10 = v[0][1]; let v12 = v[2][1]; let v20 = v[0][2]; let v21 = v[1][2];

@@ -1,6 +1,6 @@
-// Footprints, one Gaussian a thread; zeros for those that are culled.
+// Footprints, one Gaussian per thread; zeros for those that are culled.
 
-// whether a camera-space point lies between the clip planes and where the lens takes it
+// whether a camera-space point is between the clip planes and within the lens's range
 fn covers(p: vec3<f32>) -> bool {
   if (!(p.z >= clip(0u) && p.z <= clip(1u))) { return false; }
   let s = p.xy / p.z;
@@ -14,7 +14,7 @@ fn clear(i: u32) {
   radii[2u * i] = 0; radii[2u * i + 1u] = 0;
 }
 
-// how far from the mean a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k reaches; beyond the image where it is no ellipse
+// how far from the mean a x^2 + 2b xy + c y^2 + 2p x + 2r y <= k reaches; beyond the image if it is not an ellipse
 fn extents(a: f32, b: f32, c: f32, p: f32, r: f32, k: f32, uv: vec2<f32>, size: vec2<f32>) -> vec2<f32> {
   let det = a * c - b * b;
   if (!(a > 0.0 && det > 0.0)) { return abs(uv) + size + 1.0; }

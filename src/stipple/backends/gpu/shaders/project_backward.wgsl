@@ -1,5 +1,5 @@
-// Gradients of the projection, one Gaussian a thread; those of the camera as one row of numbers each, where they are
-// wanted.
+// Gradients of the projection, one Gaussian per thread; those of the camera as one row of numbers each, if they are
+// used.
 
 fn store_camera(i: u32) {
 $store_camera

@@ -1,13 +1,14 @@
-// Footprints by exact evaluation along rays, forward and back: half the squared distance between a Gaussian's mean and a
-// pixel's ray in its unit frame, as in 3DGUT (Wu et al., 2025). The formulas are derived in the reference's ray.py.
+// Footprints by exact evaluation along rays, forward and backward: half the squared distance between a Gaussian's mean
+// and a pixel's ray in its unit frame, as in 3DGUT (Wu et al., 2025). The formulas are derived in the reference's
+// ray.py.
 
 // a camera's rays in a Gaussian's unit frame
 struct Rays {
   matrix: mat3x3<f32>,     // camera to unit frame
-  column_x: vec3<f32>,     // what one pixel in x adds to the ray's direction (ortho: to its origin)
+  column_x: vec3<f32>,     // change of the ray's direction per pixel in x (ortho: of its origin)
   column_y: vec3<f32>,
   direction: vec3<f32>,    // of the ray through the projected mean
-  lever: vec3<f32>,        // what the moments are taken of: the camera's centre (ortho: the direction)
+  lever: vec3<f32>,        // first factor of the moments: the camera's centre (ortho: the direction)
   moment_x: vec3<f32>,
   moment_y: vec3<f32>,
   norm: f32,               // 1 / |direction|^2
@@ -66,7 +67,7 @@ fn ray_backward(c: Camera, p: vec3<f32>, axes: mat3x3<f32>, scale: vec3<f32>, v:
   var v_column_x = cross(v_moment_x, r.lever);
   var v_column_y = cross(v_moment_y, r.lever);
   var back: PosedGradient;
-  var v0 = vec3<f32>(0.0); var v1 = vec3<f32>(0.0); var v2 = vec3<f32>(0.0);  // columns of the gradient in the matrix
+  var v0 = vec3<f32>(0.0); var v1 = vec3<f32>(0.0); var v2 = vec3<f32>(0.0);  // columns of the gradient of the matrix
   if (ORTHO) {
     v2 = v_direction + v_lever;
   } else {

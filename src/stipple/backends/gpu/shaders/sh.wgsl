@@ -1,4 +1,4 @@
-// Colours from SH, before they are clamped; what forward and backward share.
+// Colours from SH before clamping, shared by forward and backward.
 
 // from the camera's centre to a mean
 fn offset_of(i: u32) -> vec3<f32> {

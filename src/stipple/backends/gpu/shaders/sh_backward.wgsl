@@ -1,4 +1,4 @@
-// Gradients of colours in SH coefficients and means, one Gaussian a thread; zeros where a colour is not finite.
+// Gradients of SH coefficients and means, one Gaussian per thread; zeros where a colour is not finite.
 
 fn clear(i: u32) {
   for (var k = 0u; k < 3u; k++) { v_means[3u * i + k] = 0.0; }

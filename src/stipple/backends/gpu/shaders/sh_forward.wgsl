@@ -1,4 +1,4 @@
-// Colours of visible Gaussians, one Gaussian a thread. What is not finite stays so.
+// Colours of visible Gaussians, one Gaussian per thread. NaN and infinity are kept.
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,

@@ -1,5 +1,5 @@
-// A stable radix sort of 32-bit keys with 32-bit values, four bits a pass, and exclusive sums.
-// A workgroup takes 1024 items, a thread four neighbours.
+// A stable radix sort of 32-bit keys with 32-bit values, four bits per pass, and exclusive sums.
+// A workgroup processes 1024 items, a thread four neighbours.
 
 const ITEMS = 4u;
 const BLOCK = 1024u;

@@ -1,12 +1,12 @@
-// What NaN, infinity and zeros give (docs/values.md). Compilers of shaders may assume that there is no NaN and no infinity
-// (Metal's do), built-in functions may give anything for them, and WGSL has no constants for them. So they are recognised
-// and chosen by their bits, as integers, of which nobody assumes anything.
+// NaN, infinity and zeros, as specified in docs/values.md. Shader compilers may assume that there is no NaN and no
+// infinity (Metal's do), built-in functions may return anything for them, and WGSL has no constants for them. So they
+// are recognised and selected by their bits, as integers, about which nothing is assumed.
 
 const SIGN: u32 = 0x80000000u;
 const INFINITY: u32 = 0x7f800000u;
 const NAN: u32 = 0x7fc00000u;
 
-// a float of these bits; a variable, for a constant infinity is refused
+// a float with these bits; through a variable, because a constant infinity is refused
 fn from_bits(bits: u32) -> f32 {
   var held = bits;
   return bitcast<f32>(held);
@@ -28,7 +28,7 @@ fn larger(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, max(a, b))
 fn smaller(a: f32, b: f32) -> f32 { return unless_nan(a, unless_nan(b, min(a, b))); }
 fn signum(x: f32) -> f32 { return unless_nan(x, sign(x)); }
 
-// 0 of what is negative, to minus infinity
+// max(x, 0), also for minus infinity; NaN stays NaN
 fn rectified(x: f32) -> f32 {
   let bits = bitcast<u32>(x);
   return from_bits(select(bits, 0u, bits - SIGN <= INFINITY));
@@ -49,7 +49,7 @@ fn log_plus(x: f32) -> f32 {
   return rectified(x) + 2.0 * (s + s * z * (1.0 / 3.0 + z * tail));
 }
 
-// the built-in function may lose what is small: there the polynomial of the Cephes library (Moshier)
+// the built-in function may be inaccurate for small x: use the polynomial of the Cephes library (Moshier)
 fn tangent(x: f32) -> f32 {
   if (abs(x) < 0.625) {
     let z = x * x;
@@ -59,7 +59,7 @@ fn tangent(x: f32) -> f32 {
   return unless_nan(x, tanh(clamp(x, -15.0, 15.0)));
 }
 
-// x - x and x / x, which compilers would make 0 and 1
+// x - x and x / x, which compilers would simplify to 0 and 1
 fn without_itself(x: f32) -> f32 { return from_bits(select(NAN, 0u, is_finite(x))); }
 fn by_itself(x: f32) -> f32 { return from_bits(select(NAN, 0x3f800000u, is_finite(x) && x != 0.0)); }
 
@@ -87,7 +87,7 @@ fn power(x: f32, y: f32) -> f32 {
   return from_bits(result);
 }
 
-// integers: the fraction is cut off, the ends of the range hold, NaN is 0
+// integers: the fraction is dropped, values saturate, NaN becomes 0
 fn to_i32(x: f32) -> i32 {
   if (is_nan(x)) { return 0; }
   if (x >= 2147483648.0) { return 2147483647; }

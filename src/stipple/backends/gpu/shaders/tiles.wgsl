@@ -27,7 +27,7 @@ $begin
       p = -k * conics(CONIC * i + 3u); r = -k * conics(CONIC * i + 4u);
     }
     let det = a * c - b * b;
-    // where rounding could change the sign, the bounding box decides
+    // if rounding could change the sign, use the bounding box
     let bounded = a > 0.0 && det > 1e-5 * a * c;
     var cx = 0.0; var cy = 0.0; var half_y = -1.0; var tip = 0.0; var slope = 0.0; var wide = 0.0; var narrowing = 0.0;
     if (bounded) {

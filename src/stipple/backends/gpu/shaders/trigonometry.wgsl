@@ -1,6 +1,6 @@
-// Sine and cosine in float32. The built-in ones may be wrong by 5e-4 (WGSL promises 2^-11, Vulkan no more), and some
-// devices make use of that. A multiple of pi / 2 is taken off in three parts (Cody and Waite), the rest is left to the
-// polynomials of the Cephes library (Moshier): right to about 1e-7, for arguments up to 8192. Needs special.wgsl.
+// Sine and cosine in float32. The built-in ones may be wrong by 5e-4 (WGSL and Vulkan guarantee 2^-11), and on some
+// devices are. A multiple of pi / 2 is subtracted in three parts (Cody and Waite), and the rest is evaluated by the
+// polynomials of the Cephes library (Moshier): accurate to about 1e-7, for arguments up to 8192. Needs special.wgsl.
 
 const MAX_REDUCED = 8192.0;
 

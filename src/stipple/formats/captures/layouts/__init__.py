@@ -1,4 +1,4 @@
-"""Capture layouts: a file for each program that writes them. Every file in this folder is found."""
+"""Capture layouts: a module for each program that writes them. Every module in this folder is registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layout of captures is, and the registry that every one of them is found in."""
+"""The interface of a capture layout, and the registry of all layouts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ Intrinsics = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """What a user may have to say about a capture: the folder of images (COLMAP) or masks, and for RGB-D the
-    intrinsics fx, fy, cx, cy and the integers of depth per world unit. ``allow_outside`` also reads files that the
-    capture names but that lie outside its folder. Without ``undistort`` photos stay as they are, and their cameras have
-    the lens's distortion."""
+    """Options for reading a capture: the folder of images (COLMAP) or masks, and for RGB-D the intrinsics fx, fy, cx,
+    cy and the integers of depth per world unit. ``allow_outside`` also reads files that the capture names outside its
+    folder. Without ``undistort`` photos stay as they are, and their cameras have the lens's distortion."""
 
     images: str | None = None
     masks: str | None = None
@@ -28,16 +27,16 @@ class CaptureOptions:
 
 @dataclass(frozen=True)
 class CaptureLayout:
-    """A way in which a folder, or a file, describes posed photos."""
+    """One of the ways in which a folder, or a file, describes posed photos."""
 
     expected: str
-    """What is looked for, as messages list it."""
+    """The expected files, as listed in messages."""
     rank: int
     """Layouts are tried in ascending order: a folder may satisfy several, as nerfstudio keeps COLMAP's model."""
     matches: Callable[[Path], bool]
-    """Whether a folder or a file, which exists, has this layout."""
+    """Whether an existing folder or file has this layout."""
     load: Callable[[Path, CaptureOptions], Capture]
-    """Reads it. Raises InputError or FileFormatError."""
+    """Reads the capture. Raises InputError or FileFormatError."""
 
 
 LAYOUTS: list[CaptureLayout] = []

@@ -43,7 +43,7 @@ def load_colmap(root: Path, images: str | None = None, allow_outside: bool = Fal
     ]
     others = [p.name for p in sorted(folder.parent.glob("*")) if p != folder and model_suffix(p)]
     if others and folder.name != ".":
-        notes.append(f"the model in {folder.name} is used; others are there: {', '.join(others)}")
+        notes.append(f"the model in {folder.name} is used; there are others: {', '.join(others)}")
     used = {v.image for v in views}
     unused = [
         str(p.relative_to(photos)) for p in photos.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p not in used

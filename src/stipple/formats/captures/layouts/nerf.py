@@ -98,7 +98,7 @@ def _frames(file: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _names(file: Path, key: str, listed: object) -> set[str]:
-    """The photos of a split; none where it is not given."""
+    """The photos of a split; none if it is not specified."""
     if listed is None:
         return set()
     if not isinstance(listed, list) or not all(isinstance(n, str) for n in listed):
@@ -130,7 +130,7 @@ def _view(file: Path, folder: CaptureFolder, number: int, frame: Mapping[str, An
 
 
 def _unit(where: str, unit: object) -> float:
-    """World units of one step of depth."""
+    """World units per unit of depth."""
     low, high = _UNITS
     if not isinstance(unit, (int, float)) or not low <= unit <= high:
         raise FileFormatError(
@@ -140,7 +140,7 @@ def _unit(where: str, unit: object) -> float:
 
 
 def _photo(path: Path) -> Path:
-    """The photo that a file_path means; Blender's have no suffix."""
+    """The photo of a file_path; Blender's have no suffix."""
     if path.suffix.lower() in IMAGE_SUFFIXES or path.is_file():
         return path
     found = (path.with_name(path.name + suffix) for suffix in (".png", *IMAGE_SUFFIXES))
@@ -191,11 +191,12 @@ def _viewmat(matrix: Any) -> Array:
 
 
 def inverse_pose(pose: Array) -> Array:
-    """World to camera from camera to world, its rotation made orthonormal; InputError if it is none."""
+    """World to camera from camera to world, with the rotation orthonormalised; InputError if it is not a rotation."""
     rotation = pose[:3, :3]
-    u, s, vt = np.linalg.svd(rotation if np.abs(rotation).max() < 2 else np.zeros((3, 3)))  # rotations hold -1 to 1
+    # rotations have entries from -1 to 1
+    u, s, vt = np.linalg.svd(rotation if np.abs(rotation).max() < 2 else np.zeros((3, 3)))
     if not np.allclose(s, 1, atol=0.05) or np.linalg.det(rotation) < 0:
-        raise InputError("the pose holds no rotation (its upper left 3 x 3 scales, shears or mirrors)")
+        raise InputError("the pose is not a rotation (its upper left 3 x 3 scales, shears or mirrors)")
     rotation = (u @ vt).T
     viewmat = np.eye(4)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -208,7 +209,7 @@ def _lens(values: Mapping[str, Any]) -> Lens | None:
     return Lens.of([float(values.get(k, 0.0)) for k in (_FISHEYE if fisheye else _RADIAL)], fisheye)
 
 
-# --- what is looked for -----------------------------------------------------------------------------------
+# --- recognition ------------------------------------------------------------------------------------------
 def _file_of(path: Path) -> Path:
     return path / "transforms.json" if path.is_dir() else path
 

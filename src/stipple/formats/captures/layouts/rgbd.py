@@ -1,10 +1,9 @@
 """RGB-D sequences with poses: the layouts of TUM, 7-Scenes and Open3D.
 
 TUM (Sturm et al., 2012): rgb.txt, depth.txt and groundtruth.txt hold time stamps; depth counts 5000 to the metre.
-7-Scenes (Shotton et al., 2013): frame-NNNNNN.color.png, .depth.png in millimetres, .pose.txt, camera to world.
-Open3D: folders color and depth, trajectory.log with a camera-to-world matrix per frame, millimetres.
-None of them stores intrinsics reliably: those of the sensor are assumed and said, unless a file or --intrinsics
-gives them.
+7-Scenes (Shotton et al., 2013): frame-NNNNNN.color.png, .depth.png in millimetres, .pose.txt, camera to world. Open3D:
+folders color and depth, trajectory.log with a camera-to-world matrix per frame, millimetres. None of them stores
+intrinsics reliably: those of the usual sensor are assumed and reported, unless a file or --intrinsics specifies them.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _MAX_GAP = 0.02
 
 @dataclass(frozen=True)
 class _Sensor:
-    """What a layout assumes where nothing else is said."""
+    """What a layout assumes if nothing else is specified."""
 
     intrinsics: Intrinsics
     depth_scale: float
@@ -79,7 +78,7 @@ def load_rgbd(
 
 
 def _camera(color: Path, values: Intrinsics, exact: bool, viewmat: Array) -> Camera:
-    """Intrinsics of the sensor are for 640 x 480 pixels; given ones are for the images as they are."""
+    """Intrinsics of the sensor are for 640 x 480 pixels; specified ones are for the images' own size."""
     size = stored_sizes(color)[0]
     camera = Camera(*(size if exact else _SENSOR_SIZE), *values, viewmat)
     return camera.resized(*size)
@@ -97,7 +96,7 @@ def _intrinsics(root: Path, given: Intrinsics | None, sensor: _Sensor) -> tuple[
                 return (numbers[0], numbers[1], numbers[2], numbers[3]), [f"intrinsics from {name}"]
             raise FileFormatError(f"{root / name}: expected fx fy cx cy or a 3 x 3 matrix, got {len(numbers)} numbers")
     values = ",".join(f"{v:g}" for v in sensor.intrinsics)
-    return sensor.intrinsics, [f"intrinsics {values} of the usual sensor are assumed; give others with --intrinsics"]
+    return sensor.intrinsics, [f"intrinsics {values} of the usual sensor are assumed; specify others with --intrinsics"]
 
 
 def _numbers(path: Path) -> list[float]:
