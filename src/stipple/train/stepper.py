@@ -44,7 +44,7 @@ class Stepper:
 
     # --- parameters ---------------------------------------------------------------------------------------
     def start(self, scene: Gaussians) -> None:
-        """Begin with these Gaussians, and with exposures and poses as they are in the capture."""
+        """Start with these Gaussians, and with the exposures and poses of the capture."""
         state = TrainingState.start(scene, self._statistics)
         fitted = {n: np.zeros((self.views, w), np.float32) for n, w in FITTED.items() if self._fits(n)}
         moments = {f"{kind}_{n}": np.zeros_like(a) for n, a in fitted.items() for kind in ("m", "v")}
@@ -64,7 +64,7 @@ class Stepper:
         return {name: self._params.get(name) for name in (self._params.names if names is None else names)}
 
     def state(self) -> TrainingState:
-        """A copy of the Gaussians with everything that belongs to them."""
+        """A copy of the Gaussians with their moments and statistics."""
         return TrainingState(self.arrays((*PARAMS, *MOMENTS, *self._statistics)))
 
     def scene(self) -> Gaussians:

@@ -77,7 +77,9 @@ def test_parts_make_what_the_whole_does(
 
 def test_too_many_tiles_are_refused(gpu_session: Session, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "loop_limit", 40)
-    with pytest.raises(DeviceError, match="ends loops after 40 rounds, too few for 40 x 12 tiles; use larger tiles"):
+    with pytest.raises(
+        DeviceError, match="ends loops after 40 iterations, too few for 40 x 12 tiles; use larger tiles"
+    ):
         drawn(gpu_session, random_scene(5, width=40, height=12, tile_size=1), False)
 
 

@@ -160,5 +160,5 @@ def test_memory_is_made_free_when_the_device_has_none(gpu: Gpu, monkeypatch: pyt
     assert memory.pool.free_bytes < 4 * 777_777
     np.testing.assert_array_equal(memory.download(made), np.arange(999_999, dtype=np.float32))
     failures += [1, 1]
-    with pytest.raises(DeviceError, match=r"5 MB could not be had: Not enough memory left; use fewer Gaussians"):
+    with pytest.raises(DeviceError, match=r"5 MB could not be allocated: Not enough memory left; use fewer Gaussians"):
         memory.allocate((1_234_567,), DType.F32)

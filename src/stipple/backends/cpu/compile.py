@@ -45,7 +45,7 @@ def inline(function: Function) -> Function:
 
 
 def record_type(record: type, *fields: Any) -> Any:
-    """The type of a kernel's argument that is a NamedTuple with fields of these types (or texts that name them)."""
+    """The type of a NamedTuple argument with fields of these types (or their names)."""
     return types.BaseTuple.from_types([_type_of(field) for field in fields], record)
 
 

@@ -154,6 +154,6 @@ def _parts(move: Move, out: Array, axis: int) -> Callable[[int, int], None]:
 
 
 def _part(array: Array, axis: int, start: int, width: int) -> Array:
-    """``width`` places of an axis."""
+    """``width`` positions of an axis."""
     places = (slice(None),) * axis + (slice(start, start + width),)
     return array[places]

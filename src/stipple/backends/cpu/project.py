@@ -91,8 +91,8 @@ _GAUSSIANS_TYPE = record_type(Gaussians, _ROWS, _ROWS, _ROWS, _COLUMN)
 _FRAME_TYPE = record_type(Frame, *["f4"] * len(Frame._fields))
 _FOOTPRINTS_TYPE = record_type(Footprints, _ROWS, _ROWS, _COLUMN, "i4[:,::1]", _COLUMN)
 _VISIBLE_TYPE = record_type(Visible, _ROWS, _ROWS, _ROWS, "i4[:,::1]")
-_ARRIVING_TYPE = record_type(Arriving, _ROWS, _ROWS, _COLUMN, _COLUMN)
-_LEAVING_TYPE = record_type(Leaving, _ROWS, _ROWS, _ROWS, "f8[::1]", "b1")
+_OUTPUT_GRADIENTS_TYPE = record_type(OutputGradients, _ROWS, _ROWS, _COLUMN, _COLUMN)
+_INPUT_GRADIENTS_TYPE = record_type(InputGradients, _ROWS, _ROWS, _ROWS, "f8[::1]", "b1")
 
 
 # --- functions that depend on the projection --------------------------------------------------------------

@@ -44,7 +44,7 @@ def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
     if max_count is not None and (columns + 3 > max_count or 2 * rows > gpu.loop_limit - max_count):
         raise DeviceError(
             f"{gpu.info.name} ({gpu.info.api}): ends loops after {gpu.loop_limit} iterations, too few for {columns} x "
-            f"{rows} tiles; use larger tiles or a smaller image, or go on with --device cpu"
+            f"{rows} tiles; use larger tiles or a smaller image, or continue with --device cpu"
         )
 
 

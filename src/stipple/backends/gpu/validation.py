@@ -181,7 +181,7 @@ def _check_features(gpu: Gpu, node: Node, features: GpuBuffer) -> None:
     if count > MAX_FEATURES:
         raise DeviceError(
             f"{gpu.info.name} ({gpu.info.api}): {node.op}: each Gaussian has {count} features, the GPU draws at most "
-            f"{MAX_FEATURES} at once; render them in parts, or go on with --device cpu"
+            f"{MAX_FEATURES} at once; render them in parts, or continue with --device cpu"
         )
 
 
