@@ -4,7 +4,7 @@ Names, defaults, orders and lengths are those of rlx-ir's public splat interface
 and the backward pass:
 
 * ``radius_scale`` multiplies every sigma.
-** ``max_anisotropy`` limits the ratio of a Gaussian's longest axis to the others, by enlarging these (0: no limit).
+* ``max_anisotropy`` limits the ratio of a Gaussian's longest axis to the others, by enlarging these (0: no limit).
 * ``sh_band`` is the highest SH band that is evaluated.
 * ``alpha_cutoff``, ``max_splat_steps``, ``transmittance_threshold``, ``max_list_entries`` are the attributes
   of the same names of ``splat_prepare`` and ``splat_rasterize``.

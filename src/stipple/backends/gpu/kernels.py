@@ -3,10 +3,11 @@
 A kernel reads arrays by function calls and writes them by index: ``out[i] = source(i) + 1.0;``. The functions are
 generated for each way in which its arrays may be bound:
 
-* an array that is read has a binding of its own; ** or it shares memory with one that is written, which is bound once;
-  the kernel must declare that this is correct; ** or it shares a binding with others, if a kernel has more arrays than
-  the device can bind. WebGPU guarantees 8, and some devices have no more than 8 or 10. Then arrays that are read are
-  concatenated in one buffer before the kernel runs, the smallest first, and only as many as necessary.
+* an array that is read has a binding of its own;
+* or it shares memory with one that is written, which is bound once; the kernel must declare that this is correct;
+* or it shares a binding with others, if a kernel has more arrays than the device can bind. WebGPU guarantees 8, and
+  some devices have no more than 8 or 10. Then arrays that are read are concatenated in one buffer before the kernel
+  runs, the smallest first, and only as many as necessary.
 """
 
 from __future__ import annotations

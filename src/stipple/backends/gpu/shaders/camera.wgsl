@@ -54,8 +54,7 @@ fn arc_tangent(x: f32) -> f32 {
   return base + (tail * z * y + y);
 }
 
-const NEAR_AXIS = 0.25;  // below this squared slope a series is used; beyond it, differences do not lose too many
-digits
+const NEAR_AXIS = 0.25;  // below this squared slope, a series is used; above it, differences keep enough digits
 const SERIES = 15u;
 
 // A = atan(r) / r and its derivatives in t = r^2
