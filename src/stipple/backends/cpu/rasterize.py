@@ -127,12 +127,12 @@ def rasterize_backward(
     sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
     reduction.gradients(kind, sums, x.conics, x.opacities, result, threads)
     return RasterizeBackwardResults(
-        v_means2d=made.means2d,
-        v_conics=made.conics,
-        v_opacities=made.opacities,
-        v_features=made.features,
+        v_means2d=result.means2d,
+        v_conics=result.conics,
+        v_opacities=result.opacities,
+        v_features=result.features,
         v_background=_background_gradient(x, threads) if used.v_background else np.zeros_like(x.background),
-        v_means2d_abs=made.means2d_abs,
+        v_means2d_abs=result.means2d_abs,
     )
 
 
