@@ -25,20 +25,25 @@ OPS = (
 )  # fmt: skip
 
 
-def whole_frame(session: Session, case: Case, backward: bool, last_ids: bool = False) -> Executable:
-    """A frame of colours, alpha and depth with all intermediate results, and each pixel's last contributor if
-    ``last_ids``; with ``backward`` also the gradients of all operands from ``v_rgba`` and ``v_depth``."""
+def whole_frame(session: Session, case: Case, backward: bool, counts: bool = False) -> Executable:
+    """A frame: ``image`` [H, W, C + 1] of colours and depth, ``alpha`` and all intermediate results, and each pixel's
+    number of contributors if ``counts``; with ``backward`` also the gradients of all operands from ``v_image`` and
+    ``v_alpha``."""
     graph = ir.Graph("frame")
     x = splat.PrepareOperands(*(graph.input(n, a.shape) for n, a in case.operands._asdict().items()))
     prepared = splat.PrepareResults(*graph.add("splat_prepare", x, case.attrs).outputs)
-    background = graph.constant(np.zeros(prepared.colors.shape[1].value or 0, np.float32))
+    features = ir.concat([prepared.colors, ir.reshape(prepared.depths, [len(case.operands.means), 1])], 1)
+    background = graph.constant(np.zeros(features.shape[1].value or 0, np.float32))
+    lists = prepared.tile_ranges, prepared.sorted_ids
     size = {n: case.attrs[n] for n in ("width", "height")}
-    rgba, depth = splat.composite(prepared, background, size)
-    outputs = {**prepared._asdict(), "rgba": rgba, "depth": depth}
-    if last_ids:
-        outputs["last_ids"] = next(n for n in graph if n.op == "splat_rasterize").results.last_ids
+    r = ir.splat_rasterize(prepared.means2d, prepared.conics, prepared.opacities, features, background, *lists, **size)
+    outputs = {**prepared._asdict(), "image": r.image, "alpha": r.alpha}
+    if counts:
+        outputs["counts"] = r.counts
     if backward:
-        seeds = [(image, graph.input(f"v_{name}", image.shape)) for name, image in (("rgba", rgba), ("depth", depth))]
+        seeds = [
+            (image, graph.input(f"v_{name}", image.shape)) for name, image in (("image", r.image), ("alpha", r.alpha))
+        ]
         wrt = {n: v for n, v in x._asdict().items() if n not in ("clip", "distortion")}
         outputs |= {f"v_{n}": v for n, v in zip(wrt, ir.pullback(seeds, list(wrt.values())), strict=True)}
     for name, value in outputs.items():
@@ -68,7 +73,7 @@ def measure_case(case: Case, threads: int, with_scalar: bool) -> dict[str, Any]:
     frame = forward.run(feeds)
     rng = np.random.default_rng(1)
     gradients = {
-        f"v_{n}": session.upload(rng.normal(size=frame[n].shape).astype(np.float32)) for n in ("rgba", "depth")
+        f"v_{n}": session.upload(rng.normal(size=frame[n].shape).astype(np.float32)) for n in ("image", "alpha")
     }
     keep_forward, keep_both = list(forward.graph.outputs), list(both.graph.outputs)
     ops = op_milliseconds(both, feeds | gradients)
@@ -98,7 +103,7 @@ def _scalar(frame: dict[str, Array], case: Case, ours: float) -> dict[str, float
         "scalar_loop_ms": scalar,
         "scalar_over_rasterize": scalar / ours,
         "scalar_loop_on_our_lists_ms": tight,
-        "scalar_difference": float(np.abs(image[..., :3] - frame["rgba"][..., :3]).mean()),
+        "scalar_difference": float(np.abs(image[..., :3] - frame["image"][..., :3]).mean()),
     }
 
 
