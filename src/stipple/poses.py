@@ -167,7 +167,7 @@ def _extraction(pycolmap: Any, thorough: bool) -> Any:
 
 
 def _without_features(pycolmap: Any, database: Path, images: Path) -> list[str]:
-    """The photos that COLMAP has left out, for it goes on without them: poses would be those of other photos."""
+    """The photos that COLMAP has left out. It continues without them, so poses would belong to the wrong photos."""
     with pycolmap.Database.open(database) as opened:
         read = {i.name for i in opened.read_all_images() if opened.exists_keypoints(i.image_id)}
     return sorted(p.name for p in images.iterdir() if p.name not in read)

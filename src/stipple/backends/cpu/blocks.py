@@ -1,7 +1,7 @@
-"""Blocks of 16 x 16 pixels: where they lie in the image, and how their pixels lie in vectors.
+"""Blocks of 16 x 16 pixels: their position in the image, and the layout of their pixels in vectors.
 
-Vectors hold 8 x 2 pixels (8 x 1 or 4 x 1 where they are narrower), for footprints are round. Those of a block lie in
-columns of vectors, column after column; images have rows, which are put together from halves of vectors.
+Vectors hold 8 x 2 pixels (8 x 1 or 4 x 1 on machines with narrower vectors) because footprints are round. A block is
+stored as columns of vectors, one column after the other; rows of the image are assembled from halves of vectors.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Limits(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Results of ``forward``; transmittance and last_ids have no rows where they are not wanted."""
+    """Results of ``forward``; transmittance and last_ids have no rows if nothing uses them."""
 
     image: Array
     alpha: Array

@@ -68,7 +68,7 @@ def _records(
 
 
 def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: RasterizeResults) -> RasterizeResults:
-    """Results of splat_rasterize; transmittance and indices hold anything where they are not used."""
+    """Results of splat_rasterize; transmittance and indices are undefined if nothing uses them."""
     tiles = _tiles(x, attrs)
     height, width, count = attrs["height"], attrs["width"], x.features.shape[1]
     steps = attrs["max_splat_steps"]

@@ -52,7 +52,7 @@ def _window() -> Array:
 
 WINDOW = _window()
 
-# What kernels are given. Images are rows [H, W * C], slopes [3, H, W * C].
+# The kernels' operands. Images are rows [H, W * C], slopes [3, H, W * C].
 Pair = namedtuple("Pair", "image other channels")
 Similarity = namedtuple("Similarity", "margin scale slopes sums differences")
 Gradient = namedtuple("Gradient", "slopes v_ssim v_l1 out")
@@ -126,7 +126,7 @@ def _compared(lines, at, length, step):
 @kernel((*_SPAN, _PAIR_TYPE, _SIMILARITY_TYPE))
 def ssim_rows(start, end, x, out):
     """Sums of absolute differences and of SSIM over rows start to end, and, if there is an array for them, SSIM's
-    slopes times ``scale``. Windows count that lie at least ``margin`` pixels inside the image."""
+    slopes times ``scale``. Only windows centred at least ``margin`` pixels inside the image count."""
     height, width = x.image.shape
     length, pad = _line_length(width, x.channels), _pad(x.channels)
     lines = np.zeros(5 * length, np.float32)
