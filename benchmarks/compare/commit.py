@@ -112,8 +112,8 @@ def compare(commit: str, scenes: list[str], rounds: int) -> list[dict[str, Any]]
         for workload in times["after"][0][str(path)]:
             before, after = ([r[str(path)][workload] for r in times[tree]] for tree in trees)
             ratios = [b / a for b, a in zip(before, after, strict=True)]
-            row = {"case": case, "workload": workload, "before_ms": float(np.median(before))}
-            rows.append({**row, "after_ms": float(np.median(after)), "ratios": ratios})
+            row = {"case": case, "workload": workload, "before": float(np.median(before))}
+            rows.append({**row, "after": float(np.median(after)), "ratios": ratios})
     return rows
 
 
@@ -123,7 +123,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"# Beside commit {results['commit']}",
         "",
-        f"{m['processor']}, {m['threads']} threads; `{results['command']}`. Milliseconds: medians of the rounds' "
+        f"{m['processor']}, {m['threads']} threads; `{results['command']}`. Medians of the rounds' "
         "medians, and the ratio with its range over the rounds.",
         "",
         "| scene | what | before | after | ratio |",
@@ -132,7 +132,7 @@ def markdown(results: dict[str, Any]) -> str:
     for r in results["rows"]:
         ratios = r["ratios"]
         span = f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        lines.append(f"| {r['case']} | {r['workload']} | {r['before_ms']:.1f} | {r['after_ms']:.1f} | {span} |")
+        lines.append(f"| {r['case']} | {r['workload']} | {r['before']:.1f} | {r['after']:.1f} | {span} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """What an earlier commit and this one are measured by, in a process of each: public calls and training steps.
 
 Runs under either commit's sources (they are first in PYTHONPATH), so it uses what both have. Prints one JSON object:
-milliseconds by workload, the median of several.
+milliseconds (medians) and megabytes by workload.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import inspect
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -76,9 +77,19 @@ def frame_ms(case: dict[str, Array], repeats: int) -> dict[str, float]:
         vjp(v_colors)
 
     return {
-        "frame": median_ms(lambda: stipple.rasterization(*given, **options), repeats),
-        "frame with gradients": median_ms(both, repeats),
+        "frame, ms": median_ms(lambda: stipple.rasterization(*given, **options), repeats),
+        "frame with gradients, ms": median_ms(both, repeats),
+        "its peak memory, MB": peak_mb(both),
     }
+
+
+def peak_mb(call: Callable[[], object]) -> float:
+    """Peak of the arrays that a call allocates, in megabytes."""
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
 
 
 def main() -> None:
@@ -90,7 +101,7 @@ def main() -> None:
     for path in arguments.cases:
         with np.load(path) as file:
             case = dict(file)
-        found[path] = {**frame_ms(case, arguments.repeats), "training step": step_ms(case, arguments.repeats)}
+        found[path] = {**frame_ms(case, arguments.repeats), "training step, ms": step_ms(case, arguments.repeats)}
     print(json.dumps(found))
 
 

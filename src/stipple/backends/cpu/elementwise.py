@@ -16,7 +16,7 @@ from stipple.ir.graph import Node
 from stipple.ir.ops.fused import program_of
 
 Array = np.ndarray
-_BLOCK = 16384
+_BLOCK = 65536
 
 
 class ElementwiseKernel:

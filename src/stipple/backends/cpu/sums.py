@@ -13,6 +13,8 @@ from stipple.ir.graph import Node
 
 Array = np.ndarray
 _BLOCK = 1 << 16
+_FEW = 8
+"""Columns that are added one by one."""
 
 
 def reduced(node: Node, x: Any, dims: Mapping[str, int], threads: Threads) -> list[Array]:
@@ -37,9 +39,16 @@ def _total(array: Array, axes: Sequence[int], threads: Threads) -> Array:
     whole = 0 not in axes  # if so, each block computes rows of the result, else a partial sum of all of it
     result = np.empty(rest if whole else [-(-len(array) // rows), *rest])
 
+    short = array.ndim == 2 and tuple(axes) == (1,) and 0 < array.shape[1] <= _FEW
+
     def run(start: int, end: int) -> None:
         target = slice(start, end) if whole else start // rows
-        result[target] = np.sum(array[start:end], axis=tuple(axes), dtype=np.float64)
+        if short:  # NumPy takes a loop of its own for every row
+            result[target] = array[start:end, 0]
+            for column in range(1, array.shape[1]):
+                result[target] += array[start:end, column]
+        else:
+            result[target] = np.sum(array[start:end], axis=tuple(axes), dtype=np.float64)
 
     threads.blocks(len(array), rows, run)
     return result if whole else np.asarray(result.sum(axis=0))
