@@ -136,6 +136,32 @@ def test_needles() -> None:
     assert len(result.sorted_ids) < 0.25 * count * 25 * 19
 
 
+@pytest.mark.parametrize("limit", [0, 100_000])
+def test_more_tiles_than_are_listed(limit: int) -> None:
+    """Large footprints, each in every tile: tiles are found twice instead of being kept."""
+    count, tiles = 300, 25 * 19
+    rng = np.random.default_rng(2)
+    x = BinOperands(
+        rng.uniform([0, 0], [400, 300], (count, 2)).astype(np.float32),
+        np.tile(np.array([1e-6, 0, 1e-6], np.float32), (count, 1)),
+        np.full(count, 0.9, np.float32),
+        np.full((count, 2), 4000, np.int32),
+        rng.uniform(1, 2, count).astype(np.float32),
+    )
+    attrs = attributes("pinhole", width=400, height=300, tile_size=16, max_list_entries=limit)
+    if not limit:
+        result = binned(x, **attrs)
+        for ids in lists(result):
+            np.testing.assert_array_equal(ids, np.argsort(x.depths, kind="stable"))
+        return
+    with pytest.warns(LimitWarning, match=f"cut {count * tiles - limit} of {count * tiles}"):
+        result = binned(x, **attrs)
+    assert len(result.sorted_ids) == limit
+    nearest = np.argsort(x.depths, kind="stable")
+    for ids in lists(result):
+        np.testing.assert_array_equal(ids, nearest[: len(ids)])
+
+
 @pytest.mark.parametrize("projection", ["ewa", "ray"])
 def test_footprints_that_are_none(projection: str) -> None:
     """Nothing is read or written out of bounds, whatever stands in the operands."""

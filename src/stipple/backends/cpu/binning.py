@@ -56,6 +56,8 @@ SLACK = f4(1e-5)
 _BLOCK = 4096
 _SHAPE_BLOCK = 8192
 _MAX_BLOCKS = 64
+_LISTED = 16
+"""Tiles that are listed for each visible Gaussian, on average; where there are more, they are found a second time."""
 _AHEAD = 24
 """How many Gaussians ahead shapes are prefetched."""
 
@@ -78,8 +80,10 @@ Footprints = namedtuple("Footprints", "means2d conics opacities radii")
 _FOOTPRINTS_TYPE = record_type(Footprints, "f4[:,::1]", "f4[:,::1]", "f4[::1]", "i4[:,::1]")
 Sorted = namedtuple("Sorted", "order shapes")
 _SORTED_TYPE = record_type(Sorted, "i4[::1]", "f4[::1]")
-Entries = namedtuple("Entries", "cursors ids placing")
-_ENTRIES_TYPE = record_type(Entries, "i4[::1]", "i4[::1]", "b1")
+# Where entries go: each tile's next place in ids; while they are counted, the tiles of the first of them, as many as
+# there is space for, and how many each Gaussian has.
+Entries = namedtuple("Entries", "cursors ids placing tiles numbers")
+_ENTRIES_TYPE = record_type(Entries, "i4[::1]", "i4[::1]", "b1", "i4[::1]", "i4[::1]")
 
 
 # --- shapes -----------------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ def walk_tiles(start, end, x, grid, limit, entries):
     for rank in range(start, end):
         prefetch(x.shapes, np.intp(load_scalar(x.order, min(rank + _AHEAD, end - 1))) * SHAPE)
         i = load_scalar(x.order, rank)
-        shape = _load_shape(x.shapes, np.intp(i))
+        shape, before = _load_shape(x.shapes, np.intp(i)), n
         rows, columns = _tiles(grid, shape.top, shape.bottom), _tiles(grid, shape.left, shape.right)
         straight = rows[0] == rows[1] or columns[0] == columns[1]  # such an ellipse touches every tile of its box
         first_row, last_row = _within(rows, shape.first_row, shape.last_row)
@@ -266,9 +270,28 @@ def walk_tiles(start, end, x, grid, limit, entries):
                 cursor = load_scalar(entries.cursors, tile)
                 if entries.placing:
                     store_scalar(entries.ids, np.intp(cursor), i)
+                elif n < len(entries.tiles):
+                    store_scalar(entries.tiles, n, np.int32(tile))
                 store_scalar(entries.cursors, tile, np.int32(cursor + 1))
                 n += 1
+        if len(entries.numbers):
+            store_scalar(entries.numbers, rank, np.int32(n - before))
     return n
+
+
+@kernel((*_SPAN, "i4[::1]", "i8", _ENTRIES_TYPE))
+def place_listed(start, end, order, limit, entries):
+    """Place the entries of Gaussians of ranks start to end, at most ``limit``, whose tiles are all listed."""
+    n = 0
+    for rank in range(start, end):
+        i = load_scalar(order, rank)
+        last = min(n + np.intp(load_scalar(entries.numbers, rank)), limit)
+        while n < last:
+            tile = np.intp(load_scalar(entries.tiles, n))
+            cursor = load_scalar(entries.cursors, tile)
+            store_scalar(entries.ids, np.intp(cursor), i)
+            store_scalar(entries.cursors, tile, np.int32(cursor + 1))
+            n += 1
 
 
 # --- the op -----------------------------------------------------------------------------------------------
@@ -280,17 +303,20 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
     block = max(_BLOCK, -(-len(order) // _MAX_BLOCKS))
     counts = np.zeros((-(-len(order) // block), grid.columns * grid.rows), np.int32)
     lengths = np.zeros(len(counts), np.int64)
+    tiles = threads.scratch("tiles", (len(counts), _LISTED * block)).view(np.int32)
+    numbers = np.empty(len(order), np.int32)
 
     def count(start: int, end: int) -> None:
-        entries = Entries(counts[start // block], _NOTHING, False)
+        entries = Entries(counts[start // block], _NOTHING, False, tiles[start // block], numbers)
         lengths[start // block] = walk_tiles(start, end, sorted_shapes, grid, _NO_LIMIT, entries)
 
     threads.blocks(len(order), block, count)
+    listed = lengths <= tiles.shape[1]
     if _limited(lengths, attrs["max_list_entries"]):
         counts[:] = 0
 
         def count_again(start: int, end: int) -> None:
-            entries = Entries(counts[start // block], _NOTHING, False)
+            entries = Entries(counts[start // block], _NOTHING, False, _NOTHING, _NOTHING)
             walk_tiles(start, end, sorted_shapes, grid, lengths[start // block], entries)
 
         threads.blocks(len(order), block, count_again)
@@ -300,8 +326,13 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
     cursors = (ends - totals).astype(np.int32) + np.cumsum(counts, axis=0, dtype=np.int32) - counts
 
     def place(start: int, end: int) -> None:
-        entries = Entries(cursors[start // block], ids, True)
-        walk_tiles(start, end, sorted_shapes, grid, lengths[start // block], entries)
+        number = start // block
+        if listed[number]:
+            entries = Entries(cursors[number], ids, True, tiles[number], numbers)
+            place_listed(start, end, order, lengths[number], entries)
+        else:
+            entries = Entries(cursors[number], ids, True, _NOTHING, _NOTHING)
+            walk_tiles(start, end, sorted_shapes, grid, lengths[number], entries)
 
     threads.blocks(len(order), block, place)
     return BinResults(np.column_stack([ends - totals, ends]).astype(np.int32), ids)
