@@ -3,9 +3,9 @@
 python benchmarks/compare/commit.py b368319
 python benchmarks/compare/commit.py b368319 room=out/room/scene.ply:examples/data/room biker=biker.ply
 
-Measured are the garden's points at 648x420, 100,000 Gaussians at 1920x1080, and each NAME=SCENE[:CAPTURE]: a trained
-scene before the capture's first training view, or, without a capture, from where ``stipple render`` looks at it at
-1280x720. Each round starts a process of either commit, one after the other. Writes results/commit_<commit>.md.
+It measures the garden's points at 648x420, 100,000 Gaussians at 1920x1080, and each NAME=SCENE[:CAPTURE]: a trained
+scene seen from the capture's first training view, or, without a capture, from the camera that ``stipple render`` starts
+with, at 1280x720. Each round runs a process of either commit, in alternating order. Writes results/commit_<commit>.md.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def compare(commit: str, scenes: list[str], rounds: int) -> list[dict[str, Any]]
         trees = {"before": sources_of(commit, folder), "after": ROOT / "src"}
         times: dict[str, list[dict[str, dict[str, float]]]] = {tree: [] for tree in trees}
         for number in range(rounds):
-            for tree, sources in trees.items():
+            order = list(trees.items())
+            for tree, sources in order if number % 2 == 0 else order[::-1]:
                 print(f"round {number + 1} of {rounds}: {tree} ...", file=sys.stderr, flush=True)
                 times[tree].append(measured(sources, folder / f"cache-{tree}", list(files.values())))
     rows = []
@@ -121,7 +122,7 @@ def markdown(results: dict[str, Any]) -> str:
     """The figures as a page."""
     m = results["machine"]
     lines = [
-        f"# Beside commit {results['commit']}",
+        f"# Compared with commit {results['commit']}",
         "",
         f"{m['processor']}, {m['threads']} threads; `{results['command']}`. Medians of the rounds' "
         "medians, and the ratio with its range over the rounds.",
@@ -142,15 +143,23 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", metavar="NAME=SCENE[:CAPTURE]")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    resolved = subprocess.run(
+        ["git", "rev-parse", "--short=7", f"{arguments.commit}^{{commit}}"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    commit = resolved.stdout.strip()
     results = {
         "machine": machine(),
-        "commit": arguments.commit,
+        "commit": commit,
         "command": " ".join(["python", "benchmarks/compare/commit.py", *sys.argv[1:]]),
-        "rows": compare(arguments.commit, arguments.scenes, arguments.rounds),
+        "rows": compare(commit, arguments.scenes, arguments.rounds),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"commit_{arguments.commit}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / f"commit_{arguments.commit}.md").write_text(markdown(results))
+    (RESULTS / f"commit_{commit}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / f"commit_{commit}.md").write_text(markdown(results))
     print(markdown(results))
 
 

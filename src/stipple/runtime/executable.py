@@ -193,7 +193,11 @@ class Executable:
         fetched: list[tuple[str, Buffer]] = []
         requested: list[tuple[Buffer, DType, bool]] = []
         come_back: dict[str, Callable[[object], None]] = {}
+        handles: dict[Value, DeviceArray] = {}
         for name, value in self.graph.outputs.items():
+            if name in run.keep and value in handles:
+                kept[name] = handles[value]  # nobody writes to what a handle holds
+                continue
             number, buffer = self._plan.storage[value], run.buffers[value]
             is_free = number in free
             free.discard(number)
@@ -206,6 +210,7 @@ class Executable:
             kept[name] = DeviceArray(
                 self.backend, buffer if is_free else self.backend.copy(buffer, value.dtype), value.dtype
             )
+            handles[value] = kept[name]
             if name in come_back:
                 come_back[name](kept[name])
         return _Outputs(kept, fetched, self.backend.stage(requested), come_back)

@@ -55,6 +55,8 @@ _USED = (
     "splat_rasterize_backward",
 )
 """Kernels that are told which of their results are used, because the others would cost extra."""
+_COPIED = 1 << 18
+"""Elements that a thread copies at a time."""
 _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 
@@ -129,7 +131,10 @@ class CpuBackend:
         return np.array(buffer, dtype=dtype.numpy, order="C")
 
     def copy(self, buffer: Array, dtype: DType) -> Array:
-        return np.array(buffer, order="C")
+        result = np.empty(buffer.shape, buffer.dtype)
+        source, target = buffer.reshape(-1), result.reshape(-1)
+        self.threads.blocks(len(source), _COPIED, lambda start, end: np.copyto(target[start:end], source[start:end]))
+        return result
 
     def shape(self, buffer: Array) -> tuple[int, ...]:
         return buffer.shape
