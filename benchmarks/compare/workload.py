@@ -86,7 +86,7 @@ def frame_ms(case: dict[str, Array], repeats: int) -> dict[str, float]:
 
 
 def peak_mb(call: Callable[[], object]) -> float:
-    """Peak of the arrays that the first call of a size allocates, buffers that later calls reuse included, in megabytes."""
+    """Peak of the arrays that the first call of a size allocates, with buffers that later calls reuse, in megabytes."""
     tracemalloc.start()
     call()
     peak = tracemalloc.get_traced_memory()[1]

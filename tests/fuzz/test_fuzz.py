@@ -43,7 +43,7 @@ def fuzz(first: int, count: int, variants: Sequence[Variant], step: int = 1) -> 
 def test_random_graphs(part: int) -> None:
     tally = fuzz(SEED + 25 * part, 25, ON_HOST)
     # 0.98 over many graphs
-    assert tally.sharp > 0.8 * tally.elements, f"spans are too wide to find anything: {tally}"
+    assert tally.sharp > 0.9 * tally.elements, f"spans are too wide to find anything: {tally}"
 
 
 @pytest.mark.parametrize(("kind", "count"), [(SPLATS - 1, 25), (SPLATS // 2, 80)])
@@ -52,7 +52,7 @@ def test_random_splats(kind: int, count: int) -> None:
     first = SEED + 100_000
     tally = fuzz(first - first % SPLATS + kind, count, ON_HOST, SPLATS)
     # 0.92 to 0.97 over many graphs, 0.83 once over these few
-    assert tally.clear > 0.6 * tally.rendered > 0, f"spans are too wide to find anything: {tally}"
+    assert tally.clear > 0.75 * tally.rendered > 0, f"spans are too wide to find anything: {tally}"
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -55,8 +55,8 @@ def test_the_message_says_what_to_do() -> None:
     with pytest.raises(GraphError) as caught:
         value("i32") * 0.5
     assert str(caught.value) == (
-        "a number with i32: expected whole numbers from -2147483648 to 2147483647, got 0.5; cast the value, or use "
-        "another number"
+        "a number used with i32: expected whole numbers from -2147483648 to 2147483647, got 0.5; cast the value, "
+        "or use another number"
     )
 
 

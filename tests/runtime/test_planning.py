@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[Callable[[Graph, Value, Value], None], dict[str, Any], 
         refused_ids,
         {"ids": np.array([3], np.int32)},
         {"ids": np.array([2], np.int32)},
-        "scatter_add: ids must be in 0 to 2, got 3 to 3",
+        "scatter_add: ids must be between 0 and 2, got 3 to 3",
     ),
 }
 

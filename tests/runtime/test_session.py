@@ -224,7 +224,7 @@ def test_a_failed_run_leaves_parameters_as_they_were() -> None:
     ids = graph.input("ids", [1], "i32")
     graph.output("picked", ir.gather(p, ids))  # added after Adam, and fails
     exe = compile_graph(graph)
-    with pytest.raises(InputError, match=r"gather: ids must be in 0 to 1, got 7 to 7"):
+    with pytest.raises(InputError, match=r"gather: ids must be between 0 and 1, got 7 to 7"):
         exe.run({"ids": np.array([7], np.int32)})
     assert exe.get_param("p").tolist() == exe.get_param("m").tolist() == [1, 2]
     exe.run({"ids": np.array([1], np.int32)})

@@ -309,7 +309,9 @@ class Graph:
         try:
             return self.add("constant", (), {"value": as_dtype(value, dtype)}).outputs[0]
         except ValueError as error:
-            raise GraphError(f"a number with {dtype.value}: {error}; cast the value, or use another number") from None
+            raise GraphError(
+                f"a number used with {dtype.value}: {error}; cast the value, or use another number"
+            ) from None
 
     def output(self, name: str, value: Value) -> Value:
         """Make a value one of the graph's results under a name. Each name can be written once."""

@@ -21,7 +21,7 @@ def row_shapes(coefficients: int) -> dict[str, list[int]]:
 
 
 class TrainingState:
-    """Arrays by name, each with one row per Gaussian. Those that are no parameters and no moments are statistics.
+    """Arrays by name, each with one row per Gaussian. All others than parameters and moments are statistics.
 
     Every change goes through :meth:`rearrange`, :meth:`replace` and :meth:`reset_moments`, so that parameters,
     moments and statistics stay consistent.

@@ -1,4 +1,4 @@
-"""Image losses on the CPU beside the reference: every number of channels, odd sizes, both kinds of padding."""
+"""Image losses on the CPU compared with the reference: every number of channels, odd sizes, both kinds of padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.every_width
 
 Array = np.ndarray
 BOTH = LossGradients(True, True)
-SIZES = [(1, 1), (3, 40), (12, 11), (16, 16), (37, 29)]
+SIZES = [(1, 1), (3, 40), (12, 11), (16, 16), (37, 29), (11, 900)]
 
 
 def pair(height: int, width: int, channels: int) -> LossOperands:

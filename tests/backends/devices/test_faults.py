@@ -133,9 +133,9 @@ def compositing(ranges: list[list[int]], ids: list[int]) -> Graphs:
 
 
 CASES: dict[str, tuple[Graphs, str]] = {
-    "gather": (gathering, "gather: ids must be in 0 to 3, got 7 to 10"),
-    "scatter_add": (scattering, "scatter_add: ids must be in 0 to 3, got -1 to -1"),
-    "many ids": (long_list_of_ids, "gather: ids must be in 0 to 3, got -2147483648 to 2147483647"),
+    "gather": (gathering, "gather: ids must be between 0 and 3, got 7 to 10"),
+    "scatter_add": (scattering, "scatter_add: ids must be between 0 and 3, got -1 to -1"),
+    "many ids": (long_list_of_ids, "gather: ids must be between 0 and 3, got -2147483648 to 2147483647"),
     "no rows": (ids_of_no_rows, "gather: there are no rows, so there must be no ids, got 0 to 3"),
     "rate": (learning(0.1, 1, NAN, 1), "adam: lr must be finite; got nan"),
     "rates": (learning(0.1, 1, -INF, 1, (2, 3)), "adam: lr must be finite; element [0, 2] is -inf"),
@@ -146,9 +146,9 @@ CASES: dict[str, tuple[Graphs, str]] = {
     "last row": (drawing("viewmat", (3, 0), 0.5), "viewmat: the last row must be 0 0 0 1, got [0.5 0.  0.  1. ]"),
     "focal": (drawing("intrinsics", (1, 1), -20), "intrinsics: focal lengths must be positive, got [16.0, -2.5]"),
     "background": (drawing("background", (1,), NAN), "splat_rasterize: background must be finite; element [1] is nan"),
-    "sorted_ids": (compositing([[0, 2]], [0, 4]), "splat_rasterize: sorted_ids must be in 0 to 3"),
-    "tile_ranges": (compositing([[0, 3]], [0, 1]), "splat_rasterize: tile_ranges must be in 0 to 2, ascending"),
-    "falling ranges": (compositing([[2, 1]], [0, 1]), "splat_rasterize: tile_ranges must be in 0 to 2, ascending"),
+    "sorted_ids": (compositing([[0, 2]], [0, 4]), "splat_rasterize: sorted_ids must be between 0 and 3"),
+    "tile_ranges": (compositing([[0, 3]], [0, 1]), "splat_rasterize: tile_ranges must be between 0 and 2, ascending"),
+    "falling ranges": (compositing([[2, 1]], [0, 1]), "splat_rasterize: tile_ranges must be between 0 and 2, ascending"),
 }  # fmt: skip
 
 

@@ -182,7 +182,7 @@ def test_bad_cameras_and_indices_are_refused(gpu_session: Session) -> None:
     graph = ir.Graph("t")
     table, ids = graph.input("table", [4, 3]), graph.input("ids", [2], "i32")
     graph.output("rows", ir.gather(table, ids))
-    with pytest.raises(InputError, match="ids must be in 0 to 3"):
+    with pytest.raises(InputError, match="ids must be between 0 and 3"):
         gpu_session.compile(graph).run({"table": np.zeros((4, 3), np.float32), "ids": np.array([0, 4], np.int32)})
 
 

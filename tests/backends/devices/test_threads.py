@@ -61,7 +61,7 @@ def failing(session: Session) -> Result:
     feeds = {"ids": (np.arange(400) % 50).astype(np.float32), "rows": np.ones(400, np.float32)}
     for _ in range(8):
         executable.run(feeds)
-        with pytest.raises(InputError, match="ids must be in 0 to 49, got 50 to 50"):
+        with pytest.raises(InputError, match="ids must be between 0 and 49, got 50 to 50"):
             executable.run({**feeds, "ids": feeds["ids"] + 1})
         cycle: list[Any] = [session.backend.upload(np.ones(3, np.float32), ir.DType.F32)]
         cycle.append(cycle)  # memory that whichever thread collects garbage gives back

@@ -285,7 +285,7 @@ def test_a_pose_that_is_no_rotation(made: Truth, tmp_path: Path) -> None:
     meta = json.loads(file.read_text())
     meta["frames"][2]["transform_matrix"][0] = [5, 0, 0, 0]
     file.write_text(json.dumps(meta))
-    with pytest.raises(FileFormatError, match=r"frame 2 .*pose is not a rotation"):
+    with pytest.raises(FileFormatError, match=r"frame 2 .*is not a rotation"):
         open_capture(tmp_path)
 
 

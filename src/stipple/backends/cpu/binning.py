@@ -1,8 +1,8 @@
 """Tile lists: the Gaussians of each tile, nearest first (splat_bin).
 
 Every visible Gaussian's ellipse is described by a few numbers in one cache line (``Shape``). Then blocks of Gaussians
-in depth order walk over the tiles that their ellipses touch, exactly: once to count each tile's entries, once to
-place them. No intermediate list is stored, and entries within a tile are in depth order.
+in depth order walk over the tiles that their ellipses touch, exactly, count each tile's entries and list the tiles;
+then the entries are placed. Entries within a tile are in depth order.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _BLOCK = 4096
 _SHAPE_BLOCK = 8192
 _MAX_BLOCKS = 64
 _LISTED = 16
-"""Tiles that are listed for each visible Gaussian, on average; where there are more, they are found a second time."""
+"""Tiles listed per visible Gaussian, on average, in 64 bytes; blocks with more walk over their tiles a second time."""
 _AHEAD = 24
 """How many Gaussians ahead shapes are prefetched."""
 

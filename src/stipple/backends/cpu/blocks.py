@@ -125,7 +125,7 @@ def row_pixels(state, plane, row, x):
 
 @inline
 def row_features(variant, features, row, x):
-    """As ``row_pixels``, of the features that are compiled in."""
+    """Like ``row_pixels``, for the features that are compiled in."""
     i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
     left = load_planes(features, i, PIXELS, variant.features)
     if HEIGHT == 1:
@@ -150,7 +150,7 @@ def store_rows(state, plane, row, x, upper, lower):
 
 @inline
 def store_feature_rows(features, row, x, upper, lower):
-    """As ``store_rows``, tuples to the planes of the features that are compiled in."""
+    """Like ``store_rows``, for tuples and the planes of the features that are compiled in."""
     i = (x // WIDTH * ROWS + row // HEIGHT) * LANES
     if HEIGHT == 1:
         store_planes(features, i, PIXELS, upper)

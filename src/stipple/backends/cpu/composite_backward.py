@@ -1,7 +1,7 @@
 """Gradients of compositing: the tiles' lists front to back again, into sums for each entry.
 
-Light is taken as in the forward. What lies behind an entry comes from what the image says of all entries, less those
-up to this one. Sums over a tile's pixels are kept for each entry, and added up for each Gaussian in ``reduction.py``.
+Light is taken as in the forward. The contribution behind an entry is the image's total minus that of the entries
+up to it. Sums over a tile's pixels are kept for each entry, and added up for each Gaussian in ``reduction.py``.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class CopyKernel:
 
 
 def _columns(move: Move, out: Array) -> Callable[[int, int], None]:
-    """A move between the columns of float32 matrices, for the rows from one to another."""
+    """A function (start, end) that makes a move between columns of float32 matrices, for those rows."""
     if move.source is None:
         return lambda start, end: clear_columns(start, end, out, move.target, move.width)
     source = move.source.reshape(len(out), -1)
@@ -143,7 +143,7 @@ def _columns(move: Move, out: Array) -> Callable[[int, int], None]:
 
 
 def _parts(move: Move, out: Array, axis: int) -> Callable[[int, int], None]:
-    """A move between any arrays; from one to another of the first axis of the places moved."""
+    """A function (start, end) that makes a move between any arrays, for those indices of the first axis."""
     target = _part(out, axis, move.target, move.width)
     source = None if move.source is None else _part(move.source, axis, move.start, move.width)
 

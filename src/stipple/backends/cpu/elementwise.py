@@ -1,6 +1,6 @@
 """Elementwise nodes and fused groups of them: block by block, so that intermediate results stay in cache.
 
-Each block runs the group's steps as NumPy's vectorised loops over a few thousand elements; blocks run on all
+Each block runs the group's steps as NumPy's vectorised loops over 64 Ki elements; blocks run on all
 threads. There is nothing to compile, whatever the group.
 """
 

@@ -26,6 +26,8 @@ from stipple.ir.attributes import AttrValue
 Array = np.ndarray
 f4 = np.float32
 ZERO = f4(0)
+SPAN = 32 * LANES
+"""Elements of a row that are summed in float32 before they are added in float64."""
 _ROWS = 16
 
 L1Gradient = namedtuple("L1Gradient", "scale v_image v_target")
@@ -60,12 +62,14 @@ def store_row(array, i, value, count):
 @inline
 def row_difference(image, target, y):
     """Sum of a row's absolute differences."""
-    width = image.shape[1]
-    total = broadcast(ZERO)
-    for i in range(0, width, LANES):
-        at, count = y * width + i, width - i
-        total = total + absolute(load_row(image, at, count) - load_row(target, at, count))
-    return lane_sum_double(total)
+    width, row = image.shape[1], 0.0
+    for start in range(0, width, SPAN):
+        total = broadcast(ZERO)
+        for i in range(start, min(start + SPAN, width), LANES):
+            at, count = y * width + i, width - i
+            total = total + absolute(load_row(image, at, count) - load_row(target, at, count))
+        row += lane_sum_double(total)
+    return row
 
 
 @kernel((*_SPAN, _IMAGE, _IMAGE, "f8[::1]"))

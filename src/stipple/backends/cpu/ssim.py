@@ -14,7 +14,7 @@ import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.cpu.compile import inline, kernel, record_type
-from stipple.backends.cpu.image import load_row, row_difference, rows_of, store_row
+from stipple.backends.cpu.image import SPAN, load_row, row_difference, rows_of, store_row
 from stipple.backends.cpu.simd import (
     LANES,
     broadcast,
@@ -133,22 +133,22 @@ def ssim_rows(start, end, x, out):
     first, last = out.margin * x.channels, width - out.margin * x.channels
     plane = height * width
     for y in range(start, end):
-        out.differences[y] = row_difference(x.image, x.other, y)
+        out.differences[y], out.sums[y] = row_difference(x.image, x.other, y), 0.0
         if out.margin <= y < height - out.margin:
             _store_moments(x, y, lines)
-            total = broadcast(ZERO)
-            for i in range(0, width, LANES):
-                inside = first_lanes(last - i) & ~first_lanes(first - i)
-                value, v1, v11, v12 = _compared(lines, pad + i, length, x.channels)
-                total = total + where(inside, value, ZERO)
-                if len(out.slopes):
-                    at = y * width + i
-                    store_row(out.slopes, at, where(inside, out.scale * v1, ZERO), width - i)
-                    store_row(out.slopes, at + plane, where(inside, out.scale * v11, ZERO), width - i)
-                    store_row(out.slopes, at + 2 * plane, where(inside, out.scale * v12, ZERO), width - i)
-            out.sums[y] = lane_sum_double(total)
+            for start_column in range(0, width, SPAN):
+                total = broadcast(ZERO)
+                for i in range(start_column, min(start_column + SPAN, width), LANES):
+                    inside = first_lanes(last - i) & ~first_lanes(first - i)
+                    value, v1, v11, v12 = _compared(lines, pad + i, length, x.channels)
+                    total = total + where(inside, value, ZERO)
+                    if len(out.slopes):
+                        at = y * width + i
+                        store_row(out.slopes, at, where(inside, out.scale * v1, ZERO), width - i)
+                        store_row(out.slopes, at + plane, where(inside, out.scale * v11, ZERO), width - i)
+                        store_row(out.slopes, at + 2 * plane, where(inside, out.scale * v12, ZERO), width - i)
+                out.sums[y] += lane_sum_double(total)
         else:
-            out.sums[y] = 0.0
             for q in range(len(out.slopes)):
                 out.slopes[q, y, :] = ZERO
 

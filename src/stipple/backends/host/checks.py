@@ -58,7 +58,7 @@ def check_ids(op: str, ids: Array, rows: int) -> None:
 
 def ids_message(op: str, rows: int, smallest: int, largest: int) -> str:
     """The message for indices out of range, of which these are the smallest and the largest."""
-    expected = f"ids must be in 0 to {rows - 1}" if rows else "there are no rows, so there must be no ids"
+    expected = f"ids must be between 0 and {rows - 1}" if rows else "there are no rows, so there must be no ids"
     return f"{op}: {expected}, got {smallest} to {largest}"
 
 
@@ -81,7 +81,7 @@ def check_sorted_ids(ids: Array, gaussians: int) -> None:
 
 def sorted_ids_message(gaussians: int) -> str:
     """The message for entries that are not indices of Gaussians."""
-    return f"splat_rasterize: sorted_ids must be in 0 to {gaussians - 1}"
+    return f"splat_rasterize: sorted_ids must be between 0 and {gaussians - 1}"
 
 
 def check_tile_ranges(ranges: Array, entries: int) -> None:
@@ -93,7 +93,7 @@ def check_tile_ranges(ranges: Array, entries: int) -> None:
 
 def tile_ranges_message(entries: int) -> str:
     """The message for tiles whose lists extend beyond the entries."""
-    return f"splat_rasterize: tile_ranges must be in 0 to {entries}, ascending"
+    return f"splat_rasterize: tile_ranges must be between 0 and {entries}, ascending"
 
 
 def _check_narrow(node: Node, shape: tuple[int, ...], dims: Dims) -> None:

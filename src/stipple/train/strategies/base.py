@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a strategy declares to the rest of training."""
+    """What a strategy declares about itself."""
 
     regularisers: float = 0.0
     """The usual weight of the mean opacity, and of the mean scale, in the loss."""
@@ -87,7 +87,7 @@ class Strategy(ABC):
         return means
 
     def feeds(self, step: int, rates: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Values of the inputs that it has added to the step's graph; ``rates`` are the step's learning rates, by the
+        """Values of the inputs that the strategy has added to the step's graph; ``rates`` are the step's learning rates, by the
         names of the state's parameters."""
         del step, rates
         return {}

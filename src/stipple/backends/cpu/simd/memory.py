@@ -146,7 +146,7 @@ def load_lanes(typing: Any, array: Any, i: Any, lanes: Any) -> Any:
 
 @intrinsic
 def load_offsets(typing: Any, array: Any, i: Any, origin: Any, lanes: Any) -> Any:
-    """As ``load_lanes`` from integers of 32 bits, less ``origin``: exact where the differences are below 2^24."""
+    """Like ``load_lanes`` for int32 elements, minus ``origin``; exact if the differences are below 2^24."""
     if not (_indexed(array, i) and array.dtype == types.int32 and isinstance(origin, types.Integer) and lanes == mask):
         return None
 

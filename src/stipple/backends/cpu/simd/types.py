@@ -111,6 +111,6 @@ def call(builder: Any, name: str, *args: Any) -> Any:
 
 
 def halves_order(half: int) -> Any:
-    """The lanes of two vectors that are their first halves (0), or their second ones (1), one after the other."""
+    """Shuffle order that joins the first (0) or the second (1) halves of two vectors."""
     order = [half * LANES // 2 + lane for lane in range(LANES // 2)]
     return ir.Constant(INTS, [*order, *(LANES + lane for lane in order)])

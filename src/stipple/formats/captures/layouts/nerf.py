@@ -196,7 +196,7 @@ def inverse_pose(pose: Array) -> Array:
     # rotations have entries from -1 to 1
     u, s, vt = np.linalg.svd(rotation if np.abs(rotation).max() < 2 else np.zeros((3, 3)))
     if not np.allclose(s, 1, atol=0.05) or np.linalg.det(rotation) < 0:
-        raise InputError("the pose is not a rotation (its upper left 3 x 3 scales, shears or mirrors)")
+        raise InputError("the pose's upper left 3 x 3 is not a rotation (it scales, shears or mirrors)")
     rotation = (u @ vt).T
     viewmat = np.eye(4)
     with np.errstate(over="ignore", invalid="ignore"):

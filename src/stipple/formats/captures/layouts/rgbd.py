@@ -1,7 +1,8 @@
 """RGB-D sequences with poses: the layouts of TUM, 7-Scenes and Open3D.
 
 TUM (Sturm et al., 2012): rgb.txt, depth.txt and groundtruth.txt hold time stamps; depth counts 5000 to the metre.
-7-Scenes (Shotton et al., 2013): frame-NNNNNN.color.png, .depth.png in millimetres, .pose.txt, camera to world. Open3D:
+7-Scenes (Shotton et al., 2013): frame-NNNNNN.color.png, .depth.png in millimetres, .pose.txt, camera to world.
+Open3D:
 folders color and depth, trajectory.log with a camera-to-world matrix per frame, millimetres. None of them stores
 intrinsics reliably: those of the usual sensor are assumed and reported, unless a file or --intrinsics specifies them.
 """
