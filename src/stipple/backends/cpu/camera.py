@@ -27,8 +27,8 @@ ZERO, ONE, TWO, THREE, FOUR, SIX = f4(0), f4(1), f4(2), f4(3), f4(4), f4(6)
 
 
 # --- records ----------------------------------------------------------------------------------------------
-# Numbers are float32. low and high limit the slopes at which the Jacobian is evaluated; max_slope_squared is the largest
-# (x/z)^2 + (y/z)^2 within a lens's range. An orthographic fx and fy are pixels per world unit.
+# Numbers are float32. low and high limit the slopes at which the Jacobian is evaluated; max_slope_squared is the
+# largest (x/z)^2 + (y/z)^2 within a lens's range. An orthographic fx and fy are pixels per world unit.
 Pinhole = namedtuple("Pinhole", "fx fy cx cy low_x low_y high_x high_y")
 Distorted = namedtuple("Distorted", "fx fy cx cy low_x low_y high_x high_y max_slope_squared k1 k2 k3 k4 k5 k6 p1 p2")
 Fisheye = namedtuple("Fisheye", "fx fy cx cy max_slope_squared k1 k2 k3 k4")

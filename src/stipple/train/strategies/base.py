@@ -87,8 +87,8 @@ class Strategy(ABC):
         return means
 
     def feeds(self, step: int, rates: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Values of the inputs that the strategy has added to the step's graph; ``rates`` are the step's learning rates, by the
-        names of the state's parameters."""
+        """Values of the inputs that the strategy adds to a step's graph; ``rates`` are the step's learning rates, by
+        the names of the state's parameters."""
         del step, rates
         return {}
 
