@@ -148,7 +148,10 @@ CASES: dict[str, tuple[Graphs, str]] = {
     "background": (drawing("background", (1,), NAN), "splat_rasterize: background must be finite; element [1] is nan"),
     "sorted_ids": (compositing([[0, 2]], [0, 4]), "splat_rasterize: sorted_ids must be between 0 and 3"),
     "tile_ranges": (compositing([[0, 3]], [0, 1]), "splat_rasterize: tile_ranges must be between 0 and 2, ascending"),
-    "falling ranges": (compositing([[2, 1]], [0, 1]), "tile_ranges must be between 0 and 2, ascending"),
+    "falling ranges": (
+        compositing([[2, 1]], [0, 1]),
+        "splat_rasterize: tile_ranges must be between 0 and 2, ascending",
+    ),
 }  # fmt: skip
 
 
