@@ -235,11 +235,11 @@ def test_indices_that_point_outside_are_refused() -> None:
         ([[-1, 1]], [0, 1]),
     ):
         bad = x._replace(tile_ranges=np.array(ranges, np.int32), sorted_ids=np.array(ids, np.int32))
-        with pytest.raises(InputError, match="must be in"):
+        with pytest.raises(InputError, match="must be between"):
             rasterize.rasterize(bad, attrs, THREADS, USUAL)
         blank = np.zeros((8, 8), np.float32)
         operands = backward_operands(bad, reference.rasterize(exactly(x), attrs))
-        with pytest.raises(InputError, match="must be in"):
+        with pytest.raises(InputError, match="must be between"):
             rasterize.rasterize_backward(operands._replace(v_alpha=blank), attrs, THREADS, SIGNED)
 
 

@@ -222,7 +222,7 @@ def test_bad_indices_are_refused_not_followed(session: Session) -> None:
         ([[-1, 1]], [0, 1]),
     ):
         bad = {**feeds, "tile_ranges": np.array(ranges, np.int32), "sorted_ids": np.array(ids, np.int32)}
-        with pytest.raises(InputError, match="must be in"):
+        with pytest.raises(InputError, match="must be between"):
             exe.run(bad)
 
 
