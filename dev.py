@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".venv"
 STAMP = ENV / "stipple-installed"
 COMMANDS = {
-    "demo": "train a scene from the photos that ship, about two minutes; writes out/room/report.html",
+    "demo": "train a scene from the photos that ship, about three minutes; writes out/room/report.html",
     "garden": "render points of a real garden to out/garden.png",
     "test": "run the tests, on all cores (further arguments go to pytest; -n 0: in one process)",
     "lint": "run ruff and mypy",

@@ -43,7 +43,7 @@ def fuzz(first: int, count: int, variants: Sequence[Variant], step: int = 1) -> 
 def test_random_graphs(part: int) -> None:
     tally = fuzz(SEED + 25 * part, 25, ON_HOST)
     # 0.98 over many graphs
-    assert tally.sharp > 0.9 * tally.elements, f"spans are too wide to find anything: {tally}"
+    assert tally.sharp > 0.93 * tally.elements, f"spans are too wide to find anything: {tally}"
 
 
 @pytest.mark.parametrize(("kind", "count"), [(SPLATS - 1, 25), (SPLATS // 2, 80)])

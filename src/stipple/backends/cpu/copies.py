@@ -1,6 +1,6 @@
-"""Ops that only copy elements: narrow, pad and concat, directly into the result, on all threads.
+"""Elements moved and not computed: narrow, pad and concat, straight into the result, on all threads.
 
-Channels of images are copied by kernels, because NumPy would run a loop for every pixel.
+Channels of images are moved by kernels: NumPy takes a loop of its own for every pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 1 << 16
 
 
 class Move(NamedTuple):
-    """Copy ``width`` positions of the axis from ``start`` of a source (None: zeros) to ``target`` of the result."""
+    """``width`` places of the axis, from ``start`` of a source (None: zeros) to ``target`` of the result."""
 
     source: Array | None
     start: int
@@ -33,11 +33,11 @@ class Move(NamedTuple):
 
 @kernel("void(i8,i8,f4[:,::1],i8,f4[:,::1],i8,i8)")
 def move_columns(first_row, last_row, source, start, out, target, count):
-    """Copy ``count`` columns from ``start`` on to those from ``target`` on."""
+    """Columns from ``start`` on to those from ``target`` on."""
     if count == 1:
         for i in range(first_row, last_row):
             out[i, target] = source[i, start]
-    elif count == 3:  # colours: a loop would cost more than the copies
+    elif count == 3:  # colours: a loop over them would cost more than they do
         for i in range(first_row, last_row):
             a, b, c = source[i, start], source[i, start + 1], source[i, start + 2]
             out[i, target], out[i, target + 1], out[i, target + 2] = a, b, c
@@ -76,11 +76,12 @@ class CopyKernel:
         out = outputs[0]
         if out is None:
             out = np.empty(self._shape(inputs, dims), inputs[0].dtype)
-        self._copy([m for m in self._moves(inputs, out, dims) if m.width], out)
+        for move in self._moves(inputs, out, dims):
+            self._copy(move, out)
         return [out]
 
     def _span(self, dims: Mapping[str, int]) -> tuple[int, int]:
-        """Start and length of a narrow, or the lengths before and after of a pad."""
+        """Of narrow its start and length, of pad what is before and after."""
         names = ("start", "length") if self.node.op == "narrow" else ("before", "after")
         first, second = (self.node.attrs[n].resolve(dims) for n in names)
         return first, second
@@ -95,7 +96,7 @@ class CopyKernel:
         return shape
 
     def _moves(self, inputs: Sequence[Array], out: Array, dims: Mapping[str, int]) -> list[Move]:
-        """The copies along the axis; a pad's zeros have no source."""
+        """What goes where along the axis; a pad's zeros come from nowhere."""
         axis = self.node.attrs["axis"]
         if self.node.op == "narrow":
             start, length = self._span(dims)
@@ -108,52 +109,32 @@ class CopyKernel:
         end = before + sizes[0]
         return [Move(None, 0, 0, before), Move(inputs[0], 0, before, sizes[0]), Move(None, 0, end, after)]
 
-    def _copy(self, moves: Sequence[Move], out: Array) -> None:
-        """Make all moves, block by block: a block of the result is written while it lies in the cache."""
-        axis = self.node.attrs["axis"]
-        if not out.size:
+    def _copy(self, move: Move, out: Array) -> None:
+        axis, count = self.node.attrs["axis"], move.width
+        if not count or not out.size:
             return
         if out.dtype == np.float32 and axis == out.ndim - 1 > 0:
-            rows, width = out.reshape(-1, out.shape[-1]), out.shape[-1]
-            copies = [_columns(move, rows) for move in moves]
-        elif axis == 0:
-            for move in moves:
-                self._blocks(move.width, out.size // len(out), _parts(move, out, axis))
+            rows = out.reshape(-1, out.shape[-1])
+            if move.source is None:
+                self._blocks(len(rows), count, lambda a, b: clear_columns(a, b, rows, move.target, count))
+            else:
+                source = move.source.reshape(-1, move.source.shape[-1])
+                self._blocks(
+                    len(rows), count, lambda a, b: move_columns(a, b, source, move.start, rows, move.target, count)
+                )
             return
-        else:
-            rows, width = out, out.size // len(out)
-            copies = [_parts(move, out, axis) for move in moves]
+        target = _part(out, axis, move.target, count)
+        source_part = None if move.source is None else _part(move.source, axis, move.start, count)
 
         def run(start: int, end: int) -> None:
-            for copy in copies:
-                copy(start, end)
+            target[start:end] = 0 if source_part is None else source_part[start:end]
 
-        self._blocks(len(rows), width, run)
+        self._blocks(len(target), target.size // len(target), run)
 
     def _blocks(self, rows: int, width: int, run: Callable[[int, int], None]) -> None:
         self.threads.blocks(rows, max(1, _BLOCK // max(width, 1)), run)
 
 
-def _columns(move: Move, out: Array) -> Callable[[int, int], None]:
-    """A function (start, end) that makes a move between columns of float32 matrices, for those rows."""
-    if move.source is None:
-        return lambda start, end: clear_columns(start, end, out, move.target, move.width)
-    source = move.source.reshape(len(out), -1)
-    return lambda start, end: move_columns(start, end, source, move.start, out, move.target, move.width)
-
-
-def _parts(move: Move, out: Array, axis: int) -> Callable[[int, int], None]:
-    """A function (start, end) that makes a move between any arrays, for those indices of the first axis."""
-    target = _part(out, axis, move.target, move.width)
-    source = None if move.source is None else _part(move.source, axis, move.start, move.width)
-
-    def run(start: int, end: int) -> None:
-        target[start:end] = 0 if source is None else source[start:end]
-
-    return run
-
-
 def _part(array: Array, axis: int, start: int, width: int) -> Array:
-    """``width`` positions of an axis."""
-    places = (slice(None),) * axis + (slice(start, start + width),)
-    return array[places]
+    """``width`` places of an axis."""
+    return np.moveaxis(np.moveaxis(array, axis, 0)[start : start + width], 0, axis)
