@@ -54,7 +54,7 @@ class Rasterize(torch.autograd.Function):
             *operands, viewmat[None], intrinsics[None], camera.width, camera.height,
             sh_degree=degree, backgrounds=background[None],
         )  # fmt: skip
-        return torch.from_numpy(colors[0]), torch.from_numpy(info["radii"])
+        return torch.from_numpy(colors[0].copy()), torch.from_numpy(info["radii"])
 
     @staticmethod
     def backward(ctx: Any, v_colors: Any, _: Any) -> Any:

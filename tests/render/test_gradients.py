@@ -227,14 +227,21 @@ def test_gradients_are_of_the_arguments_at_call_time(device: str) -> None:
     v_colors, v_alphas = case.weights()
     colors, alphas, meta, vjp = stipple.rasterization_vjp(**mine, absgrad=True)
     wanted = {n: a.copy() for n, a in vjp(v_colors, v_alphas).items()}
-    for array in (*(a for a in mine.values() if isinstance(a, Array)), colors, alphas, meta["means2d"]):
+    for array in (*(a for a in mine.values() if isinstance(a, Array)), meta["means2d"]):
         array[...] = 0.5
+    for array in (colors, alphas):  # gradients need them too
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0.5
+    image = colors.copy()
     stipple.rasterization(**Case("pinhole", "RGB+ED", sh_degree=1).arguments(device))
     for again in (vjp(v_colors, v_alphas), vjp(v_colors, v_alphas)):
         assert again.keys() == wanted.keys()
         for name, array in again.items():
             np.testing.assert_array_equal(array, wanted[name], err_msg=name)
             array[...] = -1
+    del vjp, meta, again
+    stipple.rasterization_vjp(**Case("fisheye", "RGB+ED").arguments(device))[3](v_colors)  # in memory that is free now
+    np.testing.assert_array_equal(colors, image)
 
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])

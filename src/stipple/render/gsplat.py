@@ -81,7 +81,8 @@ def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, Meta, Vj
     the colours [C, H, W, X] and the alphas [C, H, W, 1] (None: zeros) and returns a dict: means, quats, scales,
     opacities, colors, viewmats, Ks, backgrounds, each shaped like the argument, distortion [C, D] (k1 to k6, p1, p2;
     fisheye k1 to k4), means2d [C, N, 2], and with ``absgrad`` means2d_abs [C, N, 2]. What gradients need stays on the
-    device; they refer to the arguments as they were at the call, even if arrays are changed afterwards.
+    device; they refer to the arguments as they were at the call, even if arrays are changed afterwards. The colours and
+    alphas are read-only, because gradients need them too: copy them to change them.
     """
     given = inspect.signature(rasterization).bind(*args, **kwargs)
     given.apply_defaults()
@@ -98,7 +99,9 @@ def rasterization_vjp(*args: Any, **kwargs: Any) -> tuple[Array, Array, Meta, Vj
         zeros = {n: a.numpy() for n, a in out.items() if n.startswith("v_")}  # where the image does not depend on it
         return call.gradients(zeros | gradients)
 
-    return (*call.images(out), Meta(call.signature, out), vjp)
+    colors, alphas = call.images(out)
+    colors.flags.writeable = alphas.flags.writeable = False
+    return colors, alphas, Meta(call.signature, out), vjp
 
 
 _META_ARRAYS = {

@@ -89,8 +89,8 @@ class Backend(Protocol):
         """A fresh array with the buffer's contents."""
         ...
 
-    def copy(self, buffer: Buffer, dtype: DType) -> Buffer:
-        """A new buffer with the same contents."""
+    def copy(self, buffer: Buffer, dtype: DType, into: Buffer | None = None) -> Buffer:
+        """A buffer with the same contents: ``into``, which has the same shape and dtype, or a new one."""
         ...
 
     def shape(self, buffer: Buffer) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from stipple import arguments
 from stipple.errors import FeedError, InputError
-from stipple.ir.dtype import DType
 from stipple.ir.graph import Graph, Value
 from stipple.ir.passes import PassRecord
 from stipple.runtime.backend import Backend, Buffer, Kernel
 from stipple.runtime.feeds import Bindings, as_array, check_finite, check_names, describe, finite_users
 from stipple.runtime.handles import DeviceArray
-from stipple.runtime.memory import Key, MemoryUse, lent_array, pool_of
+from stipple.runtime.memory import Key, MemoryUse, pool_of
+from stipple.runtime.outputs import Outputs
 from stipple.runtime.params import Params
 from stipple.runtime.plan import Plan, Step
 from stipple.runtime.reports import Dispatch, Timing, dispatches, report_text
@@ -48,21 +48,6 @@ class _Run:
         self.timed = timed
         self.keep = keep
         self.owned: dict[int, tuple[Key, Buffer]] = {}
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """A run's outputs before anything is overwritten: those that stay on the device, and the result of ``stage`` for
-    the rest."""
-
-    kept: Mapping[str, DeviceArray]
-    fetched: Sequence[tuple[str, Buffer]]
-    staged: Any
-    come_back: Mapping[str, Callable[[object], None]]  # for buffers that the pool lends
-
-
-class _Gone:
-    """A borrower of a buffer that is already gone."""
 
 
 class Executable:
@@ -130,9 +115,10 @@ class Executable:
 
         ``feeds`` holds an array (NumPy, anything with DLPack on the CPU, or a :class:`DeviceArray` of this session) or
         Python number for each input. Outputs are NumPy arrays; those named in ``keep`` stay in the device's memory, as
-        :class:`DeviceArray`. With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for
-        a wrong name, dtype, shape or value, InputError for operands that an op refuses, MemoryError naming the op that
-        ran out of memory; a run that raises leaves the parameters as they were.
+        :class:`DeviceArray`. An output with the same value as one that stays is a read-only array. With ``timings``,
+        :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong name, dtype, shape or value,
+        InputError for operands that an op refuses, MemoryError naming the op that ran out of memory; a run that raises
+        leaves the parameters as they were.
         """
         given = {} if feeds is None else feeds
         if not isinstance(given, Mapping):
@@ -165,55 +151,33 @@ class Executable:
             copies = self._copies(run)
             with _enough_memory(self.backend, "the graph's outputs"):
                 outputs = self._outputs(run)
+                staged = outputs.stage()
             for prepared in commits:
                 self._execute(prepared, run)
-        fetched = self.backend.collect(outputs.staged)
+        fetched = self.backend.collect(staged)
         if fetched is None:
             return None
         self._commit(run, copies)
-        return {**outputs.kept, **self._arrays(outputs, fetched)}
+        return outputs.results(fetched)
 
-    def _arrays(self, outputs: _Outputs, fetched: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """What was fetched, by name; memory of the pool is returned when nobody holds it any more."""
-        arrays = {}
-        for (name, buffer), array in zip(outputs.fetched, fetched, strict=True):
-            come_back = outputs.come_back.get(name)
-            arrays[name] = array
-            if come_back is not None and array is buffer:
-                arrays[name] = lent_array(array, come_back)
-            elif come_back is not None:
-                come_back(_Gone())
-        return arrays
-
-    def _outputs(self, run: _Run) -> _Outputs:
+    def _outputs(self, run: _Run) -> Outputs:
         """Hand out the outputs: the first of each storage as it is, if nothing else needs that storage, all others as
         copies."""
         free = self._exclusive()
-        kept: dict[str, DeviceArray] = {}
-        fetched: list[tuple[str, Buffer]] = []
-        requested: list[tuple[Buffer, DType, bool]] = []
-        come_back: dict[str, Callable[[object], None]] = {}
-        handles: dict[Value, DeviceArray] = {}
-        for name, value in self.graph.outputs.items():
-            if name in run.keep and value in handles:
-                kept[name] = handles[value]  # nobody writes to what a handle holds
+        outputs = Outputs(self.backend, self._pool, self.memory)
+        for name in sorted(self.graph.outputs, key=lambda name: name not in run.keep):
+            value = self.graph.outputs[name]
+            if outputs.shares(value):
+                outputs.share(name, value, keep=name in run.keep)
                 continue
-            number, buffer = self._plan.storage[value], run.buffers[value]
-            is_free = number in free
+            number = self._plan.storage[value]
+            given = number in free
             free.discard(number)
-            if is_free and number in run.owned:
-                come_back[name] = self._pool.lend(*run.owned.pop(number), self.memory)
-            if name not in run.keep:
-                fetched.append((name, buffer))
-                requested.append((buffer, value.dtype, is_free))
-                continue
-            kept[name] = DeviceArray(
-                self.backend, buffer if is_free else self.backend.copy(buffer, value.dtype), value.dtype
-            )
-            handles[value] = kept[name]
-            if name in come_back:
-                come_back[name](kept[name])
-        return _Outputs(kept, fetched, self.backend.stage(requested), come_back)
+            owned = run.owned.pop(number, None) if given else None
+            come_back = None if owned is None else self._pool.lend(*owned, self.memory)
+            add = outputs.keep if name in run.keep else outputs.fetch
+            add(name, value, run.buffers[value], given, come_back)
+        return outputs
 
     def _exclusive(self) -> set[int]:
         """Storages of outputs that do not hold a feed, parameter or constant, or a parameter's next value."""

@@ -23,6 +23,9 @@ from stipple.runtime.backend import Backend, Buffer
 Key = tuple[tuple[int, ...], DType]
 """Shape and dtype: buffers are interchangeable where these are equal."""
 
+ComeBack = Callable[[object], None]
+"""Arranges a buffer's return to the pool once the object passed to it is gone."""
+
 _IDLE_RUNS = 8
 
 
@@ -82,9 +85,8 @@ class Pool:
             self._last_use[key] = self._runs
             self._free.setdefault(key, []).append(buffer)
 
-    def lend(self, key: Key, buffer: Buffer, use: MemoryUse) -> Callable[[object], None]:
-        """Let a buffer leave the run: returns a function that arranges its return once the object passed to it is
-        gone."""
+    def lend(self, key: Key, buffer: Buffer, use: MemoryUse) -> ComeBack:
+        """Let a buffer leave the run."""
         use.live_bytes -= _bytes(key)
         return partial(self._come_back, key, buffer)
 
@@ -115,7 +117,7 @@ class _Lent:
         return self.array.__array_interface__
 
 
-def lent_array(array: np.ndarray, come_back: Callable[[object], None]) -> np.ndarray:
+def lent_array(array: np.ndarray, come_back: ComeBack) -> np.ndarray:
     """The same array; its memory is returned when nobody holds it, or a view of it, any more."""
     lent = _Lent(array)
     come_back(lent)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from backends.cpu import calls
 from stipple import numerics as nx
-from stipple.backends.cpu import rasterize as cpu
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import composite as reference
 from stipple.ir.ops.splat import (
@@ -88,7 +88,7 @@ def near(made: Array, wanted: Array, tolerance: float, name: str) -> None:
 
 def check(x: RasterizeOperands, attrs: Attrs, used: RasterizeResults = USUAL, magnitudes: bool = False) -> None:
     """Forward and gradients beside the reference's."""
-    made, wanted = cpu.rasterize(x, attrs, THREADS, used), reference.rasterize(exactly(x), attrs)
+    made, wanted = calls.rasterized(x, attrs, THREADS, used), reference.rasterize(exactly(x), attrs)
     for name in ("image", "alpha", "transmittance"):
         near(getattr(made, name), getattr(wanted, name), 2e-5, name)
     for name in ("last_ids", "median_ids", "counts"):
@@ -96,7 +96,7 @@ def check(x: RasterizeOperands, attrs: Attrs, used: RasterizeResults = USUAL, ma
             assert (getattr(made, name) != getattr(wanted, name)).mean() <= 0.005, name
             assert getattr(made, name).dtype == np.int32
     operands = backward_operands(x, made)
-    given = cpu.rasterize_backward(operands, attrs, THREADS, GRADIENTS if magnitudes else SIGNED)
+    given = calls.rasterize_backward(operands, attrs, THREADS, GRADIENTS if magnitudes else SIGNED)
     back = reference.rasterize_backward(exactly(operands), attrs)
     for name in RasterizeBackwardResults._fields[: 6 if magnitudes else 5]:
         near(getattr(given, name), getattr(back, name), 1e-3, name)

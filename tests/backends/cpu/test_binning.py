@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.cpu import calls
 from cameras import attributes, operands, rotated
-from stipple.backends.cpu.binning import bin_tiles
-from stipple.backends.cpu.project import project
 from stipple.backends.cpu.simd import LANES
 from stipple.backends.cpu.sort import depth_order
 from stipple.backends.cpu.threads import Threads
@@ -50,7 +49,7 @@ def test_the_order_of_special_depths() -> None:
 
 # --- tiles ------------------------------------------------------------------------------------------------
 def binned(x: BinOperands, threads: int = 2, **attrs: Any) -> BinResults:
-    return bin_tiles(x, attrs, Threads(threads))
+    return calls.binned(x, attrs, Threads(threads))
 
 
 def scene(projection: str, count: int = 60, seed: int = 0, **attrs: Any) -> tuple[BinOperands, dict[str, Any]]:
@@ -58,7 +57,7 @@ def scene(projection: str, count: int = 60, seed: int = 0, **attrs: Any) -> tupl
     attrs = attributes("pinhole", projection, max_list_entries=0, tile_size=16, **attrs)
     x = rotated(operands(seed, count=count), seed)
     x = ProjectOperands(*(a.astype(np.float32) for a in x))
-    p = project(x, attrs, Threads(1))
+    p = calls.projected(x, attrs, Threads(1))
     return BinOperands(p.means2d, p.conics, x.opacities * p.compensation, p.radii, p.depths), attrs
 
 

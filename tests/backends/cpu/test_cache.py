@@ -180,8 +180,11 @@ def test_a_home_that_does_not_exist(tmp_path: Path) -> None:
     code = (
         "import numpy as np\n"
         "from stipple.backends.cpu import image, threads\n"
+        "from stipple.ir.ops.image import LossOperands, LossResults\n"
         "a = np.ones((4, 4, 3), np.float32)\n"
-        "print(float(image.l1((a, 3 * a), {}, threads.Threads(1))[0]))"
+        "x, out = LossOperands(a, 3 * a), LossResults(np.empty((), np.float32))\n"
+        "image.l1(x, {}, threads.Threads(1), out)\n"
+        "print(float(out.loss))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"}
     environment |= {"HOME": "/nonexistent", "NUMBA_CACHE_DIR": str(tmp_path / "file" / "below")}

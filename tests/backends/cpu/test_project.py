@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.cpu import calls
 from cameras import CASES, DISTORTIONS, attributes, model_of, operands, rotated
 from scenes import relative_error, rotation
-from stipple.backends.cpu import project as cpu
-from stipple.backends.cpu import sh as cpu_sh
 from stipple.backends.cpu.simd import LANES
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import project as reference
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.every_width
 Array = np.ndarray
 ALL = ProjectBackwardResults(*[True] * 6)
 NO_CAMERA = ProjectBackwardResults(True, True, True, False, False, False)
-ALL_SH = ShBackwardResults(True, True, True)
 FLOATS = ("means2d", "conics", "depths", "compensation")
 VARIANTS = [(lens, p, a) for lens, p in CASES for a in (False, True) if not (a and p == "ray")]
 
@@ -58,7 +56,7 @@ def cotangents(result: ProjectResults, seed: int = 0) -> list[Array]:
 def test_projection_is_the_references(lens: str, projection: str, antialiased: bool) -> None:
     attrs = attributes(model_of(lens), projection, antialiased=antialiased)
     x, exact = gaussians(lens)
-    wanted, given = reference.project(exact, attrs), cpu.project(x, attrs, Threads(1))
+    wanted, given = reference.project(exact, attrs), calls.projected(x, attrs, Threads(1))
     assert 0.3 < np.mean(wanted.radii[:, 0] > 0) < 1
     np.testing.assert_array_equal(given.radii > 0, wanted.radii > 0)
     assert np.abs(given.radii - wanted.radii).max() <= 1
@@ -77,14 +75,14 @@ def test_gradients_are_the_references(lens: str, projection: str, antialiased: b
         ProjectBackwardOperands(*exact, forward.radii, *(a.astype(np.float64) for a in v)), attrs
     )
     arriving = ProjectBackwardOperands(*x, forward.radii, *v)
-    given = cpu.project_backward(arriving, attrs, Threads(1), ALL)
+    given = calls.project_backward(arriving, attrs, Threads(1), ALL)
     for name, a, b in zip(ProjectBackwardResults._fields, given, wanted, strict=True):
         assert a.shape == b.shape
         assert a.dtype == np.float32
         if b.size:
             assert np.linalg.norm(b) > 0, name
             assert relative_error(a, b) < 2e-5, name
-    without = cpu.project_backward(arriving, attrs, Threads(1), NO_CAMERA)
+    without = calls.project_backward(arriving, attrs, Threads(1), NO_CAMERA)
     for name in ("v_means", "v_quats", "v_scales"):
         np.testing.assert_array_equal(getattr(without, name), getattr(given, name))
     assert not without.v_viewmat.any()
@@ -94,10 +92,10 @@ def test_gradients_are_the_references(lens: str, projection: str, antialiased: b
 def test_any_number_of_gaussians(count: int) -> None:
     attrs = attributes("pinhole")
     x, exact = gaussians("pinhole", count=count)
-    wanted, given = reference.project(exact, attrs), cpu.project(x, attrs, Threads(2))
+    wanted, given = reference.project(exact, attrs), calls.projected(x, attrs, Threads(2))
     np.testing.assert_array_equal(given.radii > 0, wanted.radii > 0)
     v = cotangents(given)
-    back = cpu.project_backward(ProjectBackwardOperands(*x, given.radii, *v), attrs, Threads(2), ALL)
+    back = calls.project_backward(ProjectBackwardOperands(*x, given.radii, *v), attrs, Threads(2), ALL)
     assert [a.shape for a in back[:3]] == [(count, 3), (count, 4), (count, 3)]
     assert all(np.isfinite(a).all() for a in back)
     for name in FLOATS:
@@ -132,11 +130,11 @@ def test_broken_gaussians(lens: str, projection: str) -> None:
     for k, (name, value) in enumerate(BROKEN.values()):
         for record in (x, exact):
             getattr(record, name)[3 * k + 1] = np.float32(value)
-    wanted, given = reference.project(exact, attrs), cpu.project(x, attrs, Threads(1))
+    wanted, given = reference.project(exact, attrs), calls.projected(x, attrs, Threads(1))
     np.testing.assert_array_equal(given.radii > 0, wanted.radii > 0)
     assert all(np.isfinite(a).all() for a in given)
     v = cotangents(given)
-    back = cpu.project_backward(ProjectBackwardOperands(*x, given.radii, *v), attrs, Threads(1), ALL)
+    back = calls.project_backward(ProjectBackwardOperands(*x, given.radii, *v), attrs, Threads(1), ALL)
     for name, a in zip(ProjectBackwardResults._fields, back, strict=True):
         assert np.isfinite(a).all(), name
     for a in back[:3]:
@@ -150,8 +148,10 @@ def test_the_same_bits_for_any_number_of_threads(lens: str, projection: str) -> 
     results = []
     for threads in (1, 2, 3, 7):
         pool = Threads(threads)
-        forward = cpu.project(x, attrs, pool)
-        back = cpu.project_backward(ProjectBackwardOperands(*x, forward.radii, *cotangents(forward)), attrs, pool, ALL)
+        forward = calls.projected(x, attrs, pool)
+        back = calls.project_backward(
+            ProjectBackwardOperands(*x, forward.radii, *cotangents(forward)), attrs, pool, ALL
+        )
         results.append([a.tobytes() for a in (*forward, *back)])
     assert all(other == results[0] for other in results[1:])
 
@@ -181,14 +181,14 @@ def test_sh_is_the_references(degree: int, given_count: int, channels: int) -> N
     for record in (x, exact):
         record.sh[[3, 5, 6], 0, [0, channels - 1, 0]] = np.nan, np.inf, -np.inf
         record.radii[[3, 5, 6]] = 9
-    wanted, given = reference_sh.sh(exact, attrs).colors, cpu_sh.sh(x, attrs, Threads(1)).colors
+    wanted, given = reference_sh.sh(exact, attrs).colors, calls.sh_colors(x, attrs, Threads(1)).colors
     finite = np.isfinite(wanted)
     np.testing.assert_array_equal(np.isfinite(given), finite)
     assert (~finite).sum() == 3
     assert relative_error(given[finite], wanted[finite]) < 1e-6
     assert not given[x.radii[:, 0] == 0].any()
     v = np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
-    back = cpu_sh.sh_backward(ShBackwardOperands(*x, v), attrs, Threads(1), ALL_SH)
+    back = calls.sh_backward(ShBackwardOperands(*x, v), attrs, Threads(1))
     exact_back = reference_sh.sh_backward(ShBackwardOperands(*exact, v.astype(np.float64)), attrs)
     for name, a, b in zip(ShBackwardResults._fields, back, exact_back, strict=True):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b) + 1e-6, name
@@ -199,9 +199,9 @@ def test_sh_is_the_references(degree: int, given_count: int, channels: int) -> N
 @pytest.mark.parametrize("count", [0, 1, LANES - 1, LANES, 8192, 8192 + 3])
 def test_sh_of_any_number_of_gaussians(count: int) -> None:
     x, exact = coefficients(count, 4, 3)
-    given = cpu_sh.sh(x, {"sh_degree": 1}, Threads(2)).colors
+    given = calls.sh_colors(x, {"sh_degree": 1}, Threads(2)).colors
     np.testing.assert_allclose(given, reference_sh.sh(exact, {"sh_degree": 1}).colors, atol=1e-5)
     v = np.ones((count, 3), np.float32)
-    results = [cpu_sh.sh_backward(ShBackwardOperands(*x, v), {"sh_degree": 1}, Threads(n), ALL_SH) for n in (1, 2, 5)]
+    results = [calls.sh_backward(ShBackwardOperands(*x, v), {"sh_degree": 1}, Threads(n)) for n in (1, 2, 5)]
     for other in results[1:]:
         assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other, strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.cpu import calls
 from backends.cpu.rasterize_cases import (
     EVERYTHING,
     GRADIENTS,
@@ -19,7 +20,7 @@ from backends.cpu.rasterize_cases import (
     make_attrs,
     make_footprints,
 )
-from stipple.backends.cpu import composite_backward, rasterize, reduction
+from stipple.backends.cpu import composite_backward, reduction
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import composite as reference
 from stipple.errors import InputError, LimitWarning
@@ -41,7 +42,7 @@ def test_medians_counts_and_magnitudes(features: int, projection: str) -> None:
     attrs = make_attrs(projection=projection)
     x = make_footprints(11, features, attrs, count=15)
     check(x, attrs, EVERYTHING, magnitudes=True)
-    usual, everything = (rasterize.rasterize(x, attrs, THREADS, used) for used in (USUAL, EVERYTHING))
+    usual, everything = (calls.rasterized(x, attrs, THREADS, used) for used in (USUAL, EVERYTHING))
     for name in ("image", "alpha", "transmittance", "last_ids"):
         np.testing.assert_array_equal(getattr(usual, name), getattr(everything, name))
     assert len(np.unique(everything.median_ids)) > 5
@@ -53,8 +54,8 @@ def test_an_image_alone() -> None:
     """What nothing uses is not written, and changes nothing else."""
     attrs = make_attrs()
     x = make_footprints(13, 4, attrs)
-    alone = rasterize.rasterize(x, attrs, THREADS, RasterizeResults(True, True, False, False, False, False))
-    usual = rasterize.rasterize(x, attrs, THREADS, USUAL)
+    alone = calls.rasterized(x, attrs, THREADS, RasterizeResults(True, True, False, False, False, False))
+    usual = calls.rasterized(x, attrs, THREADS, USUAL)
     for name in ("image", "alpha"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(usual, name))
     assert [a.shape for a in alone] == [a.shape for a in usual]
@@ -95,7 +96,7 @@ def test_limits_of_steps(steps: int) -> None:
     attrs = make_attrs(max_splat_steps=steps)
     x = make_footprints(5, 3, attrs)
     with pytest.warns(LimitWarning, match=f"max_splat_steps = {steps} cut") as ours:
-        made = rasterize.rasterize(x, attrs, THREADS, EVERYTHING)
+        made = calls.rasterized(x, attrs, THREADS, EVERYTHING)
     with pytest.warns(LimitWarning) as theirs:
         wanted = reference.rasterize(exactly(x), attrs)
     assert str(ours[0].message) == str(theirs[0].message)
@@ -112,7 +113,7 @@ def test_nothing_to_draw(features: int, projection: str) -> None:
     for count in (0, 30):
         x = make_footprints(6, features, attrs, count)
         x = x._replace(tile_ranges=np.zeros_like(x.tile_ranges), sorted_ids=x.sorted_ids[:0])
-        made = rasterize.rasterize(x, attrs, THREADS, EVERYTHING)
+        made = calls.rasterized(x, attrs, THREADS, EVERYTHING)
         np.testing.assert_array_equal(made.image, np.broadcast_to(x.background, made.image.shape))
         assert not made.alpha.any()
         assert (made.transmittance == 1).all()
@@ -120,7 +121,7 @@ def test_nothing_to_draw(features: int, projection: str) -> None:
         assert (made.median_ids == -1).all()
         assert not made.counts.any()
         operands = backward_operands(x, made)
-        given = rasterize.rasterize_backward(operands, attrs, THREADS, GRADIENTS)
+        given = calls.rasterize_backward(operands, attrs, THREADS, GRADIENTS)
         for name in ("v_means2d", "v_conics", "v_opacities", "v_features", "v_means2d_abs"):
             assert not getattr(given, name).any(), name
         np.testing.assert_allclose(given.v_background, operands.v_image.sum(axis=(0, 1)), rtol=1e-3)
@@ -164,13 +165,13 @@ def test_broken_footprints(case: str, features: int, projection: str) -> None:
     else:
         array[::10] = value
     if case == "large feature":
-        made, wanted = rasterize.rasterize(x, attrs, THREADS, USUAL), reference.rasterize(exactly(x), attrs)
+        made, wanted = calls.rasterized(x, attrs, THREADS, USUAL), reference.rasterize(exactly(x), attrs)
         np.testing.assert_allclose(made.image, wanted.image, rtol=1e-3, atol=1e27)
         return
     check(x, attrs)
     drawn = case in ("opacity beyond 1", "needle", "wide")
-    images = rasterize.rasterize(x, attrs, THREADS, USUAL)
-    given = rasterize.rasterize_backward(backward_operands(x, images), attrs, THREADS, SIGNED)
+    images = calls.rasterized(x, attrs, THREADS, USUAL)
+    given = calls.rasterize_backward(backward_operands(x, images), attrs, THREADS, SIGNED)
     assert given.v_features[::10].any() == drawn
 
 
@@ -191,8 +192,8 @@ def test_alpha_is_held_below_one() -> None:
         sorted_ids=np.array([1, 3, 0, 2], np.int32),
     )
     check(x, attrs)
-    images = rasterize.rasterize(x, attrs, THREADS, USUAL)
-    given = rasterize.rasterize_backward(backward_operands(x, images), attrs, THREADS, SIGNED)
+    images = calls.rasterized(x, attrs, THREADS, USUAL)
+    given = calls.rasterize_backward(backward_operands(x, images), attrs, THREADS, SIGNED)
     assert not given.v_opacities[[0, 2]].any()
     assert given.v_opacities[[1, 3]].all()
     assert given.v_features.all()
@@ -203,16 +204,14 @@ def test_alpha_is_held_below_one() -> None:
 def test_threads_do_not_change_a_bit(features: int, projection: str) -> None:
     attrs = make_attrs(projection=projection)
     x = make_footprints(10, features, attrs, count=150)
-    alone = rasterize.rasterize(x, attrs, Threads(1), EVERYTHING)
+    alone = calls.rasterized(x, attrs, Threads(1), EVERYTHING)
     operands = backward_operands(x, alone)
-    alone_back = rasterize.rasterize_backward(operands, attrs, Threads(1), GRADIENTS)
+    alone_back = calls.rasterize_backward(operands, attrs, Threads(1), GRADIENTS)
     for count in (2, 3, 7):
         threads = Threads(count)
-        for one, many in zip(alone, rasterize.rasterize(x, attrs, threads, EVERYTHING), strict=True):
+        for one, many in zip(alone, calls.rasterized(x, attrs, threads, EVERYTHING), strict=True):
             np.testing.assert_array_equal(one, many)
-        for one, many in zip(
-            alone_back, rasterize.rasterize_backward(operands, attrs, threads, GRADIENTS), strict=True
-        ):
+        for one, many in zip(alone_back, calls.rasterize_backward(operands, attrs, threads, GRADIENTS), strict=True):
             np.testing.assert_array_equal(one, many)
 
 
@@ -236,11 +235,10 @@ def test_indices_that_point_outside_are_refused() -> None:
     ):
         bad = x._replace(tile_ranges=np.array(ranges, np.int32), sorted_ids=np.array(ids, np.int32))
         with pytest.raises(InputError, match="must be between"):
-            rasterize.rasterize(bad, attrs, THREADS, USUAL)
-        blank = np.zeros((8, 8), np.float32)
-        operands = backward_operands(bad, reference.rasterize(exactly(x), attrs))
+            calls.rasterized(bad, attrs, THREADS, USUAL)
+        operands = backward_operands(bad, calls.rasterized(x, attrs, THREADS, USUAL))
         with pytest.raises(InputError, match="must be between"):
-            rasterize.rasterize_backward(operands._replace(v_alpha=blank), attrs, THREADS, SIGNED)
+            calls.rasterize_backward(operands, attrs, THREADS, SIGNED)
 
 
 # --- reduction --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stipple.backends.cpu import image, ssim
+from backends.cpu import calls
 from stipple.backends.cpu.simd import LANES
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.reference import image as reference
@@ -40,12 +40,12 @@ def near(given: Array, expected: Array, tolerance: float = 3e-6) -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_l1_and_ssim(height: int, width: int, channels: int) -> None:
     x = pair(height, width, channels)
-    given = ssim.l1_ssim(x, {"padding": "same"}, Threads(2))
+    given = calls.l1_ssim(x, {"padding": "same"}, Threads(2))
     l1, similarity, slopes = reference.l1_ssim(*exactly(x), "same")
     near(given.l1, l1)
     near(given.ssim, similarity)
     back = L1SsimBackwardOperands(*x, given.slopes, np.float32(0.7), np.float32(-0.3))
-    gradients = ssim.l1_ssim_backward(back, {"padding": "same"}, Threads(2), BOTH)
+    gradients = calls.l1_ssim_backward(back, {"padding": "same"}, Threads(2), BOTH)
     expected = reference.l1_ssim_backward(*exactly(back._replace(slopes=slopes)), "same")
     for one, other in zip(gradients, expected, strict=True):
         near(one, other, 1e-5)
@@ -55,9 +55,9 @@ def test_l1_and_ssim(height: int, width: int, channels: int) -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES[2:])
 def test_ssim_alone(height: int, width: int, padding: str) -> None:
     x = pair(height, width, 3)
-    near(ssim.ssim(x, {"padding": padding}, Threads(2))[0], reference.ssim(*exactly(x), padding))
+    near(calls.ssim_of(x, {"padding": padding}, Threads(2))[0], reference.ssim(*exactly(x), padding))
     back = LossBackwardOperands(*x, np.float32(1.5))
-    gradients = ssim.ssim_backward(back, {"padding": padding}, Threads(2), BOTH)
+    gradients = calls.ssim_backward(back, {"padding": padding}, Threads(2), BOTH)
     for one, other in zip(gradients, reference.ssim_backward(*exactly(back), padding), strict=True):
         near(one, other, 1e-5)
 
@@ -65,26 +65,26 @@ def test_ssim_alone(height: int, width: int, padding: str) -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_l1(height: int, width: int) -> None:
     x = pair(height, width, 3)
-    near(image.l1(x, {}, Threads(2))[0], reference.l1(*exactly(x)))
-    back = (*x, np.float32(2))
-    for one, other in zip(image.l1_backward(back, {}, Threads(2)), reference.l1_backward(*back), strict=True):
+    near(calls.l1(x, {}, Threads(2))[0], reference.l1(*exactly(x)))
+    back = LossBackwardOperands(*x, np.float32(2))
+    for one, other in zip(calls.l1_backward(back, {}, Threads(2)), reference.l1_backward(*back), strict=True):
         near(one, other)
 
 
 def test_equal_images_are_equal() -> None:
     x = pair(30, 20, 3)
     same = LossOperands(x.image, x.image)
-    given = ssim.l1_ssim(same, {"padding": "same"}, Threads(2))
+    given = calls.l1_ssim(same, {"padding": "same"}, Threads(2))
     assert given.l1 == 0
     assert given.ssim == pytest.approx(1, abs=1e-6)
     back = L1SsimBackwardOperands(*same, given.slopes, np.float32(1), np.float32(0))
-    assert not ssim.l1_ssim_backward(back, {"padding": "same"}, Threads(2), BOTH).v_image.any()
+    assert not calls.l1_ssim_backward(back, {"padding": "same"}, Threads(2), BOTH).v_image.any()
 
 
 def test_what_is_not_finite_stays_so() -> None:
     x = pair(30, 20, 3)
     x.image[15, 10, 1] = np.nan
-    given = ssim.l1_ssim(x, {"padding": "same"}, Threads(2))
+    given = calls.l1_ssim(x, {"padding": "same"}, Threads(2))
     assert np.isnan(given.l1)
     assert np.isnan(given.ssim)
 
@@ -93,7 +93,7 @@ def test_flat_images_of_any_brightness() -> None:
     """Where variances vanish, they are rounding alone."""
     for a, b in ((0, 0), (1, 1), (0.2, 0.9), (1, 0)):
         x = LossOperands(np.full((20, 20, 3), a, np.float32), np.full((20, 20, 3), b, np.float32))
-        near(ssim.ssim(x, {"padding": "valid"}, Threads(1))[0], reference.ssim(*exactly(x), "valid"), 1e-4)
+        near(calls.ssim_of(x, {"padding": "valid"}, Threads(1))[0], reference.ssim(*exactly(x), "valid"), 1e-4)
 
 
 def test_threads_do_not_change_a_bit() -> None:
@@ -101,8 +101,8 @@ def test_threads_do_not_change_a_bit() -> None:
     results = []
     for count in (1, 2, 3, 8):
         threads = Threads(count)
-        made = ssim.l1_ssim(x, {"padding": "same"}, threads)
+        made = calls.l1_ssim(x, {"padding": "same"}, threads)
         back = L1SsimBackwardOperands(*x, made.slopes, np.float32(0.7), np.float32(-0.3))
-        results.append([*made, *ssim.l1_ssim_backward(back, {"padding": "same"}, threads, BOTH)])
+        results.append([*made, *calls.l1_ssim_backward(back, {"padding": "same"}, threads, BOTH)])
     for others in results[1:]:
         assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], others, strict=True))

@@ -29,7 +29,7 @@ from stipple.ir.passes import Pass
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Compiled = Callable[..., Sequence[Array]]
+Compiled = Callable[..., Sequence[Array] | None]
 
 _COMPILED: Mapping[str, Compiled] = {
     "image_l1": image.l1,
@@ -50,7 +50,6 @@ _USED = (
     "image_ssim_backward",
     "image_l1_ssim_backward",
     "splat_project_backward",
-    "splat_sh_backward",
     "splat_rasterize",
     "splat_rasterize_backward",
 )
@@ -60,11 +59,12 @@ _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 @dataclass(frozen=True)
 class CpuKernel:
-    """Runs a node by ``compute``, whose results replace the buffers that the runtime planned."""
+    """Runs a node by ``compute(operands, results)``, which fills the results, or returns those whose size it finds
+    out."""
 
     node: Node
-    compute: Callable[[Any], Sequence[Array]]
-    owns_outputs: bool = True
+    compute: Callable[[Any, Any], Sequence[Array] | None]
+    owns_outputs: bool = False
 
     @property
     def name(self) -> str:
@@ -77,7 +77,10 @@ class CpuKernel:
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
     ) -> Sequence[Array]:
         with np.errstate(all="ignore"):  # infinities and NaN are values here
-            return self.compute(self.node.definition.named_operands(inputs))
+            definition = self.node.definition
+            results = definition.result_record(*outputs)
+            returned = self.compute(definition.named_operands(inputs), results)
+            return results if returned is None else returned
 
 
 class CpuBackend:
@@ -101,7 +104,7 @@ class CpuBackend:
             run = _COMPILED[node.op]
             if node.op in _USED:
                 run = partial(run, used=node.used())
-            return CpuKernel(node, lambda x: run(x, node.attrs, self.threads))
+            return CpuKernel(node, lambda x, out: run(x, node.attrs, self.threads, out))
         if node.op == "splat_noise":
             return noise.NoiseKernel(node, self.threads)
         if node.op in copies.OPS:
@@ -128,8 +131,10 @@ class CpuBackend:
     def download(self, buffer: Array, dtype: DType) -> Array:
         return np.array(buffer, dtype=dtype.numpy, order="C")
 
-    def copy(self, buffer: Array, dtype: DType) -> Array:
-        return np.array(buffer, order="C")
+    def copy(self, buffer: Array, dtype: DType, into: Array | None = None) -> Array:
+        copied = empty(buffer.shape, buffer.dtype) if into is None else into
+        copies.copy(buffer, copied, self.threads)
+        return copied
 
     def shape(self, buffer: Array) -> tuple[int, ...]:
         return buffer.shape

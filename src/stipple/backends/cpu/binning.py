@@ -295,8 +295,8 @@ def place_listed(start, end, order, limit, entries):
 
 
 # --- the op -----------------------------------------------------------------------------------------------
-def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
-    """Results of splat_bin."""
+def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads, out: BinResults) -> BinResults:
+    """Results of splat_bin: ``out`` with a new array of sorted_ids, whose length is only known here."""
     grid = _grid(attrs)
     order = depth_order(x.radii, x.depths, threads)
     sorted_shapes = Sorted(order, _shapes(x, attrs["projection"], grid, threads))
@@ -335,7 +335,8 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads) -> BinResults:
             walk_tiles(start, end, sorted_shapes, grid, lengths[number], entries)
 
     threads.blocks(len(order), block, place)
-    return BinResults(np.column_stack([ends - totals, ends]).astype(np.int32), ids)
+    out.tile_ranges[:, 0], out.tile_ranges[:, 1] = ends - totals, ends
+    return out._replace(sorted_ids=ids)
 
 
 _NOTHING = np.empty(0, np.int32)

@@ -135,6 +135,15 @@ class CopyKernel:
         self.threads.blocks(rows, max(1, _BLOCK // max(width, 1)), run)
 
 
+def copy(source: Array, target: Array, threads: Threads) -> None:
+    """All elements of a source, to a target of the same shape without gaps."""
+    if source.flags.c_contiguous:
+        elements, targets = source.reshape(-1), target.reshape(-1)
+        threads.blocks(len(elements), _BLOCK, lambda start, end: np.copyto(targets[start:end], elements[start:end]))
+    else:
+        np.copyto(target, source)
+
+
 def _part(array: Array, axis: int, start: int, width: int) -> Array:
     """``width`` places of an axis."""
     return np.moveaxis(np.moveaxis(array, axis, 0)[start : start + width], 0, axis)

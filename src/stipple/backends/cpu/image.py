@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from stipple.backends.cpu.simd import (
 )
 from stipple.backends.cpu.threads import Threads
 from stipple.ir.attributes import AttrValue
+from stipple.ir.ops.image import LossBackwardOperands, LossGradients, LossOperands, LossResults
 
 Array = np.ndarray
 f4 = np.float32
@@ -92,19 +93,17 @@ def l1_rows_backward(start, end, image, target, out):
             store_row(out.v_target, at, -v, count)
 
 
-def l1(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+def l1(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: LossResults) -> None:
     """Result of image_l1."""
-    image, target = x
-    sums = np.zeros(image.shape[0])
-    threads.blocks(len(sums), _ROWS, lambda start, end: l1_rows(start, end, rows_of(image), rows_of(target), sums))
-    return [np.asarray(sums.sum() / max(image.size, 1), np.float32)]
+    image, target = rows_of(x.image), rows_of(x.target)
+    sums = np.zeros(len(image))
+    threads.blocks(len(sums), _ROWS, lambda start, end: l1_rows(start, end, image, target, sums))
+    out.loss[()] = sums.sum() / max(image.size, 1)
 
 
-def l1_backward(x: Sequence[Array], attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+def l1_backward(x: LossBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: LossGradients) -> None:
     """Results of image_l1_backward."""
-    image, target, v_out = x
-    v_image, v_target = np.empty_like(image), np.empty_like(image)
-    out = L1Gradient(np.float32(float(v_out) / max(image.size, 1)), rows_of(v_image), rows_of(v_target))
-    a, b = rows_of(image), rows_of(target)
-    threads.blocks(len(image), _ROWS, lambda start, end: l1_rows_backward(start, end, a, b, out))
-    return [v_image, v_target]
+    image, target = rows_of(x.image), rows_of(x.target)
+    scale = np.float32(float(x.v_out) / max(image.size, 1))
+    gradient = L1Gradient(scale, rows_of(out.v_image), rows_of(out.v_target))
+    threads.blocks(len(image), _ROWS, lambda start, end: l1_rows_backward(start, end, image, target, gradient))

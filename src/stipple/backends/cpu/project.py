@@ -58,7 +58,6 @@ from stipple.backends.cpu.threads import Threads
 from stipple.backends.host.camera_check import check_camera
 from stipple.ir.attributes import AttrValue
 from stipple.ir.ops.splat import (
-    CONIC_LENGTH,
     ProjectBackwardOperands,
     ProjectBackwardResults,
     ProjectOperands,
@@ -166,17 +165,9 @@ def project_block(start, end, x, pose, camera, mode, frame, out):
         store_lanes(out.compensation, i, where(ok, compensation, ZERO), lanes)
 
 
-def project(x: ProjectOperands, attrs: Attrs, threads: Threads) -> ProjectResults:
+def project(x: ProjectOperands, attrs: Attrs, threads: Threads, out: ProjectResults) -> None:
     """Results of splat_project."""
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
-    count = len(x.means)
-    result = ProjectResults(
-        means2d=np.empty((count, 2), np.float32),
-        conics=np.empty((count, CONIC_LENGTH[attrs["projection"]]), np.float32),
-        depths=np.empty(count, np.float32),
-        radii=np.empty((count, 2), np.int32),
-        compensation=np.empty(count, np.float32),
-    )
     cutoff = attrs["alpha_cutoff"]
     size = attrs["width"], attrs["height"]
     limits = (*x.clip, cutoff, math.log2(cutoff) if cutoff > 0 else 0)
@@ -186,10 +177,9 @@ def project(x: ProjectOperands, attrs: Attrs, threads: Threads) -> ProjectResult
         camera_record(attrs["camera_model"], x.intrinsics, x.distortion, size),
         _mode(attrs),
         Frame(*map(f4, size), *map(f4, limits)),
-        Footprints(*result),
+        Footprints(*out),
     )
-    threads.blocks(count, _BLOCK, lambda start, end: project_block(start, end, *arguments))
-    return result
+    threads.blocks(len(x.means), _BLOCK, lambda start, end: project_block(start, end, *arguments))
 
 
 def _mode(attrs: Attrs) -> Any:
@@ -263,12 +253,15 @@ def project_backward_block(start, end, x, pose, camera, mode, v, out):
 
 
 def project_backward(
-    x: ProjectBackwardOperands, attrs: Attrs, threads: Threads, used: ProjectBackwardResults
-) -> ProjectBackwardResults:
-    """Gradients of splat_project; the camera's are zeros if ``used`` says that they are not needed."""
+    x: ProjectBackwardOperands,
+    attrs: Attrs,
+    threads: Threads,
+    out: ProjectBackwardResults,
+    used: ProjectBackwardResults,
+) -> None:
+    """Gradients of splat_project; the camera's are zeros if nothing uses any of them."""
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
     count = len(x.means)
-    v_means, v_quats, v_scales = np.empty_like(x.means), np.empty_like(x.quats), np.empty_like(x.scales)
     camera_used = bool(used.v_viewmat or used.v_intrinsics or used.v_distortion)
     sums = np.zeros((max(1, -(-count // _BLOCK)), _SUMS))
     arguments = (
@@ -280,13 +273,13 @@ def project_backward(
     )
 
     def run(start: int, end: int) -> None:
-        out = InputGradients(v_means, v_quats, v_scales, sums[start // _BLOCK], camera_used)
-        project_backward_block(start, end, *arguments, out)
+        mine = InputGradients(out.v_means, out.v_quats, out.v_scales, sums[start // _BLOCK], camera_used)
+        project_backward_block(start, end, *arguments, mine)
 
     threads.blocks(count, _BLOCK, run)
     total = sums.sum(axis=0)
     v_camera = total[POSE_LENGTH:]
-    v_intrinsics = np.zeros((3, 3), np.float32)
-    v_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = v_camera[:4]
-    v_distortion = v_camera[4 : 4 + len(x.distortion)].astype(np.float32)
-    return ProjectBackwardResults(v_means, v_quats, v_scales, pose_gradient(total), v_intrinsics, v_distortion)
+    out.v_viewmat[:] = pose_gradient(total)
+    out.v_intrinsics[:] = 0
+    out.v_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = v_camera[:4]
+    out.v_distortion[:] = v_camera[4 : 4 + len(x.distortion)]

@@ -67,26 +67,19 @@ def _records(
     return Records(records, records, RECORD, footprint.RECORD_FEATURES)
 
 
-def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: RasterizeResults) -> RasterizeResults:
+def rasterize(
+    x: RasterizeOperands, attrs: Attrs, threads: Threads, out: RasterizeResults, used: RasterizeResults
+) -> None:
     """Results of splat_rasterize; transmittance and indices are undefined if nothing uses them."""
     tiles = _tiles(x, attrs)
-    height, width, count = attrs["height"], attrs["width"], x.features.shape[1]
     steps = attrs["max_splat_steps"]
-    kind = footprint.variant(attrs["projection"] == "ray", count, used.median_ids or used.counts or steps > 0)
+    more = used.median_ids or used.counts or steps > 0
+    kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], more)
     records = _records(kind, x, attrs, threads)
     limits = composite.Limits(f4(attrs["transmittance_threshold"]), f4(steps if steps > 0 else math.inf))
-    results = RasterizeResults(
-        image=np.empty((height, width, count), np.float32),
-        alpha=np.empty((height, width), np.float32),
-        transmittance=np.empty((height, width), np.float32),
-        last_ids=np.empty((height, width), np.int32),
-        median_ids=np.empty((height, width), np.int32),
-        counts=np.empty((height, width), np.int32),
-    )
-    # memory that nothing touches costs nothing
-    images = composite.Images(*results)._replace(
-        transmittance=results.transmittance if used.transmittance else results.transmittance[:0],
-        last_ids=results.last_ids if used.last_ids else results.last_ids[:0],
+    images = composite.Images(*out)._replace(
+        transmittance=out.transmittance if used.transmittance else out.transmittance[:0],
+        last_ids=out.last_ids if used.last_ids else out.last_ids[:0],
     )
     cuts: list[int] = []
 
@@ -96,17 +89,20 @@ def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, used: Raster
     threads.spread(len(x.tile_ranges), run, per_thread=16)
     if sum(cuts):
         warnings.warn(
-            f"splat_rasterize: max_splat_steps = {steps} cut {sum(cuts)} of {height * width} pixels",
+            f"splat_rasterize: max_splat_steps = {steps} cut {sum(cuts)} of {out.alpha.size} pixels",
             LimitWarning,
             stacklevel=2,
         )
-    return results
 
 
 def rasterize_backward(
-    x: RasterizeBackwardOperands, attrs: Attrs, threads: Threads, used: RasterizeBackwardResults
-) -> RasterizeBackwardResults:
-    """Results of splat_rasterize_backward; zeros for the background and the magnitudes if they are not used."""
+    x: RasterizeBackwardOperands,
+    attrs: Attrs,
+    threads: Threads,
+    out: RasterizeBackwardResults,
+    used: RasterizeBackwardResults,
+) -> None:
+    """Results of splat_rasterize_backward; the background's and the magnitudes are undefined if nothing uses them."""
     tiles = _tiles(x, attrs)
     kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], used.v_means2d_abs)
     records = _records(kind, x, attrs, threads)
@@ -118,22 +114,16 @@ def rasterize_backward(
         per_thread=16,
     )
     result = reduction.GaussianGradients(
-        means2d=np.empty_like(x.means2d),
-        conics=np.empty_like(x.conics),
-        opacities=np.empty_like(x.opacities),
-        features=np.empty_like(x.features),
-        means2d_abs=np.empty_like(x.means2d) if used.v_means2d_abs else np.zeros_like(x.means2d),
+        means2d=out.v_means2d,
+        conics=out.v_conics,
+        opacities=out.v_opacities,
+        features=out.v_features,
+        means2d_abs=out.v_means2d_abs,
     )
     sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
     reduction.gradients(kind, sums, x.conics, x.opacities, result, threads)
-    return RasterizeBackwardResults(
-        v_means2d=result.means2d,
-        v_conics=result.conics,
-        v_opacities=result.opacities,
-        v_features=result.features,
-        v_background=_background_gradient(x, threads) if used.v_background else np.zeros_like(x.background),
-        v_means2d_abs=result.means2d_abs,
-    )
+    if used.v_background:
+        out.v_background[:] = _background_gradient(x, threads)
 
 
 def _slots(kind: Variant, x: RasterizeBackwardOperands, threads: Threads) -> composite_backward.Slots:
@@ -153,4 +143,4 @@ def _background_gradient(x: RasterizeBackwardOperands, threads: Threads) -> Arra
         np.matmul(x.transmittance[start:end, None, :], x.v_image[start:end], out=rows[start:end])
 
     threads.blocks(len(rows), _ROWS, run)
-    return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64), np.float32)
+    return np.asarray(rows.sum(axis=(0, 1), dtype=np.float64))

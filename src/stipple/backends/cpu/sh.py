@@ -220,33 +220,37 @@ def sh_backward_block(start, end, x, v):
 
 
 # --- ops --------------------------------------------------------------------------------------------------
-def sh(x: ShOperands, attrs: Attrs, threads: Threads) -> ShResults:
+def sh(x: ShOperands, attrs: Attrs, threads: Threads, out: ShResults) -> None:
     """Results of splat_sh."""
-    colors = np.empty((len(x.means), x.sh.shape[2]), np.float32)
     position = _position(x.viewmat)
 
-    def run(start: int, end: int, means: Array, coefficients: Array, radii: Array, out: Array) -> None:
-        sh_block(start, end, Colored(means, coefficients, radii, position, attrs["sh_degree"]), out)
+    def run(start: int, end: int, means: Array, coefficients: Array, radii: Array, colors: Array) -> None:
+        sh_block(start, end, Colored(means, coefficients, radii, position, attrs["sh_degree"]), colors)
 
-    _by_vectors(run, (x.means, x.sh, x.radii), (colors,), threads)
-    return ShResults(colors)
+    _by_vectors(run, (x.means, x.sh, x.radii), (out.colors,), threads)
 
 
-def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads, used: ShBackwardResults) -> ShBackwardResults:
+def sh_backward(x: ShBackwardOperands, attrs: Attrs, threads: Threads, out: ShBackwardResults) -> None:
     """Gradients of splat_sh."""
-    v_means, v_sh = np.empty_like(x.means), np.empty_like(x.sh)
     position = _position(x.viewmat)
     sums = np.zeros((len(x.means) // _BLOCK + 2, 3))  # one row per block, and one for the remaining Gaussians
 
     def run(
-        start: int, end: int, means: Array, coefficients: Array, radii: Array, v_colors: Array, *out: Array
+        start: int,
+        end: int,
+        means: Array,
+        coefficients: Array,
+        radii: Array,
+        v_colors: Array,
+        v_means: Array,
+        v_sh: Array,
     ) -> None:
         part = sums[start // _BLOCK if means is x.means else -1]
-        v = Gradients(v_colors, out[0], out[1], part)
+        v = Gradients(v_colors, v_means, v_sh, part)
         sh_backward_block(start, end, Colored(means, coefficients, radii, position, attrs["sh_degree"]), v)
 
-    _by_vectors(run, (x.means, x.sh, x.radii, x.v_colors), (v_means, v_sh), threads)
-    return ShBackwardResults(v_means, v_sh, _viewmat_gradient(x.viewmat, -sums.sum(axis=0)))
+    _by_vectors(run, (x.means, x.sh, x.radii, x.v_colors), (out.v_means, out.v_sh), threads)
+    out.v_viewmat[:] = _viewmat_gradient(x.viewmat, -sums.sum(axis=0))
 
 
 def _by_vectors(run: Callable[..., None], inputs: Arrays, outputs: Arrays, threads: Threads) -> None:

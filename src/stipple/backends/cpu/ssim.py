@@ -34,6 +34,7 @@ from stipple.ir.ops.image import (
     LossBackwardOperands,
     LossGradients,
     LossOperands,
+    LossResults,
 )
 
 Array = np.ndarray
@@ -153,20 +154,25 @@ def ssim_rows(start, end, x, out):
                 out.slopes[q, y, :] = ZERO
 
 
-def _ssim(image: Array, other: Array, padding: str, slopes: Array, threads: Threads) -> tuple[float, float]:
-    """Mean SSIM and mean absolute difference; fills ``slopes`` [3, H, W * C] (or nothing if it is empty)."""
+def _windows(image: Array, padding: str) -> tuple[int, int]:
+    """The margin without centres of windows, and the number of windows that count."""
     height, width, channels = image.shape
     margin = MARGIN if padding == "valid" else 0
     if margin and min(height, width) < TAPS:
         raise InputError(
             f"image_ssim: padding 'valid' needs an image of at least {TAPS} x {TAPS}, got {width} x {height}"
         )
-    count = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
-    pair = Pair(rows_of(image), rows_of(other), channels)
+    return margin, max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
+
+
+def _ssim(x: Pair, windows: tuple[int, int], slopes: Array, threads: Threads) -> tuple[float, float]:
+    """Mean SSIM and mean absolute difference; fills ``slopes`` [3, H, W * C] (or nothing if it is empty)."""
+    margin, count = windows
+    height = len(x.image)
     out = Similarity(margin, np.float32(1 / count), slopes, np.zeros(height), np.zeros(height))
-    threads.blocks(height, _ROWS, lambda start, end: ssim_rows(start, end, pair, out))
-    value = float(out.sums.sum() / count) if image.size else 1.0
-    return value, float(out.differences.sum() / max(image.size, 1))
+    threads.blocks(height, _ROWS, lambda start, end: ssim_rows(start, end, x, out))
+    value = float(out.sums.sum() / count) if x.image.size else 1.0
+    return value, float(out.differences.sum() / max(x.image.size, 1))
 
 
 def _slope_rows(slopes: Array) -> Array:
@@ -175,8 +181,8 @@ def _slope_rows(slopes: Array) -> Array:
     return slopes.reshape(3, height, width * channels)
 
 
-def _no_slopes(image: Array) -> Array:
-    return np.empty((0, len(image), image.shape[1] * image.shape[2]), np.float32)
+def _no_slopes(x: Pair) -> Array:
+    return np.empty((0, *x.image.shape), np.float32)
 
 
 # --- backward ---------------------------------------------------------------------------------------------
@@ -214,62 +220,63 @@ def gradient_rows(start, end, x, g):
             store_row(g.out, at, g.v_ssim * (s1 + TWO * a * s11 + b * s12) + sign, count)
 
 
-def _gradient(image: Array, other: Array, slopes: Array, v_ssim: Array, v_l1: float, threads: Threads) -> Array:
-    """The gradient in ``image`` of v_ssim times SSIM plus v_l1 times the mean absolute difference."""
-    gradient = np.empty_like(image)
-    pair = Pair(rows_of(image), rows_of(other), image.shape[2])
-    g = Gradient(slopes, np.float32(v_ssim), np.float32(v_l1 / max(image.size, 1)), rows_of(gradient))
-    threads.blocks(len(image), _ROWS, lambda start, end: gradient_rows(start, end, pair, g))
-    return gradient
+def _pair(image: Array, other: Array) -> Pair:
+    return Pair(rows_of(image), rows_of(other), image.shape[2])
 
 
-def _recomputed(image: Array, other: Array, padding: str, threads: Threads) -> Array:
-    """Slopes of SSIM in ``image``, where no forward has kept them."""
-    slopes = threads.scratch("slopes", (3, len(image), image.shape[1] * image.shape[2]))
-    _ssim(image, other, padding, slopes, threads)
+def _gradient(x: Pair, slopes: Array, v_ssim: Array, v_l1: Array, out: Array, threads: Threads) -> None:
+    """The gradient in ``x.image`` of v_ssim times SSIM plus v_l1 times the mean absolute difference."""
+    g = Gradient(slopes, f4(v_ssim), f4(float(v_l1) / max(x.image.size, 1)), rows_of(out))
+    threads.blocks(len(x.image), _ROWS, lambda start, end: gradient_rows(start, end, x, g))
+
+
+def _recomputed(x: Pair, windows: tuple[int, int], threads: Threads) -> Array:
+    """Slopes of SSIM in ``x.image``, where no forward has kept them."""
+    slopes = threads.scratch("slopes", (3, *x.image.shape))
+    _ssim(x, windows, slopes, threads)
     return slopes
 
 
 # --- ops --------------------------------------------------------------------------------------------------
-def ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> list[Array]:
+def ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: LossResults) -> None:
     """Result of image_ssim."""
-    value, _ = _ssim(x.image, x.target, attrs["padding"], _no_slopes(x.image), threads)
-    return [np.asarray(value, np.float32)]
+    pair = _pair(x.image, x.target)
+    out.loss[()], _ = _ssim(pair, _windows(x.image, attrs["padding"]), _no_slopes(pair), threads)
 
 
-def l1_ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads) -> L1SsimResults:
+def l1_ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: L1SsimResults) -> None:
     """Results of image_l1_ssim."""
-    slopes = np.empty((3, *x.image.shape), np.float32)
-    value, difference = _ssim(x.image, x.target, attrs["padding"], _slope_rows(slopes), threads)
-    return L1SsimResults(l1=np.asarray(difference, np.float32), ssim=np.asarray(value, np.float32), slopes=slopes)
+    windows = _windows(x.image, attrs["padding"])
+    out.ssim[()], out.l1[()] = _ssim(_pair(x.image, x.target), windows, _slope_rows(out.slopes), threads)
 
 
 def ssim_backward(
-    x: LossBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, used: LossGradients
-) -> LossGradients:
-    """Results of image_ssim_backward; zeros where one is not used."""
-
-    def gradient(first: Array, second: Array) -> Array:
-        slopes = _recomputed(first, second, attrs["padding"], threads)
-        return _gradient(first, second, slopes, x.v_out, 0.0, threads)
-
-    return LossGradients(
-        v_image=gradient(x.image, x.target) if used.v_image else np.zeros_like(x.image),
-        v_target=gradient(x.target, x.image) if used.v_target else np.zeros_like(x.image),
-    )
+    x: LossBackwardOperands,
+    attrs: Mapping[str, AttrValue],
+    threads: Threads,
+    out: LossGradients,
+    used: LossGradients,
+) -> None:
+    """Results of image_ssim_backward; undefined where nothing uses one."""
+    no_l1 = np.zeros((), np.float32)
+    pairs = _pair(x.image, x.target), _pair(x.target, x.image)
+    for pair, gradient, is_used in zip(pairs, out, used, strict=True):
+        if is_used:
+            slopes = _recomputed(pair, _windows(x.image, attrs["padding"]), threads)
+            _gradient(pair, slopes, x.v_out, no_l1, gradient, threads)
 
 
 def l1_ssim_backward(
-    x: L1SsimBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, used: LossGradients
-) -> LossGradients:
-    """Results of image_l1_ssim_backward; zeros where one is not used."""
-
-    def gradient(first: Array, second: Array, slopes: Array) -> Array:
-        return _gradient(first, second, slopes, x.v_ssim, float(x.v_l1), threads)
-
-    v_image, v_target = np.zeros_like(x.image), np.zeros_like(x.image)
+    x: L1SsimBackwardOperands,
+    attrs: Mapping[str, AttrValue],
+    threads: Threads,
+    out: LossGradients,
+    used: LossGradients,
+) -> None:
+    """Results of image_l1_ssim_backward; undefined where nothing uses one."""
     if used.v_image:
-        v_image = gradient(x.image, x.target, _slope_rows(x.slopes))
+        _gradient(_pair(x.image, x.target), _slope_rows(x.slopes), x.v_ssim, x.v_l1, out.v_image, threads)
     if used.v_target:
-        v_target = gradient(x.target, x.image, _recomputed(x.target, x.image, attrs["padding"], threads))
-    return LossGradients(v_image, v_target)
+        pair = _pair(x.target, x.image)
+        slopes = _recomputed(pair, _windows(x.image, attrs["padding"]), threads)
+        _gradient(pair, slopes, x.v_ssim, x.v_l1, out.v_target, threads)

@@ -224,8 +224,11 @@ class GpuBackend:
     def download(self, buffer: GpuBuffer, dtype: DType) -> Array:
         return self.gpu.memory.download(buffer, dtype)
 
-    def copy(self, buffer: GpuBuffer, dtype: DType) -> GpuBuffer:
-        return self.gpu.memory.copy(buffer)
+    def copy(self, buffer: GpuBuffer, dtype: DType, into: GpuBuffer | None = None) -> GpuBuffer:
+        if into is None:
+            return self.gpu.memory.copy(buffer)
+        self.gpu.memory.copy_into(buffer, into, 0)
+        return into
 
     def shape(self, buffer: GpuBuffer) -> tuple[int, ...]:
         return buffer.shape

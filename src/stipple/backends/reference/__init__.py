@@ -64,8 +64,11 @@ class ReferenceBackend:
         with np.errstate(over="ignore"):
             return np.array(buffer, dtype=dtype.numpy, order="C")
 
-    def copy(self, buffer: np.ndarray, dtype: DType) -> np.ndarray:
-        return np.array(buffer, order="C")
+    def copy(self, buffer: np.ndarray, dtype: DType, into: np.ndarray | None = None) -> np.ndarray:
+        if into is None:
+            return np.array(buffer, order="C")
+        np.copyto(into, buffer)
+        return into
 
     def shape(self, buffer: np.ndarray) -> tuple[int, ...]:
         return buffer.shape

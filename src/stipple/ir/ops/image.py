@@ -26,6 +26,12 @@ class LossBackwardOperands(NamedTuple):
     v_out: Any
 
 
+class LossResults(NamedTuple):
+    """A scalar."""
+
+    loss: Any
+
+
 class LossGradients(NamedTuple):
     """Gradients of the two images."""
 
@@ -78,12 +84,13 @@ for _name, _doc, _attrs in (
         OpDef(
             _name,
             _PAIR,
-            ("out",),
+            LossResults._fields,
             lambda c: [TensorType(Shape(), c.float_dtype)],
             _doc,
             attrs=_attrs,
             vjp=_loss_vjp,
             operand_record=LossOperands,
+            result_record=LossResults,
         )
     )
     register(
