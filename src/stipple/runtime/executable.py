@@ -37,13 +37,22 @@ class _Prepared:
 
 
 class _Run:
-    """The state of one run: the dimensions, the buffer of each value, and the buffers that it owns and has to return.
+    """The state of one run: the buffer of each value, handles among the feeds, the dimensions, and the buffers that it
+    owns and has to return.
 
     ``keep`` names the outputs that stay in the device's memory.
     """
 
-    def __init__(self, buffers: dict[Value, Buffer], bindings: Bindings, timed: bool, keep: Collection[str]) -> None:
+    def __init__(
+        self,
+        buffers: dict[Value, Buffer],
+        fed: Mapping[Value, DeviceArray],
+        bindings: Bindings,
+        timed: bool,
+        keep: Collection[str],
+    ) -> None:
         self.buffers = buffers
+        self.fed = fed
         self.bindings = bindings
         self.timed = timed
         self.keep = keep
@@ -115,10 +124,10 @@ class Executable:
 
         ``feeds`` holds an array (NumPy, anything with DLPack on the CPU, or a :class:`DeviceArray` of this session) or
         Python number for each input. Outputs are NumPy arrays; those named in ``keep`` stay in the device's memory, as
-        :class:`DeviceArray`. An output with the same value as one that stays is a read-only array. With ``timings``,
-        :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong name, dtype, shape or value,
-        InputError for operands that an op refuses, MemoryError naming the op that ran out of memory; a run that raises
-        leaves the parameters as they were.
+        :class:`DeviceArray`. An array with the value of one that stays, or of a :class:`DeviceArray` in ``feeds``, is
+        read-only. With ``timings``, :attr:`timings` holds each node's time afterwards. Raises FeedError for a wrong
+        name, dtype, shape or value, InputError for operands that an op refuses, MemoryError naming the op that ran out
+        of memory; a run that raises leaves the parameters as they were.
         """
         given = {} if feeds is None else feeds
         if not isinstance(given, Mapping):
@@ -140,7 +149,9 @@ class Executable:
         Everything that can fail happens before the first kernel that overwrites a parameter.
         """
         bindings = Bindings()
-        run = _Run(self._sources(feeds, bindings), bindings, timed, keep)
+        buffers = self._sources(feeds, bindings)
+        fed = {v: feeds[n] for n, v in self.graph.inputs.items() if isinstance(feeds[n], DeviceArray)}
+        run = _Run(buffers, fed, bindings, timed, keep)
         self.memory = MemoryUse()
         self._pool.begin(id(self), tuple(sorted(bindings.dims.items())))
         self.timings = []
@@ -164,7 +175,7 @@ class Executable:
         """Hand out the outputs: the first of each storage as it is, if nothing else needs that storage, all others as
         copies."""
         free = self._exclusive()
-        outputs = Outputs(self.backend, self._pool, self.memory)
+        outputs = Outputs(self.backend, self._pool, self.memory, run.fed)
         for name in sorted(self.graph.outputs, key=lambda name: name not in run.keep):
             value = self.graph.outputs[name]
             if outputs.shares(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +32,13 @@ class _Gone:
 
 
 class Outputs:
-    """Outputs of one run, collected before anything is overwritten. Handles come first: ``fetch`` shares what they
-    hold."""
+    """Outputs of one run, collected before anything is overwritten. Handles come first: what they hold is shared, as is
+    what was fed as a handle."""
 
-    def __init__(self, backend: Backend, pool: Pool, use: MemoryUse) -> None:
+    def __init__(self, backend: Backend, pool: Pool, use: MemoryUse, fed: Mapping[Value, DeviceArray]) -> None:
         self.kept: dict[str, DeviceArray] = {}
         self._backend, self._pool, self._use = backend, pool, use
-        self._handles: dict[Value, DeviceArray] = {}
+        self._handles = dict(fed)
         self._fetches: list[_Fetch] = []
 
     def shares(self, value: Value) -> bool:
