@@ -41,13 +41,13 @@ class Kernel(Protocol):
 
     def __call__(
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
-    ) -> Sequence[Buffer]:
+    ) -> Sequence[Buffer | None]:
         """Run the node.
 
-        ``outputs`` are buffers to write; None where the shape is known only afterwards, and for views. An output may be
-        one of the inputs where the op's definition says so. Returns the buffers that hold the results: those of
-        ``outputs`` that are not None, else new ones of the declared dtype, or (for views) an input with another shape.
-        ``Session(..., debug=True)`` checks that.
+        ``outputs`` are buffers to write; None where the shape is known only afterwards, for views, and for results that
+        nothing uses. An output may be one of the inputs where the op's definition says so. Returns the buffers that
+        hold the results: those of ``outputs`` that are not None, else new ones of the declared dtype, (for views) an
+        input with another shape, or (for what nothing uses) None. ``Session(..., debug=True)`` checks that.
         """
         ...
 

@@ -30,7 +30,7 @@ class WatchedKernel:
 
     def __call__(
         self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None], dims: Mapping[str, int]
-    ) -> Sequence[Buffer]:
+    ) -> Sequence[Buffer | None]:
         before = self._contents(inputs)
         results = self._kernel(inputs, outputs, dims)
         overwritten = frozenset(
@@ -40,6 +40,8 @@ class WatchedKernel:
         if len(results) != len(self._node.outputs):
             self._fail(f"returned {len(results)} results of {len(self._node.outputs)}")
         for i, (buffer, planned) in enumerate(zip(results, outputs, strict=True)):
+            if buffer is None and planned is None and not self._node.used()[i]:
+                continue
             self._check_result(i, buffer, planned, inputs, dims)
             if not self._node.definition.view:
                 self._check_apart(i, results)
@@ -72,9 +74,9 @@ class WatchedKernel:
                 if backend.overlap(operand, buffer):
                     self._fail(f"{name} shares memory with operand {self._node.definition.operand(i).name!r}")
 
-    def _check_apart(self, index: int, results: Sequence[Buffer]) -> None:
+    def _check_apart(self, index: int, results: Sequence[Buffer | None]) -> None:
         for other in range(index):
-            if self._backend.overlap(results[other], results[index]):
+            if results[other] is not None and self._backend.overlap(results[other], results[index]):
                 names = self._node.definition.results
                 self._fail(f"results {names[other]!r} and {names[index]!r} share memory")
 

@@ -236,7 +236,7 @@ class Executable:
                 if taken is not None:
                     run.owned[storage[value]] = taken
                 self.memory.in_place += 1
-            elif kernel.owns_outputs or node.definition.view or shape is None:
+            elif kernel.owns_outputs or node.definition.view or shape is None or storage[value] in step.dead:
                 outputs.append(None)
             else:
                 with _enough_memory(self.backend, f"{node.op} (node {node.id}): an array of {list(shape)}"):

@@ -20,13 +20,14 @@ UNWRITTEN = -77
 def _called(op: str, function: Callable[..., Any]) -> Callable[..., Any]:
     definition = lookup(op)
 
-    def call(x: Any, attrs: Mapping[str, Any], threads: Threads, *used: Any) -> Any:
+    def call(x: Any, attrs: Mapping[str, Any], threads: Threads, used: Any = None) -> Any:
         types = [TensorType(Shape(np.shape(a)), DType.of(np.asarray(a).dtype)) for a in x]
         known = {a.name for a in definition.attrs}
         given = definition.normalise_attrs({n: v for n, v in attrs.items() if n in known})
         results = definition.infer_types(types, given, Dim.of)
-        out = definition.result_record(*(_unwritten(t) for t in results))
-        returned = function(x, attrs, threads, out, *used)
+        used = [True] * len(results) if used is None else used
+        out = definition.result_record(*(_unwritten(t) if u else None for t, u in zip(results, used, strict=True)))
+        returned = function(x, attrs, threads, out)
         return out if returned is None else returned
 
     return call

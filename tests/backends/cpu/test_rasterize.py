@@ -58,7 +58,7 @@ def test_an_image_alone() -> None:
     usual = calls.rasterized(x, attrs, THREADS, USUAL)
     for name in ("image", "alpha"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(usual, name))
-    assert [a.shape for a in alone] == [a.shape for a in usual]
+    assert all(a is None for a in alone[2:])
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)

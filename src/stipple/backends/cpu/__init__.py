@@ -6,7 +6,7 @@ Results are the same bits for any number of threads. Kernels are compiled once p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from stipple.ir.passes import Pass
 from stipple.runtime.backend import Kernel
 
 Array = np.ndarray
-Compiled = Callable[..., Sequence[Array] | None]
+Compiled = Callable[..., Sequence[Array | None] | None]
 
 _COMPILED: Mapping[str, Compiled] = {
     "image_l1": image.l1,
@@ -46,24 +46,24 @@ _COMPILED: Mapping[str, Compiled] = {
     "splat_rasterize": rasterize.rasterize,
     "splat_rasterize_backward": rasterize.rasterize_backward,
 }
-_USED = (
-    "image_ssim_backward",
-    "image_l1_ssim_backward",
-    "splat_project_backward",
-    "splat_rasterize",
-    "splat_rasterize_backward",
-)
-"""Kernels that are told which of their results are used, because the others would cost extra."""
+_OPTIONAL: Mapping[str, Set[str]] = {
+    "image_ssim_backward": {"v_image", "v_target"},
+    "image_l1_ssim_backward": {"v_image", "v_target"},
+    "splat_project_backward": {"v_viewmat", "v_intrinsics", "v_distortion"},
+    "splat_rasterize": {"transmittance", "last_ids", "median_ids", "counts"},
+    "splat_rasterize_backward": {"v_background", "v_means2d_abs"},
+}
+"""Results that kernels leave out if nothing uses them: their arrays are None."""
 _HOST: Mapping[str, Compute] = {**tensor.KERNELS, **look_at.KERNELS}
 
 
 @dataclass(frozen=True)
 class CpuKernel:
-    """Runs a node by ``compute(operands, results)``, which fills the results, or returns those whose size it finds
-    out."""
+    """Runs a node by ``compute(operands, results)``, which fills the results, or returns them if it alone knows their
+    sizes."""
 
     node: Node
-    compute: Callable[[Any, Any], Sequence[Array] | None]
+    compute: Callable[[Any, Any], Sequence[Array | None] | None]
     owns_outputs: bool = False
 
     @property
@@ -75,12 +75,19 @@ class CpuKernel:
 
     def __call__(
         self, inputs: Sequence[Array], outputs: Sequence[Array | None], dims: Mapping[str, int]
-    ) -> Sequence[Array]:
+    ) -> Sequence[Array | None]:
         with np.errstate(all="ignore"):  # infinities and NaN are values here
             definition = self.node.definition
-            results = definition.result_record(*outputs)
+            results = definition.result_record(*map(partial(self._array, dims), definition.results, outputs))
             returned = self.compute(definition.named_operands(inputs), results)
             return results if returned is None else returned
+
+    def _array(self, dims: Mapping[str, int], name: str, planned: Array | None) -> Array | None:
+        """The array for a result: a new one if none is planned, unless the kernel can do without or makes it."""
+        value = self.node.result(name)
+        if planned is not None or name in _OPTIONAL.get(self.node.op, ()) or not value.shape.symbols <= dims.keys():
+            return planned
+        return empty(value.shape.resolve(dims), value.dtype.numpy)
 
 
 class CpuBackend:
@@ -102,8 +109,6 @@ class CpuBackend:
             return AdamKernel(node, self.threads)
         if node.op in _COMPILED:
             run = _COMPILED[node.op]
-            if node.op in _USED:
-                run = partial(run, used=node.used())
             return CpuKernel(node, lambda x, out: run(x, node.attrs, self.threads, out))
         if node.op == "splat_noise":
             return noise.NoiseKernel(node, self.threads)

@@ -252,17 +252,11 @@ def project_backward_block(start, end, x, pose, camera, mode, v, out):
                 out.sums[k] += lane_sum_double(load(sums, k * LANES))
 
 
-def project_backward(
-    x: ProjectBackwardOperands,
-    attrs: Attrs,
-    threads: Threads,
-    out: ProjectBackwardResults,
-    used: ProjectBackwardResults,
-) -> None:
-    """Gradients of splat_project; the camera's are zeros if nothing uses any of them."""
+def project_backward(x: ProjectBackwardOperands, attrs: Attrs, threads: Threads, out: ProjectBackwardResults) -> None:
+    """Gradients of splat_project, without those of the camera where ``out`` has none."""
     check_camera(x.viewmat, x.intrinsics, x.clip, x.distortion)
     count = len(x.means)
-    camera_used = bool(used.v_viewmat or used.v_intrinsics or used.v_distortion)
+    camera_used = any(a is not None for a in (out.v_viewmat, out.v_intrinsics, out.v_distortion))
     sums = np.zeros((max(1, -(-count // _BLOCK)), _SUMS))
     arguments = (
         Visible(x.means, x.quats, x.scales, x.radii),
@@ -279,7 +273,10 @@ def project_backward(
     threads.blocks(count, _BLOCK, run)
     total = sums.sum(axis=0)
     v_camera = total[POSE_LENGTH:]
-    out.v_viewmat[:] = pose_gradient(total)
-    out.v_intrinsics[:] = 0
-    out.v_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = v_camera[:4]
-    out.v_distortion[:] = v_camera[4 : 4 + len(x.distortion)]
+    if out.v_viewmat is not None:
+        out.v_viewmat[:] = pose_gradient(total)
+    if out.v_intrinsics is not None:
+        out.v_intrinsics[:] = 0
+        out.v_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = v_camera[:4]
+    if out.v_distortion is not None:
+        out.v_distortion[:] = v_camera[4 : 4 + len(x.distortion)]

@@ -67,19 +67,22 @@ def _records(
     return Records(records, records, RECORD, footprint.RECORD_FEATURES)
 
 
-def rasterize(
-    x: RasterizeOperands, attrs: Attrs, threads: Threads, out: RasterizeResults, used: RasterizeResults
-) -> None:
-    """Results of splat_rasterize; transmittance and indices are undefined if nothing uses them."""
+def rasterize(x: RasterizeOperands, attrs: Attrs, threads: Threads, out: RasterizeResults) -> None:
+    """Results of splat_rasterize, without transmittance and indices where ``out`` has none."""
     tiles = _tiles(x, attrs)
     steps = attrs["max_splat_steps"]
-    more = used.median_ids or used.counts or steps > 0
+    more = out.median_ids is not None or out.counts is not None or steps > 0
     kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], more)
     records = _records(kind, x, attrs, threads)
     limits = composite.Limits(f4(attrs["transmittance_threshold"]), f4(steps if steps > 0 else math.inf))
-    images = composite.Images(*out)._replace(
-        transmittance=out.transmittance if used.transmittance else out.transmittance[:0],
-        last_ids=out.last_ids if used.last_ids else out.last_ids[:0],
+    spare = np.empty(out.alpha.shape if more else (0, 0), np.int32)
+    images = composite.Images(
+        image=out.image,
+        alpha=out.alpha,
+        transmittance=out.alpha[:0] if out.transmittance is None else out.transmittance,
+        last_ids=spare[:0] if out.last_ids is None else out.last_ids,
+        median_ids=spare if out.median_ids is None else out.median_ids,
+        counts=spare if out.counts is None else out.counts,
     )
     cuts: list[int] = []
 
@@ -96,15 +99,12 @@ def rasterize(
 
 
 def rasterize_backward(
-    x: RasterizeBackwardOperands,
-    attrs: Attrs,
-    threads: Threads,
-    out: RasterizeBackwardResults,
-    used: RasterizeBackwardResults,
+    x: RasterizeBackwardOperands, attrs: Attrs, threads: Threads, out: RasterizeBackwardResults
 ) -> None:
-    """Results of splat_rasterize_backward; the background's and the magnitudes are undefined if nothing uses them."""
+    """Results of splat_rasterize_backward, without the background's gradient and magnitudes where ``out`` has none."""
     tiles = _tiles(x, attrs)
-    kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], used.v_means2d_abs)
+    has_magnitudes = out.v_means2d_abs is not None
+    kind = footprint.variant(attrs["projection"] == "ray", x.features.shape[1], has_magnitudes)
     records = _records(kind, x, attrs, threads)
     slots = _slots(kind, x, threads)
     given = composite_backward.Gradients(x.image, x.transmittance, x.last_ids, x.v_image, x.v_alpha)
@@ -118,11 +118,11 @@ def rasterize_backward(
         conics=out.v_conics,
         opacities=out.v_opacities,
         features=out.v_features,
-        means2d_abs=out.v_means2d_abs,
+        means2d_abs=out.v_means2d_abs if has_magnitudes else out.v_means2d[:0],
     )
     sums = reduction.add_up(x.tile_ranges, x.sorted_ids, slots, len(x.means2d), threads)
     reduction.gradients(kind, sums, x.conics, x.opacities, result, threads)
-    if used.v_background:
+    if out.v_background is not None:
         out.v_background[:] = _background_gradient(x, threads)
 
 

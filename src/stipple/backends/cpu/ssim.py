@@ -251,32 +251,24 @@ def l1_ssim(x: LossOperands, attrs: Mapping[str, AttrValue], threads: Threads, o
 
 
 def ssim_backward(
-    x: LossBackwardOperands,
-    attrs: Mapping[str, AttrValue],
-    threads: Threads,
-    out: LossGradients,
-    used: LossGradients,
+    x: LossBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: LossGradients
 ) -> None:
-    """Results of image_ssim_backward; undefined where nothing uses one."""
+    """Results of image_ssim_backward, without one that ``out`` has no array for."""
     no_l1 = np.zeros((), np.float32)
     pairs = _pair(x.image, x.target), _pair(x.target, x.image)
-    for pair, gradient, is_used in zip(pairs, out, used, strict=True):
-        if is_used:
+    for pair, gradient in zip(pairs, out, strict=True):
+        if gradient is not None:
             slopes = _recomputed(pair, _windows(x.image, attrs["padding"]), threads)
             _gradient(pair, slopes, x.v_out, no_l1, gradient, threads)
 
 
 def l1_ssim_backward(
-    x: L1SsimBackwardOperands,
-    attrs: Mapping[str, AttrValue],
-    threads: Threads,
-    out: LossGradients,
-    used: LossGradients,
+    x: L1SsimBackwardOperands, attrs: Mapping[str, AttrValue], threads: Threads, out: LossGradients
 ) -> None:
-    """Results of image_l1_ssim_backward; undefined where nothing uses one."""
-    if used.v_image:
+    """Results of image_l1_ssim_backward, without one that ``out`` has no array for."""
+    if out.v_image is not None:
         _gradient(_pair(x.image, x.target), _slope_rows(x.slopes), x.v_ssim, x.v_l1, out.v_image, threads)
-    if used.v_target:
+    if out.v_target is not None:
         pair = _pair(x.target, x.image)
         slopes = _recomputed(pair, _windows(x.image, attrs["padding"]), threads)
         _gradient(pair, slopes, x.v_ssim, x.v_l1, out.v_target, threads)
