@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stipple.backends.cpu.blocks import (
+    COLUMNS,
     HEIGHT,
     PIXELS,
     ROWS,
@@ -28,6 +29,7 @@ from stipple.backends.cpu.blocks import (
 )
 from stipple.backends.cpu.compile import inline, kernel, record_type
 from stipple.backends.cpu.composite import (
+    CHECK,
     HALF,
     MAX_ALPHA,
     chunk_count,
@@ -76,6 +78,7 @@ from stipple.backends.cpu.simd import (
     reciprocal,
     repeat_scalars,
     stack_floats,
+    stack_integers,
     store,
     store_scalar,
     store_sums,
@@ -110,6 +113,13 @@ class Slots(NamedTuple):
     walked: Array
     """[T]: how many entries of each tile have sums; no pixel walks those that follow."""
     stride: int
+
+
+class Waiting(NamedTuple):
+    """First and last vector of each column that has pixels with contributors to come."""
+
+    first: Array
+    last: Array
 
 
 _GRADIENTS_TYPE = record_type(Gradients, "f4[:,:,::1]", "f4[:,::1]", "i4[:,::1]", "f4[:,:,::1]", "f4[:,::1]")
@@ -191,6 +201,26 @@ def read_last(state, block, last_ids):
     return Block(block.left, block.top, block.columns, block.rows, block.start, end)
 
 
+# --- vectors that still have contributors -----------------------------------------------------------------
+@inline
+def last_of_vectors(state, last):
+    """The last contributor of any pixel of each vector."""
+    for i in range(COLUMNS * ROWS):
+        store_scalar(last, i, lane_maximum(load(state, LAST + i * LANES)))
+
+
+@inline
+def find_waiting(last, entry, first_rows, last_rows):
+    """First and last vector of each column that has pixels whose contributors are not all before an entry."""
+    for h in range(COLUMNS):
+        low, high = ROWS, -1
+        for p in range(ROWS):
+            if load_scalar(last, h * ROWS + p) >= entry:
+                low, high = min(low, p), p
+        store_scalar(first_rows, h, low)
+        store_scalar(last_rows, h, high)
+
+
 # --- entries ----------------------------------------------------------------------------------------------
 @inline
 def along_more_features(variant, gaussians, source, planes, i, chunks):
@@ -203,7 +233,7 @@ def along_more_features(variant, gaussians, source, planes, i, chunks):
 
 
 @inline
-def entry_sums(variant, gaussians, gaussian, entry, block, planes, chunks):
+def entry_sums(variant, gaussians, gaussian, entry, block, planes, waiting, chunks):
     """Walk the pixels that an entry reaches."""
     state = planes.state
     g = footprint(gaussians.records, gaussian)
@@ -217,9 +247,10 @@ def entry_sums(variant, gaussians, gaussian, entry, block, planes, chunks):
     numerator, denominator, v_features = no_moments(), no_moments(), zeros(variant.features)
     for h in range(first_column, last_column + 1):
         along = column(variant, g, lane_columns(WIDTH) + (x0 + f4(h * WIDTH) - g.mean_x))
-        row = lane_rows(WIDTH) + f4(first_row * HEIGHT)
+        first, last = max(first_row, load_scalar(waiting.first, h)), min(last_row, load_scalar(waiting.last, h))
+        row = lane_rows(WIDTH) + f4(first * HEIGHT)
         above, below = no_rows(), no_rows()
-        for p in range(first_row, last_row + 1):
+        for p in range(first, last + 1):
             i = (h * ROWS + p) * LANES
             dy = row + (y0 - g.mean_y)
             exponent = log2_alpha(variant, g, along, dy)
@@ -260,14 +291,15 @@ def entry_sums(variant, gaussians, gaussian, entry, block, planes, chunks):
 
 
 @inline
-def chunk_sums(variant, g, block, planes, k):
+def chunk_sums(variant, g, block, planes, waiting, k):
     """The gradients of a chunk of an entry's features, from the weights that its pixels have left."""
     y0, x0 = f4(block.top) + HALF, f4(block.left) + HALF
     first_row, last_row = reached(g.row_low, g.row_high, y0, HEIGHT)
     first_column, last_column = reached(g.column_low, g.column_high, x0, WIDTH)
     sums = zeros(variant.features)
     for h in range(first_column, last_column + 1):
-        for p in range(first_row, last_row + 1):
+        first, last = max(first_row, load_scalar(waiting.first, h)), min(last_row, load_scalar(waiting.last, h))
+        for p in range(first, last + 1):
             i = (h * ROWS + p) * LANES
             v_image = load_planes(planes.features, k * PIXELS + i, PIXELS, variant.features)
             sums = fma_each(load(planes.state, WEIGHT + i), v_image, sums)
@@ -287,15 +319,19 @@ def keep(sums, at, fresh, values):
 def walk(variant, gaussians, tiles, tile, block, planes, slots, chunks):
     """Leave the sums of a block's entries."""
     known = slots.walked[tile]
+    last, waiting = stack_floats(64), Waiting(stack_integers(4), stack_integers(4))
+    last_of_vectors(planes.state, last)
     for at in range(block.start, block.end):
+        if (at - block.start) % CHECK == 0:
+            find_waiting(last, f4(at - block.start), waiting.first, waiting.last)
         fetch_ahead(variant, gaussians, tiles.ids, at, block.end)
         gaussian = np.intp(load_scalar(tiles.ids, at))
         entry = at - block.start
         place = (slots.offsets[tile] + entry) * slots.stride
-        sums = entry_sums(variant, gaussians, gaussian, broadcast(f4(entry)), block, planes, chunks)
+        sums = entry_sums(variant, gaussians, gaussian, broadcast(f4(entry)), block, planes, waiting, chunks)
         keep(slots.sums, place, entry >= known, in_order(variant, sums))
         for k in range(CHUNK, chunks * CHUNK, CHUNK):
-            more = chunk_sums(variant, footprint(gaussians.records, gaussian), block, planes, k)
+            more = chunk_sums(variant, footprint(gaussians.records, gaussian), block, planes, waiting, k)
             keep(slots.sums, place + first_feature(variant) + k, entry >= known, more)
     slots.walked[tile] = max(known, block.end - block.start)
 
