@@ -50,18 +50,7 @@ class Curve(NamedTuple):
 def trained(capture: str, options: list[str]) -> Curve:
     """Train a capture as a user does."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "stipple",
-            "train",
-            capture,
-            "-o",
-            f"{folder}/run",
-            "--device",
-            "cpu",
-            *options,
-        ]
+        command = [sys.executable, "-m", "stipple", "train", capture, "-o", f"{folder}/run", *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{shlex.join(command[2:])} failed:\n{done.stdout}{done.stderr}")

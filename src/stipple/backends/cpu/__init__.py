@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from stipple.backends.cpu import binning, copies, image, noise, project, rasterize, sh, ssim, sums
-from stipple.backends.cpu import compile as compiling
 from stipple.backends.cpu.adam import AdamKernel
 from stipple.backends.cpu.elementwise import ElementwiseKernel
+from stipple.backends.cpu.first_run import warm_up
 from stipple.backends.cpu.threads import Threads
 from stipple.backends.host import camera as look_at
 from stipple.backends.host import checks, tensor
@@ -98,7 +98,7 @@ class CpuBackend:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = Threads(threads)
-        compiling.warm_up()
+        warm_up(self.threads.count)
 
     def kernel(self, node: Node) -> Kernel | None:
         if any(v.dtype is DType.F64 for v in (*node.inputs, *node.outputs)):

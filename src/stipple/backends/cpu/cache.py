@@ -34,7 +34,7 @@ from stipple.files import atomic_write
 _MAGIC = b"stipple kernel 1"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST
-_NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "rasterize.py", "threads.py")
+_NOT_COMPILED = ("__init__.py", "cache.py", "elementwise.py", "rasterize.py", "threads.py", "first_run.py")
 """Files of this folder that contain no compiled code."""
 
 
@@ -43,7 +43,7 @@ class KernelCache(NullCache):
     compiled."""
 
     def __init__(self, function: Any, missed: Callable[[str], None] = lambda name: None) -> None:
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        self.name = f"{function.__module__}.{function.__qualname__}"
         self._missed = missed
 
     def holds(self, arguments: tuple[Any, ...], target: Any) -> bool:
@@ -55,7 +55,7 @@ class KernelCache(NullCache):
         target_context.refresh()
         data = STORE.read(*self._place(sig, target_context.codegen()))
         if data is None:
-            self._missed(self._name.removeprefix("stipple.backends.cpu."))  # it is compiled next
+            self._missed(self.name.removeprefix("stipple.backends.cpu."))  # it is compiled next
             return None
         return CompileResult._rebuild(target_context, *pickle.loads(data))
 
@@ -68,7 +68,7 @@ class KernelCache(NullCache):
         arguments, _ = sigutils.normalize_signature(sig)
         machine = (str(arguments), target.magic_tuple(), os.environ.get("STIPPLE_SIMD_WIDTH"), sys.version)
         digest = hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
-        name = f"{self._name.removeprefix('stipple.backends.cpu.')}-{digest}.kernel"
+        name = f"{self.name.removeprefix('stipple.backends.cpu.')}-{digest}.kernel"
         return name, hashlib.sha256(repr((name, machine, _sources())).encode()).digest()
 
 
@@ -144,14 +144,16 @@ class Store:
                     self._closed[folder] = error
         self._tell()
 
-    def open(self) -> None:
-        """Find a writable folder, before time is spent on kernels that cannot be cached."""
+    def open(self) -> bool:
+        """Whether a folder can be written; warns if there is none, before time is spent on kernels that cannot be
+        cached."""
         for folder in self.folders():
             refusal = _refusal(folder)
             if refusal is None:
-                return
+                return True
             self._closed[folder] = refusal
         self._tell()
+        return False
 
     def _tell(self) -> None:
         """Warn once that nothing is cached."""

@@ -1,22 +1,23 @@
-"""How kernels are compiled: options, explicit signatures, and one progress bar on a machine's first run.
+"""How kernels are compiled: options and explicit signatures.
 
 Kernels release the GIL and are driven by a thread pool; they are compiled once and kept on disk (``cache.py``). Common
-variants have explicit signatures, and are compiled before their first use. Rarer variants of a kernel are compiled, and
-cached, when they are first called.
+variants have explicit signatures, and are compiled before their first use (``first_run.py``). Rarer variants of a
+kernel are compiled, and cached, when they are first called.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from numba import njit
 from numba.core import sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import overload
 
-from stipple.backends.cpu.cache import STORE, KernelCache
+from stipple.backends.cpu.cache import KernelCache
 from stipple.forking import hold_across_forks
 
 Function = Callable[..., Any]
@@ -92,61 +93,54 @@ def kernel(*signatures: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-_warming_up = False
-"""Whether a warm-up, with or without a progress bar, is compiling kernels."""
+_announces = True
+"""Whether a kernel that is compiled on its first call is announced."""
+
+
+@contextmanager
+def without_announcements() -> Iterator[None]:
+    """Around compiling that is reported in another way."""
+    global _announces  # noqa: PLW0603 - one process compiles for all
+    before, _announces = _announces, False
+    try:
+        yield
+    finally:
+        _announces = before
 
 
 def _say_that_it_compiles(name: str) -> None:
     """Print one line on a terminal for a variant that is compiled on its first call, which takes a few seconds."""
-    if not _warming_up and sys.stderr.isatty():
+    if _announces and sys.stderr.isatty():
         print(f"Compiling the CPU kernel {name} for this use, once per machine", file=sys.stderr)
 
 
-def _missing() -> list[tuple[Any, tuple[Any, ...]]]:
-    """Kernels, with their types, that are neither loaded nor on disk.
+class Compilation(NamedTuple):
+    """A kernel for given types.
 
     Types, not their names: the cache, like Numba's table of loaded kernels, is keyed by the types of a call.
     """
+
+    name: str
+    dispatcher: Any
+    cache: KernelCache
+    arguments: tuple[Any, ...]
+
+    def run(self) -> None:
+        """Compile it, or load it from disk."""
+        self.dispatcher.compile(self.arguments)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is neither loaded nor on disk."""
+        target = self.dispatcher.targetctx.codegen()
+        return self.arguments not in self.dispatcher.overloads and not self.cache.holds(self.arguments, target)
+
+
+def compilations() -> list[Compilation]:
+    """All kernels with their explicit signatures."""
     found = []
     for dispatcher, cache, signatures in _KERNELS:
-        for signature in signatures:
+        for number, signature in enumerate(signatures):
             arguments, _ = sigutils.normalize_signature(signature)
-            if arguments not in dispatcher.overloads and not cache.holds(arguments, dispatcher.targetctx.codegen()):
-                found.append((dispatcher, arguments))
+            found.append(Compilation(f"{cache.name}/{number}", dispatcher, cache, arguments))
     return found
-
-
-def warm_up(quiet: bool = False) -> int:
-    """Compile every kernel that is not cached on disk, with a progress bar; returns how many there were."""
-    missing = _missing()
-    if not missing:
-        return 0
-    STORE.open()
-    global _warming_up  # noqa: PLW0603 - one process compiles for all
-    _warming_up = True
-    try:
-        if quiet:
-            for dispatcher, arguments in missing:
-                dispatcher.compile(arguments)
-        else:
-            _compile_with_a_bar(missing)
-    finally:
-        _warming_up = False
-    return len(missing)
-
-
-def _compile_with_a_bar(missing: list[tuple[Any, tuple[Any, ...]]]) -> None:
-    from rich.console import Console  # here: nothing else in the backend needs it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("Compiling CPU kernels, once per machine"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("compile", total=len(missing))
-        for dispatcher, arguments in missing:
-            dispatcher.compile(arguments)
-            progress.advance(task)
