@@ -19,9 +19,11 @@ def available() -> str | None:
     try:
         import gsplat  # noqa: F401
         import torch
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         return f"{error.name} is not installed"
-    return None if torch.cuda.is_available() else "PyTorch finds no CUDA"
+    except (ImportError, OSError) as error:  # installed, but not for this machine: CUDA's libraries are missing
+        return f"gsplat or PyTorch cannot be loaded ({error})"
+    return None if torch.version.cuda and torch.cuda.is_available() else "PyTorch finds no CUDA"
 
 
 class Peer:

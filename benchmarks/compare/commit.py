@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))  # for the scenes that all benchmarks share
 
+from commits import short_hash, sources_of
+
 from scenes import garden_case
 from stipple.bench.cases import Case, frame_of, slam_case
 from stipple.bench.machine import machine
@@ -79,13 +81,6 @@ def write_cases(folder: Path, scenes: list[str]) -> dict[str, Path]:
         files[name] = folder / f"{i}.npz"
         write_case(files[name], scene, frame)
     return files
-
-
-def sources_of(commit: str, folder: Path) -> Path:
-    """The package as it was at a commit."""
-    archive = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-    return folder / "src"
 
 
 def measured(sources: Path, cache: Path, files: list[Path]) -> dict[str, dict[str, float]]:
@@ -143,14 +138,7 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", metavar="NAME=SCENE[:CAPTURE]")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    resolved = subprocess.run(
-        ["git", "rev-parse", "--short=7", f"{arguments.commit}^{{commit}}"],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    commit = resolved.stdout.strip()
+    commit = short_hash(arguments.commit)
     results = {
         "machine": machine(),
         "commit": commit,

@@ -1,0 +1,1 @@
+"""What kernels ask of a device, counted from their code and their dispatches: for ``benchmarks/gpu_counts.py``."""
