@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gsplat_peer
-from ceilings import arithmetic_ceiling, memory_ceiling, pairs, shares
 from rich.console import Console
 
+from ceilings import arithmetic_ceiling, memory_ceiling, pairs, shares
+from compare import gsplat_peer
 from scenes import garden_case
 from stipple.backends.gpu import GpuBackend
 from stipple.bench.cases import Case, slam_case
@@ -47,7 +47,7 @@ def measure(session: Session, case: Case, repeats: int) -> dict[str, Any]:
 
 def measure_peer(cases: list[Case], repeats: int) -> dict[str, dict[str, float]]:
     """gsplat's times of the same work."""
-    peer = gsplat_peer.Peer()
+    peer = gsplat_peer.Gsplat()
     rows = {}
     for case in cases:
         forward, both = peer.frames(case)
