@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -36,7 +37,9 @@ def opened(source: Path | None) -> Peer:
         raise SystemExit(
             f"The prototype cannot be measured: --source must be a folder with {' and '.join(FILES)}, got {source}."
         )
-    return Peer("prototype", "the prototype", {}, NOTES, works(source.resolve()))
+    digest = hashlib.sha256(b"".join((source / name).read_bytes() for name in FILES)).hexdigest()
+    versions = {f"{' + '.join(FILES)} of SHA-256": digest[:12]}
+    return Peer("prototype", "the prototype", versions, NOTES, works(source.resolve()))
 
 
 def works(source: Path) -> Iterator[Work]:
