@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it has a module scenes of its own
-from growth_page import (  # noqa: E402 - a program beside the package
+from growth_page import (
     ALL,
     MEMORY,
     STAGES,
