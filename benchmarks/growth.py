@@ -2,10 +2,11 @@
 
 python benchmarks/growth.py                                        # 10,000 to 5,000,000 Gaussians, 0.3 to 8 megapixels
 python benchmarks/growth.py --counts 10000 100000 --widths 736     # some of them
+python benchmarks/growth.py --add --counts 5000000 --widths        # one more size, or a round more of it
 python benchmarks/growth.py --draw                                 # only the page and the drawing, from the results
 
 Every size has a process of its own: a frame with gradients by the public call, and whole training steps, whose stages
-are timed one by one. Each round goes through all sizes, and the fastest of the rounds counts. Writes
+are timed one by one. Each round goes through all sizes, and the fastest of them counts. Writes
 results/growth.json, results/growth.md and docs/growth.svg.
 """
 
@@ -160,20 +161,24 @@ def expected_mb(count: int, width: int, row: dict[str, Any]) -> float:
     return RESERVE * (growth * max(row["frame_mb"], row["step_mb"]) + scene)
 
 
-def series(sizes: list[tuple[int, int]], seconds: float, rounds: int) -> tuple[list[dict[str, Any]], str | None]:
-    """Rows of growing sizes, and one sentence about where it stopped, if it did."""
-    rows: list[dict[str, Any]] = []
+def measure(
+    rows: list[dict[str, Any]], sizes: list[tuple[int, int]], seconds: float, rounds: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Measure sizes, the smallest first, beside rows that there are: all rows, and one sentence about where it stopped,
+    if it did."""
+    known = {(row["gaussians"], row["width"]): row for row in rows}
     stopped = None
     for number in range(rounds):
-        for i, (count, width) in enumerate(sizes):
-            named = f"{count:,} Gaussians at {width}x{round(width * 9 / 16)}"
+        for i, size in enumerate(sizes):
+            named = f"{size[0]:,} Gaussians at {size[1]}x{round(size[1] * 9 / 16)}"
             print(f"round {number + 1} of {rounds}: {named} ...", file=sys.stderr, flush=True)
-            row = measured_apart(count, width, seconds, rows[i - 1] if i else None)
+            below = [row for (count, width), row in known.items() if count <= size[0] and width <= size[1]]
+            row = measured_apart(*size, seconds, max(below, key=lambda row: row["step_mb"], default=None))
             if isinstance(row, str):
-                sizes, rows, stopped = sizes[:i], rows[:i], f"{named} {row}: not measured."
+                sizes, stopped = sizes[:i], f"{named} {row}: not measured{'' if size not in known else ' again'}."
                 break
-            rows[i : i + 1] = [faster(rows[i], row) if number else row]
-    return rows, stopped
+            known[size] = faster(known[size], row) if size in known else row
+    return [known[size] for size in sorted(known)], stopped
 
 
 def measured_apart(count: int, width: int, seconds: float, smaller: dict[str, Any] | None) -> dict[str, Any] | str:
@@ -205,6 +210,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS, help=f"pixels a row, of {COUNT:,} Gaussians")
     parser.add_argument("--rounds", type=int, default=2, help="how often all sizes are measured")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long a frame and a step are repeated")
+    parser.add_argument("--add", action="store_true", help="keep what growth.json holds; of a size, the fastest counts")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for growth.json and growth.md")
     parser.add_argument("--drawing", type=Path, default=DRAWING, help="the drawing's file")
     parser.add_argument("--draw", action="store_true", help="only the page and the drawing, from growth.json")
@@ -216,15 +222,19 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / "growth.json"
     if not arguments.draw:
-        repeated = arguments.seconds, arguments.rounds
-        gaussians = series([(count, WIDTH) for count in arguments.counts], *repeated)
-        pixels = series([(COUNT, width) for width in arguments.widths], *repeated)
+        command = " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]])
+        earlier = json.loads(file.read_text()) if arguments.add else {"series": {}, "commands": []}
+        sizes = {"gaussians": [(count, WIDTH) for count in sorted(arguments.counts)]}
+        sizes["pixels"] = [(COUNT, width) for width in sorted(arguments.widths)]
+        found = {
+            name: measure(earlier["series"].get(name, []), of_series, arguments.seconds, arguments.rounds)
+            for name, of_series in sizes.items()
+        }
         results = {
             "machine": machine(),
-            "command": " ".join(["python", "benchmarks/growth.py", *sys.argv[1:]]),
-            "rounds": arguments.rounds,
-            "series": {"gaussians": gaussians[0], "pixels": pixels[0]},
-            "stopped": [sentence for _, sentence in (gaussians, pixels) if sentence],
+            "commands": list(dict.fromkeys([*earlier["commands"], command])),
+            "series": {name: rows for name, (rows, _) in found.items()},
+            "stopped": [sentence for _, sentence in found.values() if sentence],
         }
         file.write_text(json.dumps(results, indent=1) + "\n")
     write(json.loads(file.read_text()), arguments.output, arguments.drawing)

@@ -106,11 +106,10 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Growth",
         "",
-        f"`{results['command']}` on {m['processor']}, {m['threads']} threads, {m['lanes']} lanes, Python "
-        f"{m['python']}. Milliseconds, the fastest of several in {results['rounds']} rounds through all "
-        "sizes; megabytes, the peak of all arrays, inputs or parameters "
-        "and moments included. The stages are those of a training step with SH of degree 3; `others` are elementwise "
-        "ops between them.",
+        f"{', '.join(f'`{command}`' for command in results['commands'])} on {m['processor']}, {m['threads']} threads, "
+        f"{m['lanes']} lanes, Python {m['python']}. Milliseconds, the fastest of several; megabytes, the peak of all "
+        "arrays, inputs or parameters and moments included. The stages are those of a training step with SH of degree "
+        "3; `others` are elementwise ops between them.",
         "",
         "A slope is log(growth of time) / log(growth of Gaussians or pixels) from one size to the next, in brackets "
         "the slope over the data that the stage handles, by those that grow fastest. **Bold** are those that grow "

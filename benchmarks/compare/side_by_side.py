@@ -149,7 +149,7 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {np.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f}) "
             f"| {r['mean_difference']:.1e} | {r['max_difference']:.1e} |"
         )
-    return "\n".join([*lines, "", *results["notes"]]) + "\n"
+    return "\n".join([*lines, "", "\n\n".join(results["notes"])]) + "\n"
 
 
 def write(name: str, results: dict[str, Any]) -> None:
