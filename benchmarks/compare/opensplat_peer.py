@@ -49,7 +49,8 @@ def opened(source: Path | None) -> Peer:
         "`.contiguous()`, without which it sorts by other numbers. Its step consists of the operations of its "
         "trainer: SH of degree 3, 0.8 L1 + 0.2 (1 - SSIM), gradients, PyTorch's Adam on six parameters; the statistics "
         "for densification, which our step keeps too, are left out of it. A frame with gradients is our public call "
-        "on one side; on the other, from tensors to the gradients of means, scales, quaternions, opacities and colours.",
+        "on one side; on the other, from tensors to the gradients of means, scales, quaternions, opacities and "
+        "colours.",
         "Where the pictures differ: its depths are those of a z-buffer from 0.001 to 1000 in float32, in which distant "
         "Gaussians tie; its footprints end at three standard deviations, ours at 1/255; its alpha ends at 0.999, ours "
         "at 0.99. With a near plane at 1 and opacities of at most 0.4, both pictures of the garden agree to 6e-7 on "

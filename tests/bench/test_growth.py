@@ -37,8 +37,7 @@ def page(found: list[Row]) -> str:
     machine = {"processor": "abacus", "threads": 2, "lanes": 4, "python": "3.12"}
     results = {
         "machine": machine,
-        "command": "count",
-        "rounds": 1,
+        "commands": ["count"],
         "series": {"gaussians": found},
         "stopped": ["Full."],
     }
