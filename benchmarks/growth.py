@@ -43,6 +43,8 @@ WIDTHS = [736, 1280, 1920, 2688, 3840]
 COUNT, WIDTH = 100_000, 1920
 """What stays while the other grows."""
 NO_GROWTH = {"schedule": {"steps": 10**6, "sh_every": 1, "coarse": []}, "density": {"start": 10**6}}
+REPEATS = 6
+"""At least; the first two map the memory that later ones use again."""
 RESERVE = 1.5
 """How much memory must be free, over what a size should need: the next size's scene is made beside it."""
 
@@ -103,7 +105,7 @@ def measured_step(scene: Gaussians, frame: Frame, seconds: float) -> dict[str, A
     stages: dict[str, float] = {}
     steps: list[float] = []
     end = time.perf_counter() + seconds
-    while len(steps) < 4 or time.perf_counter() < end:
+    while len(steps) < REPEATS or time.perf_counter() < end:
         begin = time.perf_counter()
         stepper.run(101 + len(steps), 0, frame, timings=True)
         steps.append(1e3 * (time.perf_counter() - begin))
@@ -116,10 +118,10 @@ def measured_step(scene: Gaussians, frame: Frame, seconds: float) -> dict[str, A
 
 
 def best_ms(run: Callable[[], object], seconds: float) -> float:
-    """The shortest of at least three calls."""
+    """The shortest of several calls."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
+    while len(times) < REPEATS or time.perf_counter() < end:
         begin = time.perf_counter()
         run()
         times.append(1e3 * (time.perf_counter() - begin))
