@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from compare.commit import named_scene
 from compare.side_by_side import Peer, Run, Work, picture, with_gradients
 from scenes import garden_case, thinned
-from stipple.bench.cases import Case, frame_of, scene_of, training
+from stipple.bench.cases import Case, frame_of, scene_of, slam_case, training
 from stipple.runtime import Session
 
 BINDING = Path(__file__).with_name("opensplat_binding.cpp")
@@ -27,8 +28,9 @@ RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "dc": 2.5e-3, "rest": 1
 """The defaults of its trainer."""
 
 
-def opened(source: Path | None) -> Peer:
-    """The peer, compiled. Ends the program where that is impossible."""
+def opened(source: Path | None, scenes: list[str]) -> Peer:
+    """The peer, compiled; training steps are also measured on ``scenes``, NAME=SCENE[:CAPTURE] each. Ends the program
+    where that is impossible."""
     try:
         import torch
         from torch.utils.cpp_extension import load
@@ -70,21 +72,37 @@ def compiler() -> str:
     return done.stdout.splitlines()[0]
 
 
-def works(rasterizer: Any) -> Iterator[Work]:
-    """A frame with gradients of the garden, and a whole training step."""
+def works(rasterizer: Any, scenes: list[str]) -> Iterator[Work]:
+    """A frame with gradients of the garden, and whole training steps."""
     garden = garden_case()
     frame = Frame(rasterizer, garden)
     yield Work(
         garden.name, "frame with gradients", with_gradients(garden), frame.with_gradients(),
         (picture(garden), frame.image().detach().numpy()),
     )  # fmt: skip
-    case = thinned(25_000, 504, 378)
+    yield training_step(rasterizer, thinned(25_000, 504, 378))
+    for text in scenes:
+        yield training_step(rasterizer, trained(text))
+
+
+def training_step(rasterizer: Any, case: Case) -> Work:
+    """A whole training step on a case, whose colours become SH of degree 3."""
     scene = scene_of(case)
     x = case.operands._replace(opacities=scene.opacities, colors=scene.sh)
-    seen = Case(case.name, x, {**case.attrs, "sh_degree": 3})
     step = Step(rasterizer, case)
-    pictures = picture(seen), step.image().detach().numpy()
-    yield Work(case.name, "training step", training(Session("cpu"), case)[1], step.run, pictures)
+    pictures = picture(Case(case.name, x, {**case.attrs, "sh_degree": 3})), step.image().detach().numpy()
+    return Work(case.name, "training step", training(Session("cpu"), case)[1], step.run, pictures)
+
+
+def trained(text: str) -> Case:
+    """NAME=SCENE[:CAPTURE] as a case."""
+    name, scene, frame = named_scene(text)
+    camera, plain = frame.camera, slam_case(1, frame.camera.width, frame.camera.height, 1.0)
+    operands = plain.operands._replace(
+        means=scene.means, quats=scene.quats, scales=scene.scales, opacities=scene.opacities, colors=scene.sh,
+        viewmat=camera.viewmat.astype(np.float32), intrinsics=camera.intrinsics.astype(np.float32),
+    )  # fmt: skip
+    return Case(name, operands, plain.attrs)
 
 
 class Frame:

@@ -108,6 +108,14 @@ def in_turns(work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     return row
 
 
+def command_line(words: list[str]) -> str:
+    """The command, with the names of folders without where they are."""
+    shown = [
+        Path(word).name if before == "--source" else word for before, word in zip(["", *words], words, strict=False)
+    ]
+    return " ".join(["python", "benchmarks/compare/peer.py", *shown])
+
+
 def results_of(peer: Peer, rounds: int, seconds: float) -> dict[str, Any]:
     """Measure all of a peer's work."""
     rows = []
@@ -115,12 +123,11 @@ def results_of(peer: Peer, rounds: int, seconds: float) -> dict[str, Any]:
         print(f"measuring {work.scene}: {work.what} ...", file=sys.stderr, flush=True)
         rows.append(in_turns(work, rounds, seconds))
     versions = {"Stipple": stipple.__version__, "NumPy": np.__version__, "Numba": numba.__version__, **peer.versions}
-    command = " ".join(["python", "benchmarks/compare/peer.py", *sys.argv[1:]])
     return {
         "peer": peer.title,
         "machine": machine(),
         "versions": versions,
-        "command": command,
+        "command": command_line(sys.argv[1:]),
         "rounds": rounds,
         "notes": peer.notes,
         "rows": rows,

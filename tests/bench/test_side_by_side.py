@@ -34,6 +34,11 @@ def test_both_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert page.endswith("\nBy hand.\n")
 
 
+def test_a_command_does_not_say_where_folders_are() -> None:
+    words = ["prototype", "--source", "/home/me/prototypes", "--rounds", "3"]
+    assert side_by_side.command_line(words).endswith("peer.py prototype --source prototypes --rounds 3")
+
+
 @pytest.mark.parametrize("apart", [0.1, np.nan])
 def test_other_work_is_not_measured(apart: float) -> None:
     turns: list[str] = []
