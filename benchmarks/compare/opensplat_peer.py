@@ -60,7 +60,7 @@ def opened(source: Path | None, scenes: list[str]) -> Peer:
     ]
     version = (source / "VERSION").read_text().strip() if (source / "VERSION").is_file() else "of unknown version"
     return Peer(
-        "opensplat", "OpenSplat", {"OpenSplat": version, "PyTorch": torch.__version__}, notes, works(rasterizer)
+        "opensplat", "OpenSplat", {"OpenSplat": version, "PyTorch": torch.__version__}, notes, works(rasterizer, scenes)
     )
 
 
