@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gsplat_peer
-from ceilings import arithmetic_ceiling, memory_ceiling, pairs, shares
 from rich.console import Console
 
+from ceilings import arithmetic_ceiling, memory_ceiling, pairs, shares
+from compare import gsplat_peer
 from scenes import garden_case
 from stipple.backends.gpu import GpuBackend, adapters
 from stipple.bench.cases import Case, slam_case
@@ -61,7 +61,7 @@ def measure_all(device: str, cases: list[Case], repeats: int) -> tuple[str, list
 
 def measure_peer(cases: list[Case], repeats: int) -> dict[str, dict[str, Any]]:
     """gsplat's times of the same work, by scene."""
-    peer = gsplat_peer.Peer()
+    peer = gsplat_peer.Gsplat()
     rows: dict[str, dict[str, Any]] = {}
     for case in cases:
         try:

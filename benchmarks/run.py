@@ -11,7 +11,6 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -81,49 +80,7 @@ def floor(case: Case) -> dict[str, Any]:
     }
 
 
-# --- peers, memory, start ---------------------------------------------------------------------------------
-def torch_dense(count: int = 2000, width: int = 160, height: int = 120) -> dict[str, Any]:
-    """All Gaussians at all pixels as PyTorch tensors, forward + backward, beside our public call."""
-    import torch
-
-    case = slam_case(count, width, height, 125.0)
-    x = case.operands
-    call = partial(
-        stipple.rasterization_vjp, x.means, x.quats, x.scales, x.opacities, x.colors, x.viewmat[None],
-        x.intrinsics[None], width, height, device="cpu",
-    )  # fmt: skip
-    frame = cpu.whole_frame(Session("cpu"), case, backward=False).run(x._asdict())
-    visible = np.flatnonzero(frame["radii"][:, 0] > 0)
-    order = visible[np.argsort(frame["depths"][visible], kind="stable")]
-    names = ("means2d", "conics", "colors", "opacities")
-    fields = [torch.tensor(frame[n][order], requires_grad=True) for n in names]
-    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-
-    def dense() -> Any:
-        means2d, conics, colors, opacities = fields
-        dx, dy = u.ravel()[:, None] - means2d[:, 0], v.ravel()[:, None] - means2d[:, 1]
-        power = 0.5 * (conics[:, 0] * dx * dx + conics[:, 2] * dy * dy) + conics[:, 1] * dx * dy
-        alpha = (opacities * torch.exp(-power)).clamp(max=0.99)
-        alpha = torch.where(alpha < 1 / 255, torch.zeros_like(alpha), alpha)
-        light = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
-        return (alpha * light) @ colors
-
-    def ours() -> None:
-        image, _, _, vjp = call()
-        vjp(np.ones_like(image))
-
-    difference = float(np.abs(dense().detach().numpy().reshape(height, width, 3) - frame["image"][..., :3]).mean())
-    mine, theirs = best_of(ours), best_of(lambda: dense().sum().backward(), 2.0)
-    return {
-        "scene": case.name,
-        "stipple_ms": mine,
-        "torch_ms": theirs,
-        "ratio": theirs / mine,
-        "mean_difference": difference,
-        "torch": torch.__version__,
-    }
-
-
+# --- memory, calls, start ---------------------------------------------------------------------------------
 def memory(case: Case) -> dict[str, Any]:
     """Peak of a forward + backward, inputs included, against inputs + outputs + 48 bytes per tile entry."""
     session = Session(CpuBackend(1))  # a fresh one: its scratch buffers are made, and counted, within
@@ -264,10 +221,6 @@ def markdown(r: dict[str, Any], command: str) -> str:
         f"First process with an empty cache, all kernels compiled: {s['first_process_s']:.1f} s. "
         f"Second process, imports included: {s['second_process_s']:.2f} s."
     )
-    if "torch" in r:
-        t = r["torch"]
-        lines += ["", f"## PyTorch {t['torch']}, all Gaussians at all pixels, forward + backward", ""]
-        lines.append(f"{t['scene']}: {t['torch_ms']:.0f} ms, ours {t['stipple_ms']:.2f} ms, {t['ratio']:.0f} x.")
     return "\n".join(lines) + "\n"
 
 
@@ -276,7 +229,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--garden", action="store_true", help="measure the garden's points at three sizes too")
     parser.add_argument("--ply", metavar="PATH", help="a splat PLY")
-    parser.add_argument("--torch", action="store_true", help="measure PyTorch beside ours (must be installed)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for cpu.json and cpu.md")
     arguments = parser.parse_args()
     CpuBackend()  # compiles what is missing before anything is measured
@@ -289,12 +241,9 @@ def main() -> None:
     r["memory"] = [memory(c) for c in studied]
     r["front"] = [front(c) for c in studied]
     r["start"] = start()
-    if arguments.torch:
-        r["torch"] = torch_dense()
     arguments.output.mkdir(parents=True, exist_ok=True)
     words = ["python benchmarks/run.py", *(["--garden"] if garden else [])]
     words += [f"--ply {Path(arguments.ply).name}"] if arguments.ply else []
-    words += ["--torch"] if arguments.torch else []
     (arguments.output / "cpu.json").write_text(json.dumps(r, indent=1) + "\n")
     (arguments.output / "cpu.md").write_text(markdown(r, " ".join(words)))
     CONSOLE.print(f"Wrote {arguments.output / 'cpu.json'} and cpu.md")

@@ -50,6 +50,20 @@ def garden_case(factor: int = 1, grid: int = 1, path: str | Path = GARDEN) -> Ca
     return Case(f"{name}, {count:,} points, {width}x{height}", operands, plain.attrs)
 
 
+def thinned(count: int, width: int, height: int) -> Case:
+    """``count`` of the garden's points, evenly chosen and so much wider that they cover as much, seen by a camera of
+    this size with the same vertical field of view."""
+    case = garden_case()
+    x = case.operands
+    chosen = np.linspace(0, len(x.means) - 1, count).astype(int)
+    wider = np.float32((len(x.means) / count) ** 0.5)
+    kept = {n: np.ascontiguousarray(getattr(x, n)[chosen]) for n in ("means", "quats", "opacities", "colors")}
+    intrinsics = x.intrinsics * np.float32(height / case.attrs["height"])
+    intrinsics[:, 2] = width / 2, height / 2, 1
+    operands = x._replace(**kept, scales=x.scales[chosen] * wider, intrinsics=intrinsics)
+    return Case(f"garden, {count:,} of its points, {width}x{height}", operands, slam_case(1, width, height, 1.0).attrs)
+
+
 def named_capture(text: str) -> tuple[str, str, str, list[str]]:
     """NAME=PRESET:PATH[,OPTION...] taken apart."""
     name, rest = text.split("=", 1)

@@ -3,12 +3,19 @@ takes them (harmonics of degree 3, 0.8 L1 + 0.2 (1 - SSIM), fused Adam over six 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stipple.bench.cases import Case, frame_of, scene_of
+from compare.side_by_side import Peer, Work, picture
+from scenes import garden_case
+from stipple.backends.gpu import GpuBackend
+from stipple.bench import cases
+from stipple.bench.cases import Case, frame_of, scene_of, slam_case
+from stipple.cli.devices import describe_device
+from stipple.runtime import Session
 
 RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
 Run = Callable[[], object]
@@ -26,7 +33,49 @@ def available() -> str | None:
     return None if torch.version.cuda and torch.cuda.is_available() else "PyTorch finds no CUDA"
 
 
-class Peer:
+def opened(source: Path | None) -> Peer:
+    """The peer beside our GPU backend. Ends the program where there is no CUDA."""
+    if why := available():
+        raise SystemExit(f"gsplat cannot be measured here: {why}.")
+    import gsplat
+    import torch
+
+    session = Session("gpu")
+    notes = [
+        f"gsplat on {torch.cuda.get_device_name()}, ours on {describe_device(session.device)}; every call waited for. "
+        "Its step is that of its example trainer: SH of degree 3, 0.8 L1 + 0.2 (1 - SSIM), fused Adam."
+    ]
+    versions = {"gsplat": gsplat.__version__, "PyTorch": torch.__version__}
+    return Peer("gsplat", "gsplat", versions, notes, works(session))
+
+
+def works(session: Session) -> Iterator[Work]:
+    """Frames, frames with gradients, and training steps."""
+    peer, backend = Gsplat(), session.backend
+    assert isinstance(backend, GpuBackend)
+
+    def finished(run: Run, wait: Callable[[], None]) -> Run:
+        def whole() -> None:
+            run()
+            wait()
+
+        return whole
+
+    for case in (slam_case(100_000, 1920, 1080, 500.0), slam_case(1_000_000, 1920, 1080, 500.0), garden_case(2)):
+        pictures = picture(case, "gpu"), peer.picture(case)
+        forward, both = peer.frames(case)
+        theirs = {"frame": forward, "frame with gradients": both, "training step": peer.step(case)}
+        ours = {
+            "frame": cases.frame(session, case, backward=False).run,
+            "frame with gradients": cases.frame(session, case, backward=True).run,
+            "training step": cases.training(session, case)[1],
+        }
+        for what, run in theirs.items():
+            sides = finished(ours[what], backend.synchronize), finished(run, peer.wait)
+            yield Work(case.name, what, *sides, pictures)
+
+
+class Gsplat:
     """gsplat's rasterization on a device of PyTorch."""
 
     def __init__(self, device: str = "cuda") -> None:
@@ -61,6 +110,15 @@ class Peer:
             image().square().mean().backward()
 
         return forward, both
+
+    def picture(self, case: Case) -> np.ndarray:
+        """The picture, [H, W, 3]."""
+        x = case.operands
+        tensors = [self.tensor(a) for a in (x.means, x.quats, x.scales, x.opacities, x.colors)]
+        camera = self.tensor(x.viewmat)[None], self.tensor(x.intrinsics)[None]
+        image = self.rasterization(*tensors, *camera, case.attrs["width"], case.attrs["height"], packed=False)[0]
+        shown: np.ndarray = image[0].cpu().numpy()
+        return shown
 
     def step(self, case: Case) -> Run:
         """A whole training step."""
