@@ -5,7 +5,8 @@ threads are few (Mallick et al., Taming 3DGS, SIGGRAPH Asia 2024). There pixels 
 kept every 32 entries. Here they move through the whole list, from thread to thread in rings, so that nothing is kept
 and nothing is computed twice. A ring is a subgroup, or 32 threads that hand pixels on in workgroup memory.
 
-Each entry has its own row, which its workgroups write; then the rows of each Gaussian are summed in order.
+Each entry has its own row, which its workgroups write, and a mark that it was: entries behind the last contributor of
+all pixels have none. Then the rows of each Gaussian are summed in order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from stipple.backends.gpu.kernels import Kernel
 from stipple.backends.gpu.lists import Lists
 from stipple.backends.gpu.loops import parts_of, tile_parts
 from stipple.backends.gpu.reduction import reduce
-from stipple.backends.gpu.structure import fill
 from stipple.ir.dtype import DType
 from stipple.ir.ops.splat import RasterizeBackwardOperands, RasterizeBackwardResults
 
@@ -126,12 +126,15 @@ _ADD_UP = """
   var sum = 0.0;
   let last = min(u32(offsets(rank + 1u)), P.entries) * P.squares;
   let start = min(u32(offsets(rank)) * P.squares + P.skip, last);
-  for (var e = start; e < min(start + P.part, last); e++) { sum += rows(e * P.values + k); }
+  for (var e = start; e < min(start + P.part, last); e++) {
+    if (rows(e) != 0.0) { sum += rows(P.rows + e * P.values + k); }
+  }
   if (k < 2u) { v_means2d[2u * g + k] $put sum; }
   else if (k < 2u + P.conic) { v_conics[P.conic * g + k - 2u] $put sum; }
   else if (k == 2u + P.conic) { v_opacities[g] $put sum; }
 $magnitudes  else { v_features[P.features * g + k + P.features - P.values] $put sum; }"""
 _ADD_MAGNITUDES = "  else if (k < 5u + P.conic) { v_means2d_abs[2u * g + k - 3u - P.conic] $put sum; }\n"
+_CLEAR_MARKS = Kernel("clear_marks", "  rows[i] = 0.0;")
 _BACKGROUND = Kernel("background_gradient", "  out[i] = v_image(i) * transmittance(i / P.features);")
 
 
@@ -153,13 +156,14 @@ def rasterize_backward(
 
 
 def _rows(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, magnitudes: bool, emission: GpuBuffer) -> GpuBuffer:
-    """Each entry's gradients [entries * workgroups of a tile, values], in the order in which the entries were listed by
-    Gaussian: mean, conic, opacity, magnitudes of the mean's if they are used, features."""
+    """Which rows were written [entries * workgroups of a tile], then the rows, in the order in which the entries were
+    listed by Gaussian: gradients of mean, conic, opacity, magnitudes of the mean's if they are used, features."""
     entries, features = x.sorted_ids.size, x.features.shape[1]
     geometric = 3 + x.conics.shape[1] + 2 * magnitudes
-    rows = gpu.memory.allocate((entries * squares_of(attrs), geometric + features), DType.F32)
-    fill(gpu, rows, 0.0)
-    params = composite_params(attrs, x.means2d.shape[0])
+    count = entries * squares_of(attrs)
+    rows = gpu.memory.allocate((count * (1 + geometric + features),), DType.F32)
+    gpu.each(_CLEAR_MARKS, {}, {"rows": rows}, count)
+    params = composite_params(attrs, x.means2d.shape[0]) | {"rows": count}
     passes = list(_passes(features, geometric))
     rounds = _rounds(features, passes[0], gpu.driver.subgroup_size or _RING)
     in_parts = tile_parts(gpu, x.tile_ranges, entries, rounds, 2 * _RING)
@@ -203,15 +207,16 @@ def _add_up(
     gpu: Gpu, rows: GpuBuffer, lists: Lists, squares: int, results: RasterizeBackwardResults, magnitudes: bool
 ) -> None:
     """Each Gaussian's sums, one number per thread."""
-    count, values = results.v_opacities.size, rows.shape[1]
+    conic, features = results.v_conics.shape[1], results.v_features.shape[1]
+    values = 3 + conic + 2 * magnitudes + features
     without = {"v_background"} if magnitudes else {"v_background", "v_means2d_abs"}
     writes = {name: array for name, array in results._asdict().items() if name not in without}
     params: dict[str, int | float] = {
-        "values": values, "conic": results.v_conics.shape[1], "features": results.v_features.shape[1],
-        "squares": squares, "entries": lists.emission.size,
+        "values": values, "conic": conic, "features": features, "squares": squares, "entries": lists.emission.size,
+        "rows": lists.emission.size * squares,
     }  # fmt: skip
     reads = {"rows": rows, "order": lists.order, "offsets": lists.offsets}
     code = Template(_ADD_UP).safe_substitute(magnitudes=_ADD_MAGNITUDES if magnitudes else "")
     for skip, length in parts_of(gpu, lists.max_entries * squares, 1):
         kernel = Kernel("add_up_entries", Template(code).substitute(put="+=" if skip else "="))
-        gpu.each(kernel, reads, writes, count * values, {**params, "skip": skip, "part": length})
+        gpu.each(kernel, reads, writes, results.v_opacities.size * values, {**params, "skip": skip, "part": length})

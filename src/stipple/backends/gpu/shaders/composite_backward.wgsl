@@ -115,7 +115,9 @@ $move
           if (e >= start && first + k < VALUES) {
             var sum = 0.0;
             for (var r = owner; r < 256u; r += width) { sum += cells[k * 257u + r]; }
-            rows[(u32(emission(u32(e))) * SUB * SUB + place.sub) * ROW + COLUMN + first + k] = sum;
+            let row = u32(emission(u32(e))) * SUB * SUB + place.sub;
+            rows[P.rows + row * ROW + COLUMN + first + k] = sum;
+            if (COLUMN + first + k == 0u) { rows[row] = 1.0; }  // the mark that it is written
           }
         }
         workgroupBarrier();
