@@ -1,11 +1,19 @@
 """The gradients of compositing on the GPU: splat_rasterize_backward.
 
-Each entry has its own row of slots, which its workgroups write; then the rows of each Gaussian are summed in order.
+By Gaussian, not by pixel: a thread owns an entry of a tile's list and sums its gradients over pixels, so that sums over
+threads are few (Mallick et al., Taming 3DGS, SIGGRAPH Asia 2024). There pixels start from states that the forward has
+kept every 32 entries. Here they move through the whole list, from thread to thread in rings, so that nothing is kept
+and nothing is computed twice. A ring is a subgroup, or 32 threads that hand pixels on in workgroup memory.
+
+Each entry has its own row, which its workgroups write, and a mark that it was: entries behind the last contributor of
+all pixels have none. Then the rows of each Gaussian are summed in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from string import Template
+from typing import NamedTuple
 
 from stipple.backends.gpu.buffers import GpuBuffer
 from stipple.backends.gpu.composite import composite_code, composite_params, squares_of
@@ -16,97 +24,100 @@ from stipple.backends.gpu.kernels import Kernel
 from stipple.backends.gpu.lists import Lists
 from stipple.backends.gpu.loops import parts_of, tile_parts
 from stipple.backends.gpu.reduction import reduce
-from stipple.backends.gpu.structure import fill
 from stipple.ir.dtype import DType
 from stipple.ir.ops.splat import RasterizeBackwardOperands, RasterizeBackwardResults
 
-_CELLS = 2048
-_MAX_MINI = 16
+_MAX_HELD = 6
+"""Features of which a pass sums gradients; a further pass for so many others."""
+_MAX_ROUND = 6
+"""Sums of each thread that are added over the rings at a time, as far as 16 KiB of workgroup memory allow."""
+_RING = 32
+"""Threads of a ring without subgroups."""
+_WIDEST_SUBGROUP = 128
+"""WGSL's limit."""
 
-_RAY_VALUES = """
-  let v_ratio = -s.sigma * v_power;
-  let r = s_ray[slot];
-  v[5] = 2.0 * v_ratio * dx; v[6] = 2.0 * v_ratio * dy; v[7] = v_ratio * dx * dx;
-  v[8] = 2.0 * v_ratio * dx * dy; v[9] = v_ratio * dy * dy;
-  v_dx += 2.0 * v_ratio * (r.x + r.z * dx + r.w * dy);
-  v_dy += 2.0 * v_ratio * (r.y + r.w * dx + s_last[slot] * dy);"""
-_SLOT = "slots[(u32(emission(u32(entry))) * SUB * SUB + place.sub) * VALUES + $value] = sum;"
+
+class _Pass(NamedTuple):
+    """What a dispatch sums: ``held`` features from the index ``first`` on, and the footprints' gradients, ``geometric``
+    numbers; it writes them to the columns from ``column`` on."""
+
+    first: int
+    held: int
+    geometric: int
+    column: int
+
+    @property
+    def values(self) -> int:
+        return self.geometric + self.held
+
+
+def _passes(features: int, geometric: int) -> Iterator[_Pass]:
+    """The first pass sums the footprints' gradients, too."""
+    yield _Pass(0, min(features, _MAX_HELD), geometric, 0)
+    for first in range(_MAX_HELD, features, _MAX_HELD):
+        yield _Pass(first, min(features - first, _MAX_HELD), 0, geometric + first)
+
+
 _BUILTINS = """,
-        @builtin(subgroup_id) sg: u32, @builtin(subgroup_invocation_id) lane: u32, @builtin(num_subgroups) sgs: u32"""
-_GATHER_SUBGROUPS = """
-        if (subgroupAny(takes)) {
-          for (var k = 0u; k < VALUES; k++) {
-            let sum = subgroupAdd(v[k]);
-            if (lane == 0u) { cells[(m * VALUES + k) * SUBGROUPS + sg] = sum; }
-          }
-        } else if (lane == 0u) {
-          for (var k = 0u; k < VALUES; k++) { cells[(m * VALUES + k) * SUBGROUPS + sg] = 0.0; }
-        }"""
-_SPREAD_SUBGROUPS = """
+        @builtin(subgroup_id) ring: u32, @builtin(subgroup_invocation_id) lane: u32,
+        @builtin(subgroup_size) width: u32"""
+_MOVE_IN_SUBGROUP = """
+      t = subgroupShuffle(t, (lane + width - 1u) % width);
+      behind = subgroupShuffle(behind, (lane + width - 1u) % width);"""
+_PLAIN_MEMORY = "var<workgroup> s_pixel: array<vec2<f32>, 256>;\n"
+_PLAIN_RING = f"  let width = {_RING}u; let ring = lid / width; let lane = lid % width;\n"
+_MOVE_IN_MEMORY = """
+      s_pixel[n] = vec2<f32>(t, behind);
       workgroupBarrier();
-      for (var c = lid; c < MINI * VALUES; c += 256u) {
-        let entry = first - i32(c / VALUES);
-        if (entry >= base) {
-          var sum = 0.0;
-          for (var s = 0u; s < sgs; s++) { sum += cells[c * SUBGROUPS + s]; }
-          SLOT
-        }
-      }
-      workgroupBarrier();"""
-_GATHER_PLAIN = """
-        for (var v0 = 0u; v0 < VALUES; v0 += 8u) {
-          for (var k = 0u; k < 8u && v0 + k < VALUES; k++) { cells[k * 256u + lid] = v[v0 + k]; }
-          workgroupBarrier();
-          if (lid < 128u) {  // 16 threads a value, 16 pixels a thread
-            var part = 0.0;
-            for (var n = 0u; n < 16u; n++) { part += cells[lid * 16u + n]; }
-            parts[lid] = part;
+      let arriving = s_pixel[ring * width + (step + 1u + width - lane) % width];
+      t = arriving.x;
+      behind = arriving.y;"""
+_GEOMETRY = """
+          var toward = 0.0;
+          for (var f = 0u; f < HELD; f++) { toward += s_gradient[f * 256u + n] * own.features[f]; }
+          if (FEATURES > HELD) {
+            let pixel = (u32(corner.y) + inner.y) * P.width + u32(corner.x) + inner.x;
+            for (var f = HELD; f < FEATURES; f++) {
+              toward += v_image(pixel * FEATURES + f) * features(FEATURES * own.at.id + f);
+            }
           }
-          workgroupBarrier();
-          if (lid < 8u && v0 + lid < VALUES && entry >= base) {
-            var sum = 0.0;
-            for (var n = 0u; n < 16u; n++) { sum += parts[lid * 16u + n]; }
-            SLOT
-          }
-        }
-        workgroupBarrier();"""
-
-
+          let conic = own.at.conic;
+          let v_alpha_ = select(0.0, before * toward - behind / rest, conic.w * s.falloff < MAX_ALPHA);
+          behind += weight * toward;
+          let v_power = -v_alpha_ * conic.w * s.falloff / s.ratio;
+          let dx = s.d.x; let dy = s.d.y;
+          var v_dx = v_power * (conic.x * dx + conic.y * dy);
+          var v_dy = v_power * (conic.y * dx + conic.z * dy);
+          v[2] += 0.5 * v_power * dx * dx; v[3] += v_power * dx * dy; v[4] += 0.5 * v_power * dy * dy;
+$ray
+          v[0] -= v_dx; v[1] -= v_dy;
+          v[2u + CONIC] += v_alpha_ * s.falloff;
+$magnitudes"""
+_RAY = """
+          let v_ratio = -s.sigma * v_power;
+          let r = own.at.ray;
+          v[5] += 2.0 * v_ratio * dx; v[6] += 2.0 * v_ratio * dy; v[7] += v_ratio * dx * dx;
+          v[8] += 2.0 * v_ratio * dx * dy; v[9] += v_ratio * dy * dy;
+          v_dx += 2.0 * v_ratio * (r.x + r.z * dx + r.w * dy);
+          v_dy += 2.0 * v_ratio * (r.y + r.w * dx + own.at.last * dy);"""
+_MAGNITUDES = """
+          v[3u + CONIC] += abs(v_dx); v[4u + CONIC] += abs(v_dy);"""
 _RESUME = """
     if (end < front + count && last_ids(at) >= end) {  // the entries behind were processed before
       t = states[2u * at]; behind = states[2u * at + 1u];
     }"""
 _LEAVE = """
-  if (place.inside) {
-    let at = place.y * P.width + place.x;
-    states[2u * at] = t; states[2u * at + 1u] = behind;
-  }"""
+  if (place.inside) { states[2u * at] = t; states[2u * at + 1u] = behind; }"""
 
 
-def _rounds(features: int, values: int) -> int:
-    """Maximum loop iterations per entry: the three loops around it, two over its features, and the sums. With subgroups
-    these are two loops over its values and, for each value that a thread sums, one over the subgroups, at most 64;
-    without them, for every eight values, loops of 1, 8, 16 and 16."""
-    spread = -(-values // WORKGROUP) + 1
-    return 3 * 2 + 2 * (features + 1) + max(2 * (values + 1) + spread * 66, 44 * -(-values // 8) + 1)
-
-
-def _reduction_parts(gpu: Gpu, values: int, ray: bool) -> dict[str, str]:
-    """How a workgroup sums the gradients of its pixels: by subgroups, if it has them and their sums fit."""
-    parts = {"ray": _RAY_VALUES if ray else ""}
-    subgroups = WORKGROUP // gpu.driver.subgroup_size if gpu.driver.subgroup_size else 0
-    if 0 < values * subgroups <= _CELLS:
-        mini = min(_MAX_MINI, _CELLS // (values * subgroups))
-        constants = f"const MINI: u32 = {mini}u;\nconst SUBGROUPS: u32 = {subgroups}u;\n"
-        cells = f"var<workgroup> cells: array<f32, {mini * values * subgroups}>;\n"
-        slot = _SLOT.replace("$value", "c % VALUES")
-        return {
-            **parts, "reduction": constants + cells, "builtins": _BUILTINS, "gather": _GATHER_SUBGROUPS,
-            "spread": _SPREAD_SUBGROUPS.replace("SLOT", slot),
-        }  # fmt: skip
-    cells = "const MINI: u32 = 1u;\nvar<workgroup> cells: array<f32, 2048>;\nvar<workgroup> parts: array<f32, 128>;\n"
-    gather = _GATHER_PLAIN.replace("SLOT", _SLOT.replace("$value", "v0 + lid"))
-    return {**parts, "reduction": cells, "builtins": "", "gather": gather, "spread": ""}
+def _rounds(features: int, work: _Pass, width: int) -> int:
+    """Maximum loop iterations per entry in rings of ``width``: for each pixel one, and those over features; and a share
+    of those for each group of entries that begins: itself, its loading, and the sums over the rings."""
+    step = 1 + 2 * (work.held + 1) + (features - work.held + 1 if work.geometric else 0)
+    added = (width * _MAX_ROUND // WORKGROUP + 2) * (WORKGROUP // width + 1)
+    sums = -(-work.values // _MAX_ROUND) * (1 + (_MAX_ROUND + 1) + added)
+    group = 1 + (features + 1) + 4 * (4 + 1) + 2 * (work.held + 1) + 3 * (work.values + 1) + sums
+    return step - -group // width
 
 
 _ADD_UP = """
@@ -115,23 +126,26 @@ _ADD_UP = """
   var sum = 0.0;
   let last = min(u32(offsets(rank + 1u)), P.entries) * P.squares;
   let start = min(u32(offsets(rank)) * P.squares + P.skip, last);
-  for (var e = start; e < min(start + P.part, last); e++) { sum += slots(e * P.values + k); }
+  for (var e = start; e < min(start + P.part, last); e++) {
+    if (rows(e) != 0.0) { sum += rows(P.rows + e * P.values + k); }
+  }
   if (k < 2u) { v_means2d[2u * g + k] $put sum; }
   else if (k < 2u + P.conic) { v_conics[P.conic * g + k - 2u] $put sum; }
   else if (k == 2u + P.conic) { v_opacities[g] $put sum; }
-  else if (k < 5u + P.conic) { v_means2d_abs[2u * g + k - 3u - P.conic] $put sum; }
-  else { v_features[P.features * g + k - 5u - P.conic] $put sum; }"""
+$magnitudes  else { v_features[P.features * g + k + P.features - P.values] $put sum; }"""
+_ADD_MAGNITUDES = "  else if (k < 5u + P.conic) { v_means2d_abs[2u * g + k - 3u - P.conic] $put sum; }\n"
+_CLEAR_MARKS = Kernel("clear_marks", "  rows[i] = 0.0;")
 _BACKGROUND = Kernel("background_gradient", "  out[i] = v_image(i) * transmittance(i / P.features);")
 
 
 def rasterize_backward(
     gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, used: RasterizeBackwardResults, lists: Lists
 ) -> RasterizeBackwardResults:
-    """Gradients of splat_rasterize, that of the background only if it is used."""
+    """Gradients of splat_rasterize; those of the background and the magnitudes only if they are used."""
     like = (x.means2d, x.conics, x.opacities, x.features, x.background, x.means2d)
     results = RasterizeBackwardResults(*(gpu.memory.allocate(b.shape, DType.F32) for b in like))
-    slots = _slots(gpu, x, attrs, lists.emission)
-    _add_up(gpu, slots, lists, squares_of(attrs), results)
+    rows = _rows(gpu, x, attrs, bool(used.v_means2d_abs), lists.emission)
+    _add_up(gpu, rows, lists, squares_of(attrs), results, bool(used.v_means2d_abs))
     if used.v_background:
         pixels, features = x.transmittance.size, x.features.shape[1]
         parts = gpu.memory.allocate((pixels, features), DType.F32)
@@ -141,38 +155,68 @@ def rasterize_backward(
     return results
 
 
-def _slots(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, emission: GpuBuffer) -> GpuBuffer:
-    """Each entry's gradients [entries * workgroups of a tile, values], in the order in which the entries were listed by
-    Gaussian: mean, conic, opacity, magnitudes of the mean's, features."""
+def _rows(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, magnitudes: bool, emission: GpuBuffer) -> GpuBuffer:
+    """Which rows were written [entries * workgroups of a tile], then the rows, in the order in which the entries were
+    listed by Gaussian: gradients of mean, conic, opacity, magnitudes of the mean's if they are used, features."""
     entries, features = x.sorted_ids.size, x.features.shape[1]
-    values = 5 + x.conics.shape[1] + features
-    slots = gpu.memory.allocate((entries * squares_of(attrs), values), DType.F32)
-    fill(gpu, slots, 0.0)
-    params = composite_params(attrs, x.means2d.shape[0])
-    in_parts = tile_parts(gpu, x.tile_ranges, entries, _rounds(features, values))
-    parts = _reduction_parts(gpu, values, attrs["projection"] == "ray") | {"resume": "", "leave": ""}
-    writes = {"slots": slots}
+    geometric = 3 + x.conics.shape[1] + 2 * magnitudes
+    count = entries * squares_of(attrs)
+    rows = gpu.memory.allocate((count * (1 + geometric + features),), DType.F32)
+    gpu.each(_CLEAR_MARKS, {}, {"rows": rows}, count)
+    params = composite_params(attrs, x.means2d.shape[0]) | {"rows": count}
+    passes = list(_passes(features, geometric))
+    rounds = _rounds(features, passes[0], gpu.driver.subgroup_size or _RING)
+    in_parts = tile_parts(gpu, x.tile_ranges, entries, rounds, 2 * _RING)
+    writes = {"rows": rows}
     if len(in_parts) > 1:
-        parts |= {"resume": _RESUME, "leave": _LEAVE}
         writes["states"] = gpu.memory.allocate((attrs["height"], attrs["width"], 2), DType.F32)
-    code = declared(VALUES=values) + composite_code(attrs, features, "composite_backward", **parts)
     reads = {**x._asdict(), "emission": emission}
     del reads["image"]
-    for skip, length in reversed(in_parts if entries else []):
-        part = {**params, "skip": skip, "part": length}
-        gpu.run(Kernel("composite_backward", code), reads, writes, int(params["groups"]), part)
-    return slots
+    for work in passes if entries else []:
+        constants = {"FIRST": work.first, "HELD": work.held, "GEOMETRIC": work.geometric, "COLUMN": work.column}
+        texts = _texts(gpu, attrs, work, magnitudes, len(in_parts) > 1)
+        code = declared(ROW=geometric + features, **constants) + composite_code(
+            attrs, features, "composite_backward", **texts
+        )
+        for skip, length in reversed(in_parts):
+            part = {**params, "skip": skip, "part": length}
+            gpu.run(Kernel("composite_backward", code), reads, writes, int(params["groups"]), part)
+    return rows
 
 
-def _add_up(gpu: Gpu, slots: GpuBuffer, lists: Lists, squares: int, results: RasterizeBackwardResults) -> None:
-    """Each Gaussian's sums, one number per thread."""
-    count, values = results.v_opacities.size, slots.shape[1]
-    writes = {name: array for name, array in results._asdict().items() if name != "v_background"}
-    params: dict[str, int | float] = {
-        "values": values, "conic": results.v_conics.shape[1], "features": results.v_features.shape[1],
-        "squares": squares, "entries": lists.emission.size,
+def _texts(gpu: Gpu, attrs: Attrs, work: _Pass, magnitudes: bool, in_parts: bool) -> dict[str, str]:
+    """What varies in the kernel."""
+    subgroups, ray = gpu.driver.subgroup_size > 0, attrs["projection"] == "ray"
+    rounds = -(-work.values // _MAX_ROUND)
+    size = max(rounds and -(-work.values // rounds), 1)
+    kept = (11 if ray else 6) + work.held
+    cells = max(size * (WORKGROUP + 1), kept * (_WIDEST_SUBGROUP if subgroups else _RING))
+    capacity = max(work.held, 1)  # of arrays, which have at least one element
+    constants = declared(VALUES=work.values, ROUND=size, CELLS=cells, CAPACITY=capacity, GRADIENTS=WORKGROUP * capacity)
+    geometry = Template(_GEOMETRY).substitute(ray=_RAY if ray else "", magnitudes=_MAGNITUDES if magnitudes else "")
+    texts = {
+        "constants": constants, "geometry": geometry if work.geometric else "", "resume": _RESUME if in_parts else "",
+        "leave": _LEAVE if in_parts else "",
     }  # fmt: skip
-    reads = {"slots": slots, "order": lists.order, "offsets": lists.offsets}
+    if subgroups:
+        return texts | {"memory": "", "builtins": _BUILTINS, "ring": "", "move": _MOVE_IN_SUBGROUP}
+    return texts | {"memory": _PLAIN_MEMORY, "builtins": "", "ring": _PLAIN_RING, "move": _MOVE_IN_MEMORY}
+
+
+def _add_up(
+    gpu: Gpu, rows: GpuBuffer, lists: Lists, squares: int, results: RasterizeBackwardResults, magnitudes: bool
+) -> None:
+    """Each Gaussian's sums, one number per thread."""
+    conic, features = results.v_conics.shape[1], results.v_features.shape[1]
+    values = 3 + conic + 2 * magnitudes + features
+    without = {"v_background"} if magnitudes else {"v_background", "v_means2d_abs"}
+    writes = {name: array for name, array in results._asdict().items() if name not in without}
+    params: dict[str, int | float] = {
+        "values": values, "conic": conic, "features": features, "squares": squares, "entries": lists.emission.size,
+        "rows": lists.emission.size * squares,
+    }  # fmt: skip
+    reads = {"rows": rows, "order": lists.order, "offsets": lists.offsets}
+    code = Template(_ADD_UP).safe_substitute(magnitudes=_ADD_MAGNITUDES if magnitudes else "")
     for skip, length in parts_of(gpu, lists.max_entries * squares, 1):
-        kernel = Kernel("add_up_entries", Template(_ADD_UP).substitute(put="+=" if skip else "="))
-        gpu.each(kernel, reads, writes, count * values, {**params, "skip": skip, "part": length})
+        kernel = Kernel("add_up_entries", Template(code).substitute(put="+=" if skip else "="))
+        gpu.each(kernel, reads, writes, results.v_opacities.size * values, {**params, "skip": skip, "part": length})

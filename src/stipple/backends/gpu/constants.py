@@ -11,7 +11,7 @@ from stipple.ir.ops.splat import CONIC_LENGTH
 Attrs = Mapping[str, AttrValue]
 
 MAX_FEATURES = 512
-"""Each thread holds the features of a pixel, three times for gradients, in the 8192 bytes that WebGPU guarantees."""
+"""Each thread of the forward holds the features of a pixel, in the 8192 bytes that WebGPU guarantees."""
 
 
 def declared(**values: bool | int | float) -> str:

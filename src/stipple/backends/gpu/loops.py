@@ -30,9 +30,12 @@ def max_items(gpu: Gpu, rounds: int) -> int | None:
     return max(1, (limit - limit // 8) // rounds) if limit else None
 
 
-def parts_of(gpu: Gpu, count: int, rounds: int) -> list[Part]:
-    """Items split into parts that a thread can process, at least one; ``rounds`` bounds the iterations per item."""
+def parts_of(gpu: Gpu, count: int, rounds: int, further: int = 0) -> list[Part]:
+    """Items split into parts that a thread can process, at least one; ``rounds`` bounds the iterations per item. A
+    thread iterates as if there were ``further`` items more."""
     max_count = max_items(gpu, rounds)
+    if max_count is not None:
+        max_count = max(1, max_count - further)
     if max_count is None or count <= max_count:
         return [Part(0, count)]
     return [Part(skip, min(max_count, count - skip)) for skip in range(0, count, max_count)]
@@ -48,11 +51,11 @@ def check_tiles(gpu: Gpu, columns: int, rows: int) -> None:
         )
 
 
-def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int) -> list[Part]:
+def tile_parts(gpu: Gpu, ranges: GpuBuffer, entries: int, rounds: int, further: int = 0) -> list[Part]:
     """Parts of the longest list of a tile. A few parts too many cost less than waiting; if there would be many, the
     host reads the length of the longest list."""
-    if len(parts_of(gpu, entries, rounds)) > _MANY:
+    if len(parts_of(gpu, entries, rounds, further)) > _MANY:
         held = gpu.memory.known(ranges).reshape(-1, 2)
         longest = int((held[:, 1].astype(int) - held[:, 0]).max(initial=0))
         entries = min(max(longest, 0), entries)
-    return parts_of(gpu, entries, rounds)
+    return parts_of(gpu, entries, rounds, further)

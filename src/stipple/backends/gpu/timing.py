@@ -47,7 +47,9 @@ class KernelClock:
         encoder.resolve_query_set(self._queries, 0, 2 * len(self._begun), self._ticks, 0)
 
     def read(self) -> None:
-        """Wait for submitted work, and collect its times."""
+        """Wait for submitted work, and collect its times. There may be none: copies are not timed."""
+        if not self._begun:
+            return
         data = self._device.queue.read_buffer(self._ticks, 0, 16 * len(self._begun))
         ticks = np.frombuffer(data, np.uint64).reshape(-1, 2).astype(np.int64)
         for (name, size), (start, end) in zip(self._begun, ticks, strict=True):

@@ -3,6 +3,28 @@
 
 var<workgroup> live: atomic<u32>;
 var<workgroup> any_live: u32;
+var<workgroup> s_mean: array<vec2<f32>, BATCH>;
+var<workgroup> s_conic: array<vec4<f32>, BATCH>;
+var<workgroup> s_ray: array<vec4<f32>, RAY_BATCH>;
+var<workgroup> s_last: array<f32, RAY_BATCH>;
+var<workgroup> s_id: array<u32, BATCH>;
+
+fn load_entry(slot: u32, entry: u32) {
+  let g = footprint_of(entry);
+  s_mean[slot] = g.mean;
+  s_conic[slot] = g.conic;
+  s_id[slot] = g.id;
+  if (RAY) { s_ray[slot] = g.ray; s_last[slot] = g.last; }
+}
+
+fn loaded(slot: u32) -> Footprint {
+  var g: Footprint;
+  g.mean = s_mean[slot];
+  g.conic = s_conic[slot];
+  g.id = s_id[slot];
+  if (RAY) { g.ray = s_ray[slot]; g.last = s_last[slot]; }
+  return g;
+}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -30,13 +52,14 @@ $resume
     workgroupBarrier();
     let held = min(BATCH, end - base);
     for (var k = 0u; k < held && !done; k++) {
-      let s = evaluate(k, pixel);
+      let g = loaded(k);
+      let s = evaluate(g, pixel);
       if (!s.hits) { continue; }
       let after = t * (1.0 - s.alpha);
       if (after <= P.threshold) { done = true; continue; }
       if (P.max_steps > 0u && steps >= P.max_steps) { done = true; over = true; continue; }
       let weight = s.alpha * t;
-      let i = s_id[k];
+      let i = g.id;
       for (var f = 0u; f < FEATURES; f++) { sum[f] += weight * features(FEATURES * i + f); }
       if (t > 0.5) { median = i32(i); }  // the last contributor while more than half of the light is left
       t = after;
