@@ -26,7 +26,6 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))  # for the scenes that all benchmarks share
 
 from commits import short_hash, sources_of
-
 from scenes import garden_case
 from stipple.bench.cases import Case, frame_of, slam_case
 from stipple.bench.machine import machine

@@ -21,10 +21,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from commit import RESULTS, ROOT, sources_of
-
+from commits import ROOT, short_hash, sources_of
 from scenes import named_capture
 from stipple.bench.machine import machine
+
+RESULTS = HERE.parent / "results"
 
 
 def held_out(sources: Path, cache: Path, capture: str, options: list[str]) -> float:
@@ -92,16 +93,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     name, preset, capture, more = named_capture(arguments.capture)
-    command = f"python benchmarks/compare/quality.py {arguments.commit} {name}={preset}:... --seeds {arguments.seeds}"
-    found = compare(arguments.commit, capture, ["--preset", preset, *more], arguments.seeds)
+    commit = short_hash(arguments.commit)
+    command = f"python benchmarks/compare/quality.py {commit} {name}={preset}:... --seeds {arguments.seeds}"
+    found = compare(commit, capture, ["--preset", preset, *more], arguments.seeds)
     results = {
         "machine": machine(),
-        "commit": arguments.commit,
+        "commit": commit,
         "capture": f"{name}, {preset}",
         "command": command,
         "psnr": found,
     }
-    base = RESULTS / f"quality_{arguments.commit}_{name}"
+    base = RESULTS / f"quality_{commit}_{name}"
     base.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     base.with_suffix(".md").write_text(markdown(results))
     print(markdown(results))

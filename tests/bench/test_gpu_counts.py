@@ -16,10 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # last: the tests have modules of the same names
 
+from backends.devices.test_shaders import workgroup_bytes  # noqa: E402
 from counts import code, opcodes, page, rows, spirv, translation  # noqa: E402
 from counts.watch import watching  # noqa: E402
-
-from backends.devices.test_shaders import workgroup_bytes  # noqa: E402
 from stipple.backends.gpu import GpuBackend  # noqa: E402
 from stipple.bench.cases import frame, slam_case  # noqa: E402
 from stipple.errors import DeviceError  # noqa: E402
