@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,9 @@ def expected_mb(count: int, width: int, row: dict[str, Any]) -> float:
 
 def measure(
     rows: list[dict[str, Any]], sizes: list[tuple[int, int]], seconds: float, rounds: int
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Measure sizes, the smallest first, beside rows that there are: all rows, and one sentence about where it stopped,
-    if it did."""
+) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
+    """Measure sizes, the smallest first, beside rows that there are: after each all rows, and one sentence about where
+    it stopped, if it did."""
     known = {(row["gaussians"], row["width"]): row for row in rows}
     stopped = None
     for number in range(rounds):
@@ -180,7 +180,8 @@ def measure(
                 sizes, stopped = sizes[:i], f"{named} {row}: not measured{'' if size not in known else ' again'}."
                 break
             known[size] = faster(known[size], row) if size in known else row
-    return [known[size] for size in sorted(known)], stopped
+            yield [known[size] for size in sorted(known)], stopped
+    yield [known[size] for size in sorted(known)], stopped
 
 
 def measured_apart(count: int, width: int, seconds: float, smaller: dict[str, Any] | None) -> dict[str, Any] | str:
@@ -228,17 +229,15 @@ def main() -> None:
         earlier = json.loads(file.read_text()) if arguments.add else {"series": {}, "commands": []}
         sizes = {"gaussians": [(count, WIDTH) for count in sorted(arguments.counts)]}
         sizes["pixels"] = [(COUNT, width) for width in sorted(arguments.widths)]
-        found = {
-            name: measure(earlier["series"].get(name, []), of_series, arguments.seconds, arguments.rounds)
-            for name, of_series in sizes.items()
-        }
-        results = {
-            "machine": machine(),
-            "commands": list(dict.fromkeys([*earlier["commands"], command])),
-            "series": {name: rows for name, (rows, _) in found.items()},
-            "stopped": [sentence for _, sentence in found.values() if sentence],
-        }
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        commands = list(dict.fromkeys([*earlier["commands"], command]))
+        results: dict[str, Any] = {"machine": machine(), "commands": commands, "series": earlier["series"]}
+        stopped: dict[str, str | None] = {}
+        for name, of_series in sizes.items():
+            rows = results["series"].get(name, [])
+            for found, stopped[name] in measure(rows, of_series, arguments.seconds, arguments.rounds):
+                results["series"][name] = found
+                results["stopped"] = [sentence for sentence in stopped.values() if sentence]
+                file.write_text(json.dumps(results, indent=1) + "\n")  # after each size: it may be interrupted
     write(json.loads(file.read_text()), arguments.output, arguments.drawing)
 
 
