@@ -304,7 +304,7 @@ def bin_tiles(x: BinOperands, attrs: Attrs, threads: Threads, out: BinResults) -
     counts = np.zeros((-(-len(order) // block), grid.columns * grid.rows), np.int32)
     lengths = np.zeros(len(counts), np.int64)
     tiles = threads.scratch("tiles", (len(counts), _LISTED * block)).view(np.int32)
-    numbers = np.empty(len(order), np.int32)
+    numbers = threads.scratch("numbers", (len(order),)).view(np.int32)
 
     def count(start: int, end: int) -> None:
         entries = Entries(counts[start // block], _NOTHING, False, tiles[start // block], numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from stipple.backends.cpu.compile import kernel
@@ -57,27 +59,39 @@ def move_by_digit(start, end, keys, ids, shift, cursors, out_keys, out_ids):
 
 
 def depth_order(radii: Array, depths: Array, threads: Threads) -> Array:
-    """Indices of the visible Gaussians by depth, ties by index."""
-    keys, ids = np.empty(len(depths) + 1, np.uint32), np.empty(len(depths) + 1, np.int32)
-    count = visible_keys(radii, depths, keys, ids)
-    keys, ids = keys[:count], ids[:count]
+    """Indices of the visible Gaussians by depth, ties by index; in memory that the next call may reuse."""
+    items, others = (_items(f"sort {k}", len(depths) + 1, threads) for k in range(2))
+    count = visible_keys(radii, depths, *items)
     counts = np.empty((-(-count // _BLOCK), _DIGITS), np.int64)
+    items, others = (_Items(keys[:count], ids[:count]) for keys, ids in (items, others))
     for step in range(_PASSES):
-        keys, ids = _sorted_by_digit(keys, ids, np.uint32(step * _RADIX_BITS), counts, threads)
-    return ids
+        _sort_by_digit(items, others, np.uint32(step * _RADIX_BITS), counts, threads)
+        items, others = others, items
+    return items.ids
 
 
-def _sorted_by_digit(keys: Array, ids: Array, shift: np.uint32, counts: Array, threads: Threads) -> tuple[Array, Array]:
-    """Keys and ids sorted by the digit that begins at bit ``shift``."""
-    out_keys, out_ids = np.empty_like(keys), np.empty_like(ids)
+class _Items(NamedTuple):
+    """What is sorted."""
+
+    keys: Array
+    ids: Array
+
+
+def _items(name: str, count: int, threads: Threads) -> _Items:
+    memory = threads.scratch(name, (2, count))
+    return _Items(memory[0].view(np.uint32), memory[1].view(np.int32))
+
+
+def _sort_by_digit(items: _Items, out: _Items, shift: np.uint32, counts: Array, threads: Threads) -> None:
+    """Sort items by the digit that begins at bit ``shift``."""
+    keys = items.keys
     threads.blocks(len(keys), _BLOCK, lambda start, end: count_digits(start, end, keys, shift, counts[start // _BLOCK]))
     cursors = block_starts(counts)
     threads.blocks(
         len(keys),
         _BLOCK,
-        lambda start, end: move_by_digit(start, end, keys, ids, shift, cursors[start // _BLOCK], out_keys, out_ids),
+        lambda start, end: move_by_digit(start, end, *items, shift, cursors[start // _BLOCK], *out),
     )
-    return out_keys, out_ids
 
 
 def block_starts(counts: Array) -> Array:
