@@ -16,6 +16,8 @@ from stipple.ir.dtype import DType
 from stipple.ir.ops.splat import RasterizeOperands, RasterizeResults
 
 _BATCH = 128
+_MAX_KEPT = 12
+"""Features of a batch that fit in workgroup memory; where Gaussians have more, they are read where they are."""
 SIDE = 16
 """Edge, in pixels, of a workgroup's square. Larger tiles are processed by several workgroups."""
 
@@ -87,7 +89,9 @@ def rasterize(gpu: Gpu, x: RasterizeOperands, attrs: Attrs, used: RasterizeResul
         leave += _LEAVE_STATE
     resume = Template(_RESUME).substitute(resume_median=resume_median) if in_parts else ""
     behind = "select(0.0, t * background(f), P.ends == 1u)" if in_parts else "t * background(f)"
-    code = composite_code(attrs, features, "composite", resume=resume, behind=behind, leave=leave)
+    keeps = 0 < features <= _MAX_KEPT
+    constants = declared(KEEPS=keeps, KEPT=_BATCH * features if keeps else 1)
+    code = constants + composite_code(attrs, features, "composite", resume=resume, behind=behind, leave=leave)
     params = composite_params(attrs, x.means2d.shape[0])
     params |= {"threshold": float(attrs["transmittance_threshold"]), "max_steps": max_steps}
     for skip, length in parts:

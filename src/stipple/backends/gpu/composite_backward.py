@@ -28,7 +28,9 @@ from stipple.ir.dtype import DType
 from stipple.ir.ops.splat import RasterizeBackwardOperands, RasterizeBackwardResults
 
 _MAX_HELD = 6
-"""Features of which a pass sums gradients; a further pass for so many others."""
+"""Features of which the first pass sums gradients: those of a square's pixels fit in workgroup memory."""
+_MAX_MORE = 16
+"""Features of each further pass: so many sums fit in a thread's registers."""
 _MAX_ROUND = 6
 """Sums of each thread that are added over the rings at a time, as far as 16 KiB of workgroup memory allow."""
 _RING = 32
@@ -38,24 +40,28 @@ _WIDEST_SUBGROUP = 128
 
 
 class _Pass(NamedTuple):
-    """What a dispatch sums: ``held`` features from the index ``first`` on, and the footprints' gradients, ``geometric``
-    numbers; it writes them to the columns from ``column`` on."""
+    """What a dispatch sums: features ``first`` to ``first + features``, and the first one the footprints' gradients,
+    ``geometric`` numbers; it writes them to the columns from ``column`` on."""
 
     first: int
-    held: int
+    features: int
     geometric: int
     column: int
 
     @property
     def values(self) -> int:
-        return self.geometric + self.held
+        return self.geometric + self.features
+
+    @property
+    def held(self) -> int:
+        """Features that are kept in workgroup memory and registers."""
+        return self.features if self.geometric else 0
 
 
 def _passes(features: int, geometric: int) -> Iterator[_Pass]:
-    """The first pass sums the footprints' gradients, too."""
     yield _Pass(0, min(features, _MAX_HELD), geometric, 0)
-    for first in range(_MAX_HELD, features, _MAX_HELD):
-        yield _Pass(first, min(features - first, _MAX_HELD), 0, geometric + first)
+    for first in range(_MAX_HELD, features, _MAX_MORE):
+        yield _Pass(first, min(features - first, _MAX_MORE), 0, geometric + first)
 
 
 _BUILTINS = """,
@@ -76,7 +82,6 @@ _GEOMETRY = """
           var toward = 0.0;
           for (var f = 0u; f < HELD; f++) { toward += s_gradient[f * 256u + n] * own.features[f]; }
           if (FEATURES > HELD) {
-            let pixel = (u32(corner.y) + inner.y) * P.width + u32(corner.x) + inner.x;
             for (var f = HELD; f < FEATURES; f++) {
               toward += v_image(pixel * FEATURES + f) * features(FEATURES * own.at.id + f);
             }
@@ -113,7 +118,7 @@ _LEAVE = """
 def _rounds(features: int, work: _Pass, width: int) -> int:
     """Maximum loop iterations per entry in rings of ``width``: for each pixel one, and those over features; and a share
     of those for each group of entries that begins: itself, its loading, and the sums over the rings."""
-    step = 1 + 2 * (work.held + 1) + (features - work.held + 1 if work.geometric else 0)
+    step = 1 + (work.features + 1) + (features + 2 if work.geometric else 0)
     added = (width * _MAX_ROUND // WORKGROUP + 2) * (WORKGROUP // width + 1)
     sums = -(-work.values // _MAX_ROUND) * (1 + (_MAX_ROUND + 1) + added)
     group = 1 + (features + 1) + 4 * (4 + 1) + 2 * (work.held + 1) + 3 * (work.values + 1) + sums
@@ -163,9 +168,10 @@ def _rows(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, magnitudes: bool
     count = entries * squares_of(attrs)
     rows = gpu.memory.allocate((count * (1 + geometric + features),), DType.F32)
     gpu.each(_CLEAR_MARKS, {}, {"rows": rows}, count)
-    params = composite_params(attrs, x.means2d.shape[0]) | {"rows": count}
+    params = composite_params(attrs, x.means2d.shape[0])
+    params |= {"rows": count, "values": geometric + features}
     passes = list(_passes(features, geometric))
-    rounds = _rounds(features, passes[0], gpu.driver.subgroup_size or _RING)
+    rounds = max(_rounds(features, work, gpu.driver.subgroup_size or _RING) for work in passes)
     in_parts = tile_parts(gpu, x.tile_ranges, entries, rounds, 2 * _RING)
     writes = {"rows": rows}
     if len(in_parts) > 1:
@@ -173,26 +179,25 @@ def _rows(gpu: Gpu, x: RasterizeBackwardOperands, attrs: Attrs, magnitudes: bool
     reads = {**x._asdict(), "emission": emission}
     del reads["image"]
     for work in passes if entries else []:
-        constants = {"FIRST": work.first, "HELD": work.held, "GEOMETRIC": work.geometric, "COLUMN": work.column}
         texts = _texts(gpu, attrs, work, magnitudes, len(in_parts) > 1)
-        code = declared(ROW=geometric + features, **constants) + composite_code(
-            attrs, features, "composite_backward", **texts
-        )
+        kernel = Kernel("composite_backward", composite_code(attrs, features, "composite_backward", **texts))
         for skip, length in reversed(in_parts):
             part = {**params, "skip": skip, "part": length}
-            gpu.run(Kernel("composite_backward", code), reads, writes, int(params["groups"]), part)
+            gpu.run(kernel, reads, writes, int(params["groups"]), part)
     return rows
 
 
 def _texts(gpu: Gpu, attrs: Attrs, work: _Pass, magnitudes: bool, in_parts: bool) -> dict[str, str]:
     """What varies in the kernel."""
     subgroups, ray = gpu.driver.subgroup_size > 0, attrs["projection"] == "ray"
-    rounds = -(-work.values // _MAX_ROUND)
-    size = max(rounds and -(-work.values // rounds), 1)
+    size = -(-work.values // -(-work.values // _MAX_ROUND))  # of a round, all of them about equal
     kept = (11 if ray else 6) + work.held
     cells = max(size * (WORKGROUP + 1), kept * (_WIDEST_SUBGROUP if subgroups else _RING))
     capacity = max(work.held, 1)  # of arrays, which have at least one element
-    constants = declared(VALUES=work.values, ROUND=size, CELLS=cells, CAPACITY=capacity, GRADIENTS=WORKGROUP * capacity)
+    constants = declared(
+        FIRST=work.first, SUMMED=work.features, HELD=work.held, GEOMETRIC=work.geometric, COLUMN=work.column,
+        VALUES=work.values, ROUND=size, CELLS=cells, CAPACITY=capacity, GRADIENTS=WORKGROUP * capacity,
+    )  # fmt: skip
     geometry = Template(_GEOMETRY).substitute(ray=_RAY if ray else "", magnitudes=_MAGNITUDES if magnitudes else "")
     texts = {
         "constants": constants, "geometry": geometry if work.geometric else "", "resume": _RESUME if in_parts else "",

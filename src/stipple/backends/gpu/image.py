@@ -1,14 +1,15 @@
-"""L1 and SSIM, forward and gradient: two separable passes of the window each way."""
+"""L1 and SSIM, forward and gradient: each way one kernel, which sums over windows along rows and across them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from string import Template
 
 import numpy as np
 
 from stipple import numerics as nx
 from stipple.backends.gpu.buffers import GpuBuffer
+from stipple.backends.gpu.constants import declared
 from stipple.backends.gpu.device import Gpu
 from stipple.backends.gpu.kernels import Kernel, shader_text
 from stipple.backends.gpu.reduction import reduce
@@ -22,38 +23,40 @@ _OF_NOTHING = (0.0, 1.0)
 """L1 and SSIM of images without pixels, which count as equal."""
 
 
-@lru_cache(maxsize=16)
-def _windowed(maps: int, axis: str, take: str) -> str:
-    """Sums s0, s1, ... over the window along an axis; ``take`` computes terms v0, v1, ... at index ``at`` of a tap."""
+_SIDE = 16
+_WIDE = _SIDE + 2 * _HALF
+
+
+def _summed(maps: int, take: str, step: int) -> str:
+    """Sums s0, s1, ... over a window; ``take`` computes terms v0, v1, ... of the element ``at``, the window's next one
+    is ``step`` further."""
     offsets = np.arange(nx.SSIM_WINDOW) - _HALF
     values = np.exp(-(offsets**2) / (2 * nx.SSIM_SIGMA**2))
-    limit, step = {"x": ("width", "P.channels"), "y": ("height", "P.width * P.channels")}[axis]
     add = " ".join(f"s{m} += $w * v{m};" for m in range(maps))
-    lines = [f"  var s{m} = 0.0;" for m in range(maps)]
-    for offset, weight in zip(offsets, values / values.sum(), strict=True):
-        inside = f"{axis} >= {-offset}u" if offset <= 0 else f"{axis} + {offset}u < P.{limit}"
-        at = f"i - {-offset}u * {step}" if offset <= 0 else f"i + {offset}u * {step}"
-        lines.append(f"  if ({inside}) {{ let at = {at}; {take} {add} }}".replace("$w", f"{weight:.9g}"))
+    lines = [f"    var s{m} = 0.0;" for m in range(maps)]
+    for k, weight in enumerate(values / values.sum()):
+        lines.append(f"    {{ let at = first + {k * step}u; {take} {add} }}".replace("$w", f"{weight:.9g}"))
     return "\n".join(lines)
 
 
-_PLACE = "  let x = (i / P.channels) % P.width; let y = i / (P.channels * P.width);\n"
-_MOMENTS = "let v0 = image(at); let v1 = other(at); let v2 = v0 * v0; let v3 = v1 * v1; let v4 = v0 * v1;"
-
-
-def _along(maps: int, take: str) -> str:
-    """The body of the first pass: along rows, for each map."""
-    out = "".join(f"\n  out[{m}u * P.count + i] = s{m};" for m in range(maps))
-    return _PLACE + _windowed(maps, "x", take) + out
-
-
-def _across(maps: int) -> str:
-    """The body of the second pass: across the rows, over the sums of the first."""
-    return _PLACE + _windowed(maps, "y", _maps_of("along", maps))
-
-
-def _maps_of(source: str, maps: int) -> str:
-    return " ".join(f"let v{m} = {source}({m}u * P.count + at);" for m in range(maps))
+def _windowed(name: str, arrays: tuple[str, ...], terms: tuple[str, ...], finish: str, functions: str = "") -> Kernel:
+    """A kernel that sums terms over windows, s0, s1, ..., in one pass. ``arrays`` are expressions for their elements
+    ``at``, which terms refer to as a0, a1, ...; ``finish`` uses the sums at the element i."""
+    load = "\n".join(
+        f"    var a{n} = 0.0; if (inside) {{ a{n} = {array}; }} s_loaded[{n * _WIDE**2}u + k] = a{n};"
+        for n, array in enumerate(arrays)
+    )
+    loaded = " ".join(f"let a{n} = s_loaded[{n * _WIDE**2}u + at];" for n in range(len(arrays)))
+    values = " ".join(f"let v{m} = {term};" for m, term in enumerate(terms))
+    rows = _SIDE * _WIDE
+    along = [f"    s_along[{m * rows}u + k] = s{m};" for m in range(len(terms))]
+    sums = " ".join(f"let v{m} = s_along[{m * rows}u + at];" for m in range(len(terms)))
+    code = Template(shader_text("windows")).substitute(
+        load=load, along="\n".join([_summed(len(terms), f"{loaded} {values}", 1), *along]),
+        across=f"  let first = lid;\n{_summed(len(terms), sums, _SIDE)}", finish=finish,
+    )  # fmt: skip
+    constants = declared(HALF=_HALF, LOADED=len(arrays) * _WIDE**2, ALONG=len(terms) * rows)
+    return Kernel(name, constants + code, functions)
 
 
 _SLOPES = f"""
@@ -72,9 +75,14 @@ _SLOPES = f"""
   slopes[2u * P.count + i] = v12;
   terms[i] = share * value;
   terms[P.count + i] = abs(image(i) - other(i)) / f32(P.count);"""
+_MOMENTS = _windowed("ssim_slopes", ("image(at)", "other(at)"), ("a0", "a1", "a0 * a0", "a1 * a1", "a0 * a1"), _SLOPES)
 _BACK = """
   let d = image(i) - other(i);
   out[i] = v_l1(0u) * signum(d) / f32(P.count) + v_ssim(0u) * (s0 + 2.0 * image(i) * s1 + other(i) * s2);"""
+_GRADIENT = _windowed(
+    "ssim_gradient", tuple(f"slopes({m}u * P.count + at)" for m in range(3)), ("a0", "a1", "a2"), _BACK,
+    shader_text("special"),
+)  # fmt: skip
 
 
 def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
@@ -83,19 +91,19 @@ def _params(image: GpuBuffer, padding: str) -> dict[str, int | float]:
     if padding == "valid" and min(height, width) < nx.SSIM_WINDOW:
         raise InputError(f"image_ssim: padding 'valid' needs an image of at least 11 x 11, got {width} x {height}")
     windows = max((height - 2 * margin) * (width - 2 * margin) * channels, 1)
-    return {"height": height, "width": width, "channels": channels, "margin": margin, "share": 1 / windows}
+    blocks = -(-width // _SIDE)
+    return {
+        "height": height, "width": width, "channels": channels, "margin": margin, "share": 1 / windows,
+        "count": image.size, "blocks": blocks, "groups": blocks * -(-height // _SIDE) * channels,
+    }  # fmt: skip
 
 
 def _slopes(gpu: Gpu, image: GpuBuffer, other: GpuBuffer, padding: str) -> tuple[GpuBuffer, GpuBuffer]:
     """SSIM's slopes [3, H, W, C] for ``image``, and each pixel's share of SSIM and of L1 [2, H * W * C]."""
     params = _params(image, padding)
-    along = gpu.memory.allocate((5, *image.shape), DType.F32)
     slopes, terms = gpu.memory.allocate((3, *image.shape), DType.F32), gpu.memory.allocate((2, image.size), DType.F32)
-    reads = {"image": image, "other": other}
-    gpu.each(Kernel("ssim_along", _along(5, _MOMENTS)), reads, {"out": along}, image.size, params)
-    reads = {"along": along, **reads}
-    kernel = Kernel("ssim_slopes", _across(5) + _SLOPES)
-    gpu.each(kernel, reads, {"slopes": slopes, "terms": terms}, image.size, params)
+    writes = {"slopes": slopes, "terms": terms}
+    gpu.run(_MOMENTS, {"image": image, "other": other}, writes, int(params["groups"]), params)
     return slopes, terms
 
 
@@ -119,12 +127,9 @@ def _from_slopes(
     gpu: Gpu, image: GpuBuffer, other: GpuBuffer, slopes: GpuBuffer, v_l1: GpuBuffer, v_ssim: GpuBuffer
 ) -> GpuBuffer:
     params = _params(image, "same")
-    along, out = gpu.memory.allocate((3, *image.shape), DType.F32), gpu.memory.allocate(image.shape, DType.F32)
-    first = Kernel("slopes_along", _along(3, _maps_of("slopes", 3)))
-    second = Kernel("slopes_across", _across(3) + _BACK, shader_text("special"))
-    gpu.each(first, {"slopes": slopes}, {"out": along}, image.size, params)
-    reads = {"along": along, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
-    gpu.each(second, reads, {"out": out}, image.size, params)
+    out = gpu.memory.allocate(image.shape, DType.F32)
+    reads = {"slopes": slopes, "image": image, "other": other, "v_l1": v_l1, "v_ssim": v_ssim}
+    gpu.run(_GRADIENT, reads, {"out": out}, int(params["groups"]), params)
     return out
 
 

@@ -8,13 +8,22 @@ var<workgroup> s_conic: array<vec4<f32>, BATCH>;
 var<workgroup> s_ray: array<vec4<f32>, RAY_BATCH>;
 var<workgroup> s_last: array<f32, RAY_BATCH>;
 var<workgroup> s_id: array<u32, BATCH>;
+var<workgroup> s_features: array<f32, KEPT>;
 
 fn load_entry(slot: u32, entry: u32) {
   let g = footprint_of(entry);
   s_mean[slot] = g.mean;
   s_conic[slot] = g.conic;
   s_id[slot] = g.id;
+  if (KEEPS) {
+    for (var f = 0u; f < FEATURES; f++) { s_features[f * BATCH + slot] = features(FEATURES * g.id + f); }
+  }
   if (RAY) { s_ray[slot] = g.ray; s_last[slot] = g.last; }
+}
+
+fn feature(slot: u32, f: u32) -> f32 {
+  if (KEEPS) { return s_features[f * BATCH + slot]; }
+  return features(FEATURES * s_id[slot] + f);
 }
 
 fn loaded(slot: u32) -> Footprint {
@@ -59,9 +68,8 @@ $resume
       if (after <= P.threshold) { done = true; continue; }
       if (P.max_steps > 0u && steps >= P.max_steps) { done = true; over = true; continue; }
       let weight = s.alpha * t;
-      let i = g.id;
-      for (var f = 0u; f < FEATURES; f++) { sum[f] += weight * features(FEATURES * i + f); }
-      if (t > 0.5) { median = i32(i); }  // the last contributor while more than half of the light is left
+      for (var f = 0u; f < FEATURES; f++) { sum[f] += weight * feature(k, f); }
+      if (t > 0.5) { median = i32(g.id); }  // the last contributor while more than half of the light is left
       t = after;
       steps += 1u;
       last = i32(base + k);

@@ -23,7 +23,7 @@ fn put_entry(width: u32, lane: u32, entry: u32) {
     for (var k = 0u; k < 4u; k++) { cells[at] = g.ray[k]; at += width; }
     cells[at] = g.last; at += width;
   }
-  for (var f = 0u; f < HELD; f++) { cells[at] = features(FEATURES * g.id + FIRST + f); at += width; }
+  for (var f = 0u; f < HELD; f++) { cells[at] = features(FEATURES * g.id + f); at += width; }
 }
 
 fn take_entry(width: u32, lane: u32) -> Owned {
@@ -61,7 +61,7 @@ $ring
     behind = -v_alpha(at);
     for (var f = 0u; f < FEATURES; f++) { behind += v_image(at * FEATURES + f) * background(f); }
     behind *= t;
-    for (var f = 0u; f < HELD; f++) { s_gradient[f * 256u + place.n] = v_image(at * FEATURES + FIRST + f); }
+    for (var f = 0u; f < HELD; f++) { s_gradient[f * 256u + place.n] = v_image(at * FEATURES + f); }
 $resume
   }
   s_last[place.n] = last;
@@ -83,7 +83,7 @@ $resume
       if (step == lane) {
         entry = next - i32(lane);
         own = take_entry(width, lane);
-        if (FEATURES > HELD && entry >= start) { own.at.id = gaussian_of(u32(entry)); }
+        if (GEOMETRIC > 0u && FEATURES > HELD && entry >= start) { own.at.id = gaussian_of(u32(entry)); }
         ended = v;
         v = array<f32, VALUES>();
       }
@@ -96,7 +96,12 @@ $resume
           let before = t / rest;
           let weight = s.alpha * before;
           t = before;
-          for (var f = 0u; f < HELD; f++) { v[GEOMETRIC + f] += weight * s_gradient[f * 256u + n]; }
+          let pixel = (u32(corner.y) + inner.y) * P.width + u32(corner.x) + inner.x;
+          if (HELD > 0u) {
+            for (var f = 0u; f < HELD; f++) { v[GEOMETRIC + f] += weight * s_gradient[f * 256u + n]; }
+          } else {
+            for (var f = 0u; f < SUMMED; f++) { v[f] += weight * v_image(pixel * FEATURES + FIRST + f); }
+          }
 $geometry
         }
       }
@@ -116,7 +121,7 @@ $move
             var sum = 0.0;
             for (var r = owner; r < 256u; r += width) { sum += cells[k * 257u + r]; }
             let row = u32(emission(u32(e))) * SUB * SUB + place.sub;
-            rows[P.rows + row * ROW + COLUMN + first + k] = sum;
+            rows[P.rows + row * P.values + COLUMN + first + k] = sum;
             if (COLUMN + first + k == 0u) { rows[row] = 1.0; }  // the mark that it is written
           }
         }
