@@ -62,7 +62,7 @@ def _compile_in_processes(names: list[str], processes: int, advance: Callable[[]
             return
         started.append(worker)
         with worker:
-            while names and _compiled_by(worker, names.pop(0)):
+            while (name := _next(names)) is not None and _compiled_by(worker, name):
                 advance()
 
     threads = [threading.Thread(target=employ, daemon=True) for _ in range(processes)]
@@ -75,6 +75,14 @@ def _compile_in_processes(names: list[str], processes: int, advance: Callable[[]
         names.clear()
         for worker in started:
             worker.kill()
+
+
+def _next(names: list[str]) -> str | None:
+    """Take the first name, if another thread has not taken the last."""
+    try:
+        return names.pop(0)
+    except IndexError:
+        return None
 
 
 def _start() -> subprocess.Popen[str]:

@@ -227,6 +227,7 @@ class GpuBackend:
     def copy(self, buffer: GpuBuffer, dtype: DType, into: GpuBuffer | None = None) -> GpuBuffer:
         if into is None:
             return self.gpu.memory.copy(buffer)
+        into.overwritten()
         self.gpu.memory.copy_into(buffer, into, 0)
         return into
 
