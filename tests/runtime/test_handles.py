@@ -117,6 +117,23 @@ def test_a_handle_that_is_fed_and_returned_is_shared(any_session: Session) -> No
     np.testing.assert_array_equal(out["array"], fed.numpy())
 
 
+def test_a_copy_in_used_memory_holds_its_own_values(any_session: Session) -> None:
+    """The host may know the values that a buffer held before, from small arrays that are only moved: here indices."""
+    moving, copying, picking = ir.Graph("moving"), ir.Graph("copying"), ir.Graph("picking")
+    parts = [moving.input(name, [1], "i32") for name in "ab"]
+    moving.output("out", ir.cast(ir.concat(parts), "f32"))
+    y = copying.input("x", [1, 2], "i32") * 2
+    copying.output("y", y)
+    copying.output("flat", ir.reshape(y, [2]))
+    picking.output("out", ir.gather(picking.input("table", [7]), picking.input("ids", [2], "i32")))
+    first, second, third = (any_session.compile(graph) for graph in (moving, copying, picking))
+    for k in range(3):
+        first.run({"a": [90], "b": [91]})
+        out = second.run({"x": [[k, 1]]}, keep=["y", "flat"])
+        found = third.run({"table": np.arange(7, dtype=np.float32), "ids": out["flat"]})["out"]
+        np.testing.assert_array_equal(found, [2 * k, 2])
+
+
 def test_one_value_kept_under_two_names_outlasts_either(any_session: Session) -> None:
     graph = ir.Graph("t")
     x = graph.input("x", [3])
